@@ -1,0 +1,46 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// What every target of ours is compiled with: Swift 6 mode, each unsafe construct marked, no warning left.
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+]
+
+let package = Package(
+    name: "workspacekit",
+    products: [.executable(name: "workspacekit", targets: ["workspacekit"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-system", from: "1.8.1"),
+    ],
+    targets: [
+        .target(name: "CKernel", cSettings: [.unsafeFlags(["-Wall", "-Wextra", "-Werror"])]),
+        .systemLibrary(name: "CYAML", pkgConfig: "yaml-0.1", providers: [.apt(["libyaml-dev"])]),
+        .systemLibrary(name: "CCap", pkgConfig: "libcap", providers: [.apt(["libcap-dev"])]),
+        .target(
+            name: "Kernel",
+            dependencies: ["CKernel", "CCap", .product(name: "SystemPackage", package: "swift-system")],
+            swiftSettings: strict),
+        .target(name: "Config", dependencies: ["CYAML"], swiftSettings: strict),
+        .target(name: "Control", dependencies: ["Kernel"], swiftSettings: strict),
+        .target(name: "Ring", dependencies: ["Kernel"], swiftSettings: strict),
+        .target(name: "Supervisor", dependencies: ["Kernel", "Config", "Control"], swiftSettings: strict),
+        .target(name: "Slirp", dependencies: ["Kernel"], swiftSettings: strict),
+        .executableTarget(
+            name: "workspacekit",
+            dependencies: [
+                "Config", "Control", "Ring", "Supervisor", "Slirp", "Kernel",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+        .testTarget(name: "ConfigTests", dependencies: ["Config"], swiftSettings: strict),
+        .testTarget(name: "SlirpTests", dependencies: ["Slirp", "Kernel"], swiftSettings: strict),
+        .testTarget(name: "SupervisorTests", dependencies: ["Supervisor", "Kernel", "Config"], swiftSettings: strict),
+        .testTarget(name: "RingTests", dependencies: ["Ring", "Kernel"], swiftSettings: strict),
+    ]
+)

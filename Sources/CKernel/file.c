@@ -1,0 +1,186 @@
+#define _GNU_SOURCE
+#include "CKernel.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <termios.h>
+#include <time.h>
+#include <unistd.h>
+
+#define OR_ERRNO(call) ({ __typeof__(call) r_ = (call); r_ < 0 ? -errno : r_; })
+#define RETRY(call) ({ __typeof__(call) r_; do r_ = (call); while (r_ < 0 && errno == EINTR); r_ < 0 ? -errno : r_; })
+
+int ck_open(const char *path, int flags, unsigned mode) { return RETRY(open(path, flags | O_CLOEXEC, mode)); }
+int ck_close(int fd) { return OR_ERRNO(close(fd)); }
+long ck_read(int fd, void *buffer, size_t count) { return RETRY(read(fd, buffer, count)); }
+long ck_write(int fd, const void *buffer, size_t count) { return RETRY(write(fd, buffer, count)); }
+int ck_dup(int fd) { return OR_ERRNO(fcntl(fd, F_DUPFD_CLOEXEC, 10)); }
+int ck_dup_onto(int fd, int target) { return RETRY(dup2(fd, target)); }
+
+int ck_set_nonblocking(int fd, int on)
+{
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0) return -errno;
+    return OR_ERRNO(fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK));
+}
+
+int ck_set_inheritable(int fd, int on) { return OR_ERRNO(fcntl(fd, F_SETFD, on ? 0 : FD_CLOEXEC)); }
+int ck_pipe(int fds[2]) { return OR_ERRNO(pipe2(fds, O_CLOEXEC)); }
+int ck_socketpair(int type, int fds[2]) { return OR_ERRNO(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds)); }
+int ck_memfd(const char *name) { return OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
+int ck_ftruncate(int fd, uint64_t size) { return RETRY(ftruncate(fd, (off_t)size)); }
+
+int ck_map(int fd, size_t size, void **out)
+{
+    int flags = fd >= 0 ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *address = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
+    if (address == MAP_FAILED) return -errno;
+    *out = address;
+    return 0;
+}
+
+int ck_unmap(void *address, size_t size) { return OR_ERRNO(munmap(address, size)); }
+int ck_discard(void *address, size_t size) { return OR_ERRNO(madvise(address, size, MADV_DONTNEED)); }
+int ck_mkdir(const char *path, unsigned mode) { return OR_ERRNO(mkdir(path, mode)); }
+int ck_rmdir(const char *path) { return OR_ERRNO(rmdir(path)); }
+int ck_unlink(const char *path) { return OR_ERRNO(unlink(path)); }
+int ck_rename(const char *from, const char *to) { return OR_ERRNO(rename(from, to)); }
+int ck_symlink(const char *target, const char *path) { return OR_ERRNO(symlink(target, path)); }
+long ck_readlink(const char *path, char *buffer, size_t count) { return OR_ERRNO(readlink(path, buffer, count)); }
+int ck_chown(const char *path, unsigned uid, unsigned gid) { return OR_ERRNO(lchown(path, uid, gid)); }
+int ck_chmod(const char *path, unsigned mode) { return OR_ERRNO(chmod(path, mode)); }
+int ck_access(const char *path, int mode) { return OR_ERRNO(faccessat(AT_FDCWD, path, mode, AT_EACCESS)); }
+
+int ck_stat(const char *path, int follow, struct ck_stat *out)
+{
+    struct stat st;
+    if ((follow ? stat(path, &st) : lstat(path, &st)) < 0) return -errno;
+    *out = (struct ck_stat){ st.st_dev, st.st_ino, (uint64_t)st.st_size, st.st_mode, st.st_uid, st.st_gid, st.st_rdev };
+    return 0;
+}
+
+int ck_close_range(int first, int last) { return OR_ERRNO((int)syscall(SYS_close_range, first, last, 0)); }
+int ck_flock(int fd) { return RETRY(flock(fd, LOCK_EX | LOCK_NB)); }
+
+static int64_t clock_ns(clockid_t id)
+{
+    struct timespec t;
+    clock_gettime(id, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+int64_t ck_monotonic_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
+int64_t ck_realtime_ns(void) { return clock_ns(CLOCK_REALTIME); }
+
+int ck_random(void *buffer, size_t count)
+{
+    return RETRY(getrandom(buffer, count, 0)) == (ssize_t)count ? 0 : -EIO;
+}
+
+int ck_epoll_create(void) { return OR_ERRNO(epoll_create1(EPOLL_CLOEXEC)); }
+
+static int control(int epoll, int operation, int fd, uint32_t events, uint64_t token)
+{
+    struct epoll_event event = { .events = events, .data.u64 = token };
+    return OR_ERRNO(epoll_ctl(epoll, operation, fd, &event));
+}
+int ck_epoll_add(int epoll, int fd, uint32_t events, uint64_t token)
+{
+    return control(epoll, EPOLL_CTL_ADD, fd, events, token);
+}
+int ck_epoll_modify(int epoll, int fd, uint32_t events, uint64_t token)
+{
+    return control(epoll, EPOLL_CTL_MOD, fd, events, token);
+}
+int ck_epoll_remove(int epoll, int fd) { return control(epoll, EPOLL_CTL_DEL, fd, 0, 0); }
+
+int ck_epoll_wait(int epoll, struct ck_event *events, int capacity, int timeout_ms)
+{
+    struct epoll_event raw[64];
+    if (capacity > 64) capacity = 64;
+    int n = epoll_wait(epoll, raw, capacity, timeout_ms);
+    if (n < 0) return errno == EINTR ? 0 : -errno;
+    for (int i = 0; i < n; i++) events[i] = (struct ck_event){ raw[i].data.u64, raw[i].events };
+    return n;
+}
+
+int ck_poll(int fd, int events, int timeout_ms)
+{
+    struct pollfd p = { .fd = fd, .events = (short)events };
+    int n = RETRY(poll(&p, 1, timeout_ms));
+    return n <= 0 ? n : p.revents;
+}
+
+int ck_is_terminal(int fd) { return isatty(fd); }
+int ck_getpgrp(void) { return getpgrp(); }
+
+int ck_pty_open(int *master, int *terminal)
+{
+    int m = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (m < 0) return -errno;
+    int unlock = 0;
+    int t = -1;
+    if (ioctl(m, TIOCSPTLCK, &unlock) < 0 || (t = ioctl(m, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC)) < 0) {
+        int e = errno;
+        close(m);
+        return -e;
+    }
+    *master = m;
+    *terminal = t;
+    return 0;
+}
+
+_Static_assert(sizeof(struct termios) <= sizeof(struct ck_terminal_state), "termios fits");
+
+int ck_terminal_raw(int fd, struct ck_terminal_state *saved)
+{
+    struct termios t;
+    if (tcgetattr(fd, &t) < 0) return -errno;
+    __builtin_memcpy(saved->bytes, &t, sizeof t);
+    cfmakeraw(&t);
+    return OR_ERRNO(tcsetattr(fd, TCSADRAIN, &t));
+}
+
+int ck_terminal_restore(int fd, const struct ck_terminal_state *saved)
+{
+    struct termios t;
+    __builtin_memcpy(&t, saved->bytes, sizeof t);
+    return OR_ERRNO(tcsetattr(fd, TCSADRAIN, &t));
+}
+
+int ck_window_get(int fd, struct ck_window *out)
+{
+    struct winsize w;
+    if (ioctl(fd, TIOCGWINSZ, &w) < 0) return -errno;
+    *out = (struct ck_window){ w.ws_row, w.ws_col };
+    return 0;
+}
+
+int ck_window_set(int fd, const struct ck_window *window)
+{
+    struct winsize w = { .ws_row = window->rows, .ws_col = window->columns };
+    return OR_ERRNO(ioctl(fd, TIOCSWINSZ, &w));
+}
+
+int ck_inotify(const char *path, uint32_t mask)
+{
+    int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+    if (fd < 0) return -errno;
+    if (inotify_add_watch(fd, path, mask) < 0) {
+        int e = errno;
+        close(fd);
+        return -e;
+    }
+    return fd;
+}

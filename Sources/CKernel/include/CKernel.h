@@ -1,0 +1,177 @@
+/* CKernel.h - the Linux calls that Swift cannot make itself.
+ * Every ck_ function returns >= 0, or -errno. None allocates, none calls back into Swift. */
+#ifndef CKERNEL_H
+#define CKERNEL_H
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- constants that Swift's Glibc module does not show ---- */
+enum {
+    CK_CLONE_NEWNS = 0x00020000, CK_CLONE_NEWCGROUP = 0x02000000, CK_CLONE_NEWUTS = 0x04000000,
+    CK_CLONE_NEWIPC = 0x08000000, CK_CLONE_NEWUSER = 0x10000000, CK_CLONE_NEWPID = 0x20000000,
+    CK_CLONE_NEWNET = 0x40000000,
+    CK_EPOLLIN = 0x001, CK_EPOLLOUT = 0x004, CK_EPOLLERR = 0x008, CK_EPOLLHUP = 0x010,
+    CK_EPOLLRDHUP = 0x2000,
+};
+#define CK_EPOLLET 0x80000000u
+
+/* ---- descriptors and files ---- */
+int ck_open(const char *path, int flags, unsigned mode);                 /* open(2), always O_CLOEXEC */
+int ck_close(int fd);
+long ck_read(int fd, void *buffer, size_t count);                        /* read(2), EINTR retried */
+long ck_write(int fd, const void *buffer, size_t count);                 /* write(2), EINTR retried */
+int ck_dup(int fd);                                                      /* a CLOEXEC duplicate, at least 10 */
+int ck_dup_onto(int fd, int target);                                     /* dup2(2): target is inherited by exec */
+int ck_set_nonblocking(int fd, int on);
+int ck_set_inheritable(int fd, int on);                                  /* clears (1) or sets (0) FD_CLOEXEC */
+int ck_pipe(int fds[2]);                                                 /* pipe2(O_CLOEXEC) */
+int ck_socketpair(int type, int fds[2]);                                 /* AF_UNIX, CLOEXEC */
+int ck_memfd(const char *name);                                          /* memfd_create(MFD_CLOEXEC) */
+int ck_ftruncate(int fd, uint64_t size);
+int ck_map(int fd, size_t size, void **out);                             /* mmap shared (fd >= 0) or anonymous */
+int ck_unmap(void *address, size_t size);
+int ck_discard(void *address, size_t size);                              /* madvise(MADV_DONTNEED) */
+int ck_mkdir(const char *path, unsigned mode);
+int ck_rmdir(const char *path);
+int ck_unlink(const char *path);
+int ck_rename(const char *from, const char *to);
+int ck_symlink(const char *target, const char *path);
+long ck_readlink(const char *path, char *buffer, size_t count);
+int ck_chown(const char *path, unsigned uid, unsigned gid);
+int ck_chmod(const char *path, unsigned mode);
+int ck_access(const char *path, int mode);
+struct ck_stat { uint64_t device, inode, size; uint32_t mode, uid, gid; uint64_t rdev; };
+int ck_stat(const char *path, int follow, struct ck_stat *out);
+int ck_close_range(int first, int last);                                 /* close_range(2), both included */
+int ck_flock(int fd);                                                    /* LOCK_EX | LOCK_NB */
+
+/* ---- clock, random ---- */
+int64_t ck_monotonic_ns(void);
+int64_t ck_realtime_ns(void);
+int ck_random(void *buffer, size_t count);
+
+/* ---- epoll ---- */
+struct ck_event { uint64_t token; uint32_t events; };
+int ck_epoll_create(void);
+int ck_epoll_add(int epoll, int fd, uint32_t events, uint64_t token);
+int ck_epoll_modify(int epoll, int fd, uint32_t events, uint64_t token);
+int ck_epoll_remove(int epoll, int fd);
+int ck_epoll_wait(int epoll, struct ck_event *events, int capacity, int timeout_ms);
+int ck_poll(int fd, int events, int timeout_ms);                         /* poll(2) of one descriptor: revents */
+
+/* ---- signals and processes; a signal set is a bit mask, bit n-1 for signal n ---- */
+struct ck_signal { int number, pid, uid, code; };
+struct ck_exit { int pid, code, status; };                               /* code is CLD_*, status as in siginfo */
+int ck_block_signals(uint64_t mask);
+int ck_signalfd(uint64_t mask);
+int ck_signal_read(int fd, struct ck_signal *out);                       /* 1, 0 when empty */
+int ck_ignore_signal(int number);
+int ck_wait(int pid, int also_stopped, struct ck_exit *out);             /* pid, 0 none yet, -ECHILD; pid -1: any */
+int ck_kill(int pid, int number);
+int ck_pidfd_open(int pid);
+int ck_getpid(void);
+int ck_getppid(void);
+int ck_getuid(void);
+int ck_geteuid(void);
+int ck_getgid(void);
+int ck_thread_count(void);
+
+enum ck_spawn_step {
+    CK_STEP_NONE, CK_STEP_FORK, CK_STEP_UNSHARE, CK_STEP_MAPS, CK_STEP_SESSION, CK_STEP_TERMINAL, CK_STEP_FDS,
+    CK_STEP_LIMITS, CK_STEP_IDS, CK_STEP_CHDIR, CK_STEP_EXEC,
+};
+struct ck_spawn_plan {
+    const char *path;               /* absolute path of the program */
+    char *const *argv, *const *envp;
+    const char *directory;          /* NULL: inherit */
+    const int *fds; int fd_count;   /* descriptor i of the child is fds[i] */
+    int unshare_flags;              /* CLONE_NEW*; with CLONE_NEWUSER the child waits for ck_spawn_go */
+    int new_session, new_group;     /* setsid(2), setpgid(0, 0) */
+    int controlling_terminal;       /* after setsid: descriptor number in the child, or -1 */
+    int foreground_terminal;        /* after setpgid: tcsetpgrp on this descriptor of the child, or -1 */
+    int death_signal;               /* PR_SET_PDEATHSIG, 0: none */
+    int become_root;                /* setresgid(0), setresuid(0) once the id maps are written */
+    int set_ids; unsigned uid, gid; const unsigned *groups; int group_count;
+    uint64_t core_soft, core_hard; int set_core; /* RLIMIT_CORE */
+    int no_new_privileges;
+    int cgroup_procs;               /* descriptor of a cgroup.procs file to enter, or -1 */
+};
+struct ck_spawn_result { int pid, step; int status_fd, go_fd; };
+int ck_spawn_begin(const struct ck_spawn_plan *plan, struct ck_spawn_result *result); /* 0; child may wait for go */
+int ck_spawn_unshared(struct ck_spawn_result *result, int timeout_ms);   /* 0 once the child has its namespaces */
+int ck_spawn_go(struct ck_spawn_result *result, int timeout_ms);         /* 0 once it has exec'ed */
+
+/* ---- namespaces, mounts, credentials ---- */
+int ck_unshare(int flags);
+int ck_setns(int fd, int type);
+int ck_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
+int ck_umount(const char *target, int flags);
+int ck_pivot_root(const char *new_root, const char *put_old);
+int ck_chdir(const char *path);
+int ck_sethostname(const char *name);
+int ck_set_death_signal(int number);
+int ck_set_subreaper(void);
+int ck_set_name(const char *name);                                       /* PR_SET_NAME: comm, 15 bytes */
+int ck_set_no_new_privileges(void);
+int ck_set_dumpable(int on);
+int ck_raise_nofile(void);                                               /* RLIMIT_NOFILE soft = hard */
+int ck_set_umask(unsigned mask);
+
+/* ---- sockets; an address is IPv6, IPv4 as ::ffff:a.b.c.d, in two host-order words ---- */
+struct ck_endpoint { uint64_t high, low; uint32_t scope; uint16_t port; };
+int ck_socket(int domain, int type, int protocol);                       /* CLOEXEC | NONBLOCK */
+int ck_connect(int fd, const struct ck_endpoint *to);
+int ck_bind(int fd, int family, const struct ck_endpoint *at);
+int ck_listen(int fd, int backlog);
+int ck_accept(int fd, struct ck_endpoint *from);
+int ck_local_endpoint(int fd, struct ck_endpoint *out);
+int ck_get_option(int fd, int level, int name);                          /* an int option's value, or -errno */
+int ck_set_option(int fd, int level, int name, int value);
+int ck_socket_error(int fd);                                             /* SO_ERROR as a positive errno, 0 none */
+int ck_linger_zero(int fd);
+int ck_shutdown_write(int fd);
+int ck_send_buffer(int fd, uint32_t *size, uint32_t *queued);            /* SO_MEMINFO */
+long ck_send(int fd, const void *buffer, size_t count);                  /* MSG_DONTWAIT | MSG_NOSIGNAL */
+long ck_receive(int fd, void *buffer, size_t count);                     /* MSG_DONTWAIT */
+long ck_peek(int fd, void *buffer, size_t count);                        /* MSG_PEEK | MSG_DONTWAIT */
+long ck_peek_after(int fd, void *scratch, size_t skip, void *buffer, size_t count); /* without SO_PEEK_OFF */
+long ck_discard_received(int fd, size_t count);                          /* recv(NULL, MSG_TRUNC) */
+int ck_set_peek_offset(int fd, int offset);                              /* SO_PEEK_OFF */
+int ck_unix_bind(int fd, const char *path);
+int ck_unix_connect(int fd, const char *path);
+int ck_peer_credentials(int fd, int *pid, unsigned *uid, unsigned *gid);
+long ck_send_fds(int fd, const void *buffer, size_t count, const int *fds, int fd_count);
+long ck_receive_fds(int fd, void *buffer, size_t count, int *fds, int capacity, int *fd_count);
+
+struct ck_datagram { struct ck_endpoint peer; uint16_t segment; uint8_t ttl, tos; };
+long ck_send_datagram(int fd, int family, const void *buffer, size_t count, const struct ck_datagram *meta);
+long ck_receive_datagram(int fd, void *buffer, size_t count, struct ck_datagram *meta);
+/* One entry of the error queue (IP_RECVERR, IPV6_RECVERR): 1 and the peer it was for, 0 when empty. */
+struct ck_datagram_error { struct ck_endpoint peer, offender; uint32_t error, info; uint8_t origin, type, code; };
+int ck_receive_error(int fd, struct ck_datagram_error *out, void *buffer, size_t count, long *length);
+int ck_udp_prepare(int fd, int family);                                  /* RECVERR, RECVTTL, PMTU, UDP_GRO */
+
+/* ---- tap ---- */
+enum { CK_OFFLOAD_CSUM = 1, CK_OFFLOAD_TSO = 2, CK_OFFLOAD_USO = 4 };
+int ck_tap_open(const char *device, const char *name, int gso, int *offloads);
+
+/* ---- netlink ---- */
+int ck_netlink(int protocol);
+int ck_interface_index(const char *name);                                /* if_nametoindex(3) */
+long ck_netlink_send(int fd, const void *buffer, size_t count);
+
+/* ---- terminals ---- */
+struct ck_window { uint16_t rows, columns; };
+struct ck_terminal_state { unsigned char bytes[128]; };
+int ck_is_terminal(int fd);
+int ck_pty_open(int *master, int *terminal);
+int ck_terminal_raw(int fd, struct ck_terminal_state *saved);
+int ck_terminal_restore(int fd, const struct ck_terminal_state *saved);
+int ck_window_get(int fd, struct ck_window *out);
+int ck_window_set(int fd, const struct ck_window *window);
+int ck_terminal_foreground(int fd, int group);                           /* tcsetpgrp with SIGTTOU blocked */
+int ck_getpgrp(void);
+
+int ck_inotify(const char *path, uint32_t mask);                         /* nonblocking, one watch */
+
+#endif

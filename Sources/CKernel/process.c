@@ -1,0 +1,268 @@
+#define _GNU_SOURCE
+#include "CKernel.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define OR_ERRNO(call) ({ __typeof__(call) r_ = (call); r_ < 0 ? -errno : r_; })
+#define RETRY(call) ({ __typeof__(call) r_; do r_ = (call); while (r_ < 0 && errno == EINTR); r_ < 0 ? -errno : r_; })
+
+static sigset_t set_of(uint64_t mask)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    for (int n = 1; n <= 64; n++)
+        if (mask >> (n - 1) & 1) sigaddset(&set, n);
+    return set;
+}
+
+int ck_block_signals(uint64_t mask)
+{
+    sigset_t set = set_of(mask);
+    return OR_ERRNO(sigprocmask(SIG_SETMASK, &set, NULL));
+}
+
+int ck_signalfd(uint64_t mask)
+{
+    sigset_t set = set_of(mask);
+    return OR_ERRNO(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+int ck_signal_read(int fd, struct ck_signal *out)
+{
+    struct signalfd_siginfo info;
+    ssize_t n = RETRY(read(fd, &info, sizeof info));
+    if (n == -EAGAIN) return 0;
+    if (n < 0) return (int)n;
+    *out = (struct ck_signal){ (int)info.ssi_signo, (int)info.ssi_pid, (int)info.ssi_uid, info.ssi_code };
+    return 1;
+}
+
+int ck_ignore_signal(int number) { return signal(number, SIG_IGN) == SIG_ERR ? -errno : 0; }
+
+int ck_wait(int pid, int also_stopped, struct ck_exit *out)
+{
+    siginfo_t info = { 0 };
+    int options = WEXITED | WNOHANG | (also_stopped ? WSTOPPED : 0);
+    int r = RETRY(waitid(pid < 0 ? P_ALL : P_PID, pid < 0 ? 0 : (id_t)pid, &info, options));
+    if (r < 0) return r;
+    *out = (struct ck_exit){ info.si_pid, info.si_code, info.si_status };
+    return info.si_pid;
+}
+
+int ck_kill(int pid, int number) { return OR_ERRNO(kill(pid, number)); }
+int ck_pidfd_open(int pid) { return OR_ERRNO((int)syscall(SYS_pidfd_open, pid, 0)); }
+int ck_getpid(void) { return getpid(); }
+int ck_getppid(void) { return getppid(); }
+int ck_getuid(void) { return (int)getuid(); }
+int ck_geteuid(void) { return (int)geteuid(); }
+int ck_getgid(void) { return (int)getgid(); }
+
+int ck_thread_count(void)
+{
+    struct stat st;
+    return stat("/proc/self/task", &st) < 0 ? -errno : (int)st.st_nlink - 2;
+}
+
+/* ---- spawn ----
+ * The child runs on a copy of the parent's memory and makes only async-signal-safe calls. It tells the parent, on a
+ * CLOEXEC pipe: {0, 0} "I have my namespaces, write the maps", then {step, errno} if something fails; exec closes the pipe. */
+struct report { int step, error; };
+
+static void fail(int fd, int step)
+{
+    struct report report = { step, errno };
+    ssize_t ignored = write(fd, &report, sizeof report);
+    (void)ignored;
+    _exit(127);
+}
+
+static void child(const struct ck_spawn_plan *plan, int status, int go)
+{
+    if (plan->unshare_flags) {
+        if (unshare(plan->unshare_flags) < 0) fail(status, CK_STEP_UNSHARE);
+        if (plan->unshare_flags & CLONE_NEWUSER) {
+            struct report ready = { 0, 0 };
+            char byte;
+            if (write(status, &ready, sizeof ready) != sizeof ready) _exit(127);
+            if (RETRY(read(go, &byte, 1)) != 1) _exit(127);
+        }
+    }
+    if (plan->become_root) {
+        if (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0) fail(status, CK_STEP_MAPS);
+    }
+    if (plan->cgroup_procs >= 0 && write(plan->cgroup_procs, "0", 1) != 1) fail(status, CK_STEP_LIMITS);
+    if (plan->new_session && setsid() < 0) fail(status, CK_STEP_SESSION);
+    if (plan->new_group && setpgid(0, 0) < 0) fail(status, CK_STEP_SESSION);
+
+    /* Lift every wanted descriptor above the range first, so that placing one never closes another. */
+    int lifted[16];
+    if (plan->fd_count > 16) { errno = E2BIG; fail(status, CK_STEP_FDS); }
+    int pipe_end = fcntl(status, F_DUPFD_CLOEXEC, 64);
+    if (pipe_end < 0) fail(status, CK_STEP_FDS);
+    for (int i = 0; i < plan->fd_count; i++)
+        if ((lifted[i] = fcntl(plan->fds[i], F_DUPFD_CLOEXEC, 64)) < 0) fail(pipe_end, CK_STEP_FDS);
+    for (int i = 0; i < plan->fd_count; i++)
+        if (dup2(lifted[i], i) < 0) fail(pipe_end, CK_STEP_FDS);
+    if (plan->controlling_terminal >= 0 && ioctl(plan->controlling_terminal, TIOCSCTTY, 0) < 0)
+        fail(pipe_end, CK_STEP_TERMINAL);
+    if (plan->foreground_terminal >= 0) {
+        sigset_t set, old;
+        sigemptyset(&set);
+        sigaddset(&set, SIGTTOU);
+        sigprocmask(SIG_BLOCK, &set, &old);
+        tcsetpgrp(plan->foreground_terminal, getpid());
+        sigprocmask(SIG_SETMASK, &old, NULL);
+    }
+    if (plan->set_core) {
+        struct rlimit limit = { plan->core_soft, plan->core_hard };
+        if (setrlimit(RLIMIT_CORE, &limit) < 0) fail(pipe_end, CK_STEP_LIMITS);
+    }
+    if (plan->set_ids) {
+        if (setgroups((size_t)plan->group_count, plan->groups) < 0 && errno != EPERM) fail(pipe_end, CK_STEP_IDS);
+        if (setresgid(plan->gid, plan->gid, plan->gid) < 0) fail(pipe_end, CK_STEP_IDS);
+        if (setresuid(plan->uid, plan->uid, plan->uid) < 0) fail(pipe_end, CK_STEP_IDS);
+    }
+    if (plan->directory && chdir(plan->directory) < 0) fail(pipe_end, CK_STEP_CHDIR);
+    if (plan->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0) fail(pipe_end, CK_STEP_IDS);
+    /* After the ids: a change of ids clears it (prctl(2)). */
+    if (plan->death_signal && prctl(PR_SET_PDEATHSIG, plan->death_signal) < 0) fail(pipe_end, CK_STEP_SESSION);
+
+    for (int n = 1; n < 65; n++) {
+        struct sigaction action = { .sa_handler = SIG_DFL };
+        sigaction(n, &action, NULL);
+    }
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    /* Mark everything above the child's own descriptors close-on-exec, also what a library left open. */
+    syscall(SYS_close_range, plan->fd_count, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */);
+    execve(plan->path, plan->argv, plan->envp);
+    fail(pipe_end, CK_STEP_EXEC);
+}
+
+int ck_spawn_begin(const struct ck_spawn_plan *plan, struct ck_spawn_result *result)
+{
+    int status[2], go[2];
+    *result = (struct ck_spawn_result){ -1, CK_STEP_NONE, -1, -1 };
+    if (pipe2(status, O_CLOEXEC) < 0) return -errno;
+    if (pipe2(go, O_CLOEXEC) < 0) {
+        int e = errno;
+        close(status[0]), close(status[1]);
+        return -e;
+    }
+    /* No signal may run a handler or be lost between fork and exec. */
+    sigset_t all, old;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &old);
+    int pid = (int)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (pid == 0) {
+        close(status[0]), close(go[1]);
+        child(plan, status[1], go[0]);
+    }
+    int error = errno;
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    close(status[1]), close(go[0]);
+    if (pid < 0) {
+        close(status[0]), close(go[1]);
+        result->step = CK_STEP_FORK;
+        return -error;
+    }
+    *result = (struct ck_spawn_result){ pid, CK_STEP_NONE, status[0], go[1] };
+    return 0;
+}
+
+static int read_report(struct ck_spawn_result *result, int timeout_ms, struct report *report)
+{
+    struct pollfd p = { .fd = result->status_fd, .events = POLLIN };
+    int n = RETRY(poll(&p, 1, timeout_ms));
+    if (n == 0) return -ETIMEDOUT;
+    if (n < 0) return n;
+    ssize_t got = RETRY(read(result->status_fd, report, sizeof *report));
+    return got < 0 ? (int)got : got == 0 ? 0 : got == sizeof *report ? 1 : -EPROTO;
+}
+
+static int finish(struct ck_spawn_result *result, int outcome)
+{
+    close(result->status_fd), close(result->go_fd);
+    result->status_fd = result->go_fd = -1;
+    if (outcome < 0) {
+        kill(result->pid, SIGKILL);
+        waitpid(result->pid, NULL, 0);
+    }
+    return outcome;
+}
+
+int ck_spawn_unshared(struct ck_spawn_result *result, int timeout_ms)
+{
+    struct report report;
+    int n = read_report(result, timeout_ms, &report);
+    if (n == 1 && report.step == 0) return 0;
+    if (n == 1) result->step = report.step;
+    return finish(result, n == 1 ? -report.error : n == 0 ? -ECHILD : n);
+}
+
+int ck_spawn_go(struct ck_spawn_result *result, int timeout_ms)
+{
+    struct report report;
+    ssize_t ignored = write(result->go_fd, "g", 1);
+    (void)ignored;
+    int n = read_report(result, timeout_ms, &report);
+    if (n == 0) return finish(result, 0);
+    if (n == 1) result->step = report.step;
+    return finish(result, n == 1 ? -report.error : n);
+}
+
+/* ---- namespaces, mounts, credentials ---- */
+int ck_unshare(int flags) { return OR_ERRNO(unshare(flags)); }
+int ck_setns(int fd, int type) { return OR_ERRNO(setns(fd, type)); }
+int ck_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)
+{
+    return OR_ERRNO(mount(source, target, type, flags, data));
+}
+int ck_umount(const char *target, int flags) { return OR_ERRNO(umount2(target, flags)); }
+int ck_pivot_root(const char *new_root, const char *put_old)
+{
+    return OR_ERRNO((int)syscall(SYS_pivot_root, new_root, put_old));
+}
+int ck_chdir(const char *path) { return OR_ERRNO(chdir(path)); }
+int ck_sethostname(const char *name) { return OR_ERRNO(sethostname(name, strlen(name))); }
+int ck_set_death_signal(int number) { return OR_ERRNO(prctl(PR_SET_PDEATHSIG, number)); }
+int ck_set_subreaper(void) { return OR_ERRNO(prctl(PR_SET_CHILD_SUBREAPER, 1)); }
+int ck_set_name(const char *name) { return OR_ERRNO(prctl(PR_SET_NAME, name)); }
+int ck_set_no_new_privileges(void) { return OR_ERRNO(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)); }
+int ck_set_dumpable(int on) { return OR_ERRNO(prctl(PR_SET_DUMPABLE, on, 0, 0, 0)); }
+int ck_set_umask(unsigned mask) { return (int)umask(mask); }
+
+int ck_raise_nofile(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return -errno;
+    limit.rlim_cur = limit.rlim_max;
+    return OR_ERRNO(setrlimit(RLIMIT_NOFILE, &limit));
+}
+
+int ck_terminal_foreground(int fd, int group)
+{
+    sigset_t set, old;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTTOU);
+    sigprocmask(SIG_BLOCK, &set, &old);
+    int r = OR_ERRNO(tcsetpgrp(fd, group));
+    sigprocmask(SIG_SETMASK, &old, NULL);
+    return r;
+}

@@ -1,0 +1,171 @@
+internal import CKernel
+internal import SystemPackage
+
+/// What stat(2) says of a file, as far as we use it.
+public struct FileStatus: Hashable, Sendable {
+    /// The file's kind.
+    public enum Kind: Hashable, Sendable { case regular, directory, symbolicLink, characterDevice, socket, other }
+    /// The kind of file.
+    public let kind: Kind
+    /// Owner.
+    public let uid: UInt32, gid: UInt32
+    /// Bytes.
+    public let size: Int
+    /// Permission bits.
+    public let permissions: UInt32
+    /// Filesystem and inode number.
+    public let device: UInt64, inode: UInt64
+}
+
+/// File operations by path. Every failure names the path.
+public enum Files {
+    /// stat(2), or lstat(2) with `followLinks: false`; nil when the path does not exist.
+    public static func status(_ path: String, followLinks: Bool = true) -> FileStatus? {
+        var raw = ck_stat()
+        guard unsafe ck_stat(path, followLinks ? 1 : 0, &raw) == 0 else { return nil }
+        let kind: FileStatus.Kind =
+            switch raw.mode & 0o170000 {
+            case 0o100000: .regular
+            case 0o040000: .directory
+            case 0o120000: .symbolicLink
+            case 0o020000: .characterDevice
+            case 0o140000: .socket
+            default: .other
+            }
+        return FileStatus(
+            kind: kind, uid: raw.uid, gid: raw.gid, size: Int(clamping: raw.size), permissions: raw.mode & 0o7777,
+            device: raw.device, inode: raw.inode)
+    }
+
+    /// Whether the path is a directory, links followed.
+    public static func isDirectory(_ path: String) -> Bool { status(path)?.kind == .directory }
+
+    /// The file's bytes; at most `limit`, a larger file is an error (EFBIG).
+    public static func read(_ path: String, limit: Int = 1 << 20) throws(KernelError) -> [UInt8] {
+        let file = OwnedDescriptor(owning: try check(unsafe ck_open(path, 0, 0), "open", path))
+        return try readAll(file.number, subject: path, limit: limit)
+    }
+
+    /// Everything a descriptor gives until its end; at most `limit` bytes.
+    public static func readAll(_ descriptor: Int32, subject: String, limit: Int = 1 << 20) throws(KernelError) -> [UInt8] {
+        var result: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 65536)
+        while true {
+            switch Kernel.read(descriptor, into: &buffer) {
+            case .bytes(0): return result
+            case .bytes(let n): result += buffer[..<n]
+            case .wouldBlock: throw KernelError(call: "read", subject: subject, errno: .resourceTemporarilyUnavailable)
+            case .failed(let errno): throw KernelError(call: "read", subject: subject, errno: errno)
+            }
+            if result.count > limit { throw KernelError(call: "read", subject: subject, errno: .fileTooLarge) }
+        }
+    }
+
+    /// The file as text; nil when it cannot be read.
+    public static func text(_ path: String) -> String? {
+        (try? read(path)).map { String(decoding: $0, as: UTF8.self) }
+    }
+
+    /// Writes the file anew.
+    public static func write(_ path: String, _ bytes: [UInt8], mode: UInt32 = 0o644) throws(KernelError) {
+        let file = OwnedDescriptor(owning: try check(unsafe ck_open(path, 0o1101, mode), "create", path))
+        var done = 0
+        while done < bytes.count {
+            switch file.write(bytes, from: done) {
+            case .bytes(let n): done += n
+            case .wouldBlock: throw KernelError(call: "write", subject: path, errno: .resourceTemporarilyUnavailable)
+            case .failed(let errno): throw KernelError(call: "write", subject: path, errno: errno)
+            }
+        }
+    }
+
+    /// Writes to a file of the kernel's (procfs, sysfs, cgroupfs) with one write(2), as those demand.
+    public static func writeKernelFile(_ path: String, _ text: String) throws(KernelError) {
+        let file = OwnedDescriptor(owning: try check(unsafe ck_open(path, 1, 0), "open", path))
+        if case .failed(let errno) = file.write(Array(text.utf8)) { throw KernelError(call: "write", subject: path, errno: errno) }
+    }
+
+    /// Opens a file for appending, made when missing; closed on exec.
+    public static func openForAppending(_ path: String, mode: UInt32 = 0o644) throws(KernelError) -> Descriptor {
+        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open(path, 0o2101, mode), "open", path)))
+    }
+
+    /// Opens a file with the flags of open(2).
+    public static func open(_ path: String, flags: Int32) throws(KernelError) -> Descriptor {
+        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open(path, flags, 0), "open", path)))
+    }
+
+    /// Makes a directory and its missing parents.
+    public static func makeDirectories(_ path: String, mode: UInt32 = 0o755) throws(KernelError) {
+        var prefix = ""
+        for part in path.split(separator: "/") {
+            prefix += "/" + part
+            let result = unsafe ck_mkdir(prefix, mode)
+            if result < 0, result != -17, !isDirectory(prefix) { _ = try check(result, "make directory", prefix) }
+        }
+    }
+
+    /// Makes one directory; it may be there already.
+    public static func makeDirectory(_ path: String, mode: UInt32 = 0o755) throws(KernelError) {
+        let result = unsafe ck_mkdir(path, mode)
+        if result != -17 { _ = try check(result, "make directory", path) }
+    }
+
+    /// Makes an empty file if there is none.
+    public static func touch(_ path: String) throws(KernelError) {
+        _ = OwnedDescriptor(owning: try check(unsafe ck_open(path, 0o101, 0o644), "create", path))
+    }
+
+    /// Removes a file; a missing one is no error.
+    public static func remove(_ path: String) throws(KernelError) {
+        let result = unsafe ck_unlink(path)
+        if result != -2 { _ = try check(result, "remove", path) }
+    }
+
+    /// Removes an empty directory; failure is ignored.
+    public static func removeDirectory(_ path: String) { _ = unsafe ck_rmdir(path) }
+
+    /// Renames a file over another.
+    public static func rename(_ from: String, to: String) throws(KernelError) {
+        _ = try check(unsafe ck_rename(from, to), "rename", "\(from) to \(to)")
+    }
+
+    /// Makes a symbolic link.
+    public static func symlink(_ target: String, at path: String) throws(KernelError) {
+        _ = try check(unsafe ck_symlink(target, path), "make link", path)
+    }
+
+    /// Where a symbolic link points; nil for anything else.
+    public static func linkTarget(_ path: String) -> String? {
+        var buffer = [CChar](repeating: 0, count: 4096)
+        let n = unsafe ck_readlink(path, &buffer, buffer.count)
+        guard n > 0, n < buffer.count else { return nil }
+        return String(decoding: buffer[..<n].map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }
+
+    /// Gives a file (not what it links to) another owner.
+    public static func changeOwner(_ path: String, uid: UInt32, gid: UInt32) throws(KernelError) {
+        _ = try check(unsafe ck_chown(path, uid, gid), "change the owner of", path)
+    }
+
+    /// Sets permission bits.
+    public static func changeMode(_ path: String, _ mode: UInt32) throws(KernelError) {
+        _ = try check(unsafe ck_chmod(path, mode), "change the mode of", path)
+    }
+
+    /// Whether the caller may use the file (access(2)): 1 execute, 2 write, 4 read.
+    public static func isAccessible(_ path: String, _ mode: Int32) -> Bool { unsafe ck_access(path, mode) == 0 }
+
+    /// Takes an exclusive lock that lasts as long as the descriptor (flock(2)); false when another holds it.
+    public static func lock(_ file: Descriptor) -> Bool { ck_flock(file.number) == 0 }
+
+    /// The path without links, `.` and `..` where they can be resolved: what a process sees as its working directory.
+    public static func absolute(_ path: String) -> String {
+        let start = path.hasPrefix("/") ? "" : (linkTarget("/proc/self/cwd") ?? "")
+        var parts: [Substring] = []
+        for part in (start + "/" + path).split(separator: "/") where part != "." {
+            if part == ".." { _ = parts.popLast() } else { parts.append(part) }
+        }
+        return "/" + parts.joined(separator: "/")
+    }
+}

@@ -1,0 +1,94 @@
+internal import CCap
+internal import CKernel
+internal import SystemPackage
+
+/// A set of namespaces (namespaces(7)).
+public struct Namespaces: OptionSet, Sendable, CustomStringConvertible {
+    public let rawValue: Int32
+    public init(rawValue: Int32) { self.rawValue = rawValue }
+    public static let mount = Namespaces(rawValue: 0x0002_0000)
+    public static let cgroup = Namespaces(rawValue: 0x0200_0000)
+    public static let uts = Namespaces(rawValue: 0x0400_0000)
+    public static let ipc = Namespaces(rawValue: 0x0800_0000)
+    public static let user = Namespaces(rawValue: 0x1000_0000)
+    public static let pid = Namespaces(rawValue: 0x2000_0000)
+    public static let network = Namespaces(rawValue: 0x4000_0000)
+
+    /// The names as in /proc/PID/ns, joined by `+`.
+    public var description: String {
+        let names: [(Namespaces, String)] = [
+            (.user, "user"), (.mount, "mnt"), (.pid, "pid"), (.network, "net"), (.ipc, "ipc"), (.uts, "uts"),
+            (.cgroup, "cgroup"),
+        ]
+        return names.filter { contains($0.0) }.map(\.1).joined(separator: "+")
+    }
+}
+
+/// Moves the calling process into new namespaces (unshare(2)). For a user namespace the process must have one thread.
+public func unshare(_ namespaces: Namespaces) throws(KernelError) {
+    _ = try check(ck_unshare(namespaces.rawValue), "make namespaces", namespaces.description)
+}
+
+/// Flags of mount(2).
+public struct MountFlags: OptionSet, Sendable {
+    public let rawValue: UInt
+    public init(rawValue: UInt) { self.rawValue = rawValue }
+    public static let readOnly = MountFlags(rawValue: 1)
+    public static let noSetuid = MountFlags(rawValue: 2)
+    public static let noDevices = MountFlags(rawValue: 4)
+    public static let noExecute = MountFlags(rawValue: 8)
+    public static let remount = MountFlags(rawValue: 32)
+    public static let bind = MountFlags(rawValue: 4096)
+    public static let recursive = MountFlags(rawValue: 16384)
+    public static let isPrivate = MountFlags(rawValue: 1 << 18)
+    public static let isSlave = MountFlags(rawValue: 1 << 19)
+}
+
+/// Mount operations of the calling process's mount namespace.
+public enum Mounts {
+    /// mount(2). `source` is what the table shows for it; for a bind mount it is the path bound.
+    public static func mount(
+        _ source: String, on target: String, type: String = "", flags: MountFlags = [], options: String = ""
+    ) throws(KernelError) {
+        let what = flags.contains(.bind) ? "bind \(source) on" : type.isEmpty ? "change the mount at" : "mount \(type) on"
+        let result = unsafe ck_mount(source, target, type, flags.rawValue, options)
+        if result < 0 { throw KernelError(call: what, subject: target, errno: Errno(rawValue: -result)) }
+    }
+
+    /// Detaches the mount at `target` and all below it (MNT_DETACH).
+    public static func detach(_ target: String) throws(KernelError) {
+        _ = try check(unsafe ck_umount(target, 2), "unmount", target)
+    }
+
+    /// Makes the working directory the root and puts the old root below it (pivot_root(2), the "." "." form).
+    public static func pivotRootHere() throws(KernelError) {
+        _ = try check(unsafe ck_pivot_root(".", "."), "pivot_root to", "the workspace's root")
+    }
+}
+
+/// Sets the host name of the calling process's UTS namespace.
+public func setHostName(_ name: String) throws(KernelError) { _ = try check(unsafe ck_sethostname(name), "set host name", name) }
+
+/// A capability by number (capabilities(7)).
+public enum Capability: Int32, Sendable {
+    case setgid = 6, setuid = 7, netAdmin = 12, sysAdmin = 21, setfcap = 31
+}
+
+/// The capabilities of the calling process (libcap).
+public enum Capabilities {
+    /// Whether the capability is in the effective set.
+    public static func has(_ capability: Capability) -> Bool {
+        guard let caps = unsafe cap_get_proc() else { return false }
+        defer { unsafe _ = cap_free(UnsafeMutableRawPointer(caps)) }
+        var value = CAP_CLEAR
+        return unsafe cap_get_flag(caps, cap_value_t(capability.rawValue), CAP_EFFECTIVE, &value) == 0 && value == CAP_SET
+    }
+
+    /// Gives up every capability, for good: permitted, effective, inheritable and ambient.
+    public static func dropAll() throws(KernelError) {
+        _ = cap_reset_ambient()
+        guard let none = unsafe cap_init() else { throw KernelError(call: "drop capabilities", errno: .noMemory) }
+        defer { unsafe _ = cap_free(UnsafeMutableRawPointer(none)) }
+        if unsafe cap_set_proc(none) != 0 { throw KernelError(call: "drop capabilities", errno: .notPermitted) }
+    }
+}

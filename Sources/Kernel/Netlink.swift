@@ -1,0 +1,158 @@
+internal import CKernel
+internal import SystemPackage
+
+/// A netlink message under construction (netlink(7)): header, fixed part, attributes.
+struct NetlinkMessage {
+    private(set) var bytes: [UInt8]
+
+    init(type: UInt16, flags: UInt16, body: [UInt8]) {
+        bytes = [0, 0, 0, 0] + Self.u16(type) + Self.u16(flags) + Self.u32(1) + Self.u32(0) + body
+    }
+
+    static func u16(_ value: UInt16) -> [UInt8] { [UInt8(truncatingIfNeeded: value), UInt8(value >> 8)] }
+    static func u32(_ value: UInt32) -> [UInt8] { (0..<4).map { UInt8(truncatingIfNeeded: value >> UInt32(8 * $0)) } }
+
+    /// Adds an attribute (struct rtattr), padded to four bytes.
+    mutating func add(_ type: UInt16, _ payload: [UInt8]) {
+        bytes += Self.u16(UInt16(payload.count + 4)) + Self.u16(type) + payload
+        while bytes.count % 4 != 0 { bytes.append(0) }
+    }
+
+    /// The message with its length filled in.
+    var finished: [UInt8] {
+        var copy = bytes
+        copy.replaceSubrange(0..<4, with: Self.u32(UInt32(bytes.count)))
+        return copy
+    }
+}
+
+/// rtnetlink(7): links, addresses and routes of the calling process's network namespace.
+public struct RouteNetlink: ~Copyable {
+    private let socket: OwnedDescriptor
+
+    /// Opens a socket in the current network namespace.
+    public init() throws(KernelError) {
+        socket = OwnedDescriptor(owning: try check(ck_netlink(0), "open a netlink socket"))
+    }
+
+    private borrowing func request(_ message: NetlinkMessage, _ what: String, accept: Errno? = nil) throws(KernelError) {
+        let bytes = message.finished
+        let sent = unsafe bytes.withUnsafeBytes { unsafe ck_netlink_send(socket.number, $0.baseAddress, $0.count) }
+        _ = try check(sent, "send to netlink")
+        var reply = [UInt8](repeating: 0, count: 8192)
+        guard waitReadable(socket.number, .seconds(5)), case .bytes(let n) = socket.read(into: &reply), n >= 20 else {
+            throw KernelError(call: what, errno: .timedOut)
+        }
+        // NLMSG_ERROR: a negative errno behind the header, 0 for success.
+        let error = Int32(bitPattern: (0..<4).reduce(UInt32(0)) { $0 | UInt32(reply[16 + $1]) << UInt32(8 * $1) })
+        if error < 0, accept?.rawValue != -error { throw KernelError(call: what, errno: Errno(rawValue: -error)) }
+    }
+
+    /// The index of an interface; nil when there is none of that name.
+    public static func index(of name: String) -> UInt32? {
+        let index = unsafe ck_interface_index(name)
+        return index > 0 ? UInt32(index) : nil
+    }
+
+    private static func ifinfomsg(index: UInt32, flags: UInt32, change: UInt32) -> [UInt8] {
+        [0, 0, 0, 0] + NetlinkMessage.u32(index) + NetlinkMessage.u32(flags) + NetlinkMessage.u32(change)
+    }
+
+    /// Sets what is given of an interface by name and brings it up.
+    public borrowing func bringUp(
+        _ name: String, mtu: Int? = nil, address: [UInt8]? = nil, queueLength: Int? = nil
+    ) throws(KernelError) {
+        var message = NetlinkMessage(type: 16, flags: 5, body: Self.ifinfomsg(index: 0, flags: 1, change: 1))
+        message.add(3, Array(name.utf8) + [0])  // IFLA_IFNAME
+        if let mtu { message.add(4, NetlinkMessage.u32(UInt32(mtu))) }
+        if let address { message.add(1, address) }
+        if let queueLength { message.add(13, NetlinkMessage.u32(UInt32(queueLength))) }
+        try request(message, "bring up \(name)")
+    }
+
+    /// Adds an address; one that is there already is no error. IPv6 addresses skip duplicate detection.
+    public borrowing func addAddress(_ subnet: Subnet, interface index: UInt32) throws(KernelError) {
+        let v4 = subnet.address.isV4
+        // ifaddrmsg: family, prefix length, flags (IFA_F_NODAD), scope, index
+        let body: [UInt8] = [v4 ? 2 : 10, UInt8(subnet.length), v4 ? 0 : 2, 0] + NetlinkMessage.u32(index)
+        var message = NetlinkMessage(type: 20, flags: 0x605, body: body)
+        message.add(2, subnet.address.bytes)  // IFA_LOCAL
+        message.add(1, subnet.address.bytes)  // IFA_ADDRESS
+        try request(message, "add address \(subnet)", accept: .fileExists)
+    }
+
+    /// Adds a default route through a gateway; one that is there already is no error.
+    public borrowing func addDefaultRoute(via gateway: IPAddress, interface index: UInt32) throws(KernelError) {
+        // rtmsg: family, dst_len, src_len, tos, table main, protocol static, scope universe, type unicast, flags
+        let body: [UInt8] = [gateway.isV4 ? 2 : 10, 0, 0, 0, 254, 4, 0, 1] + NetlinkMessage.u32(0)
+        var message = NetlinkMessage(type: 24, flags: 0x605, body: body)
+        message.add(5, gateway.bytes)  // RTA_GATEWAY
+        message.add(4, NetlinkMessage.u32(index))  // RTA_OIF
+        try request(message, "add the default route via \(gateway)", accept: .fileExists)
+    }
+}
+
+/// sock_diag(7): which TCP sockets listen. It answers for the network namespace it was opened in, whoever holds it:
+/// made inside the workspace and handed out, it lets the forwarder look without entering.
+public struct ListenerQuery {
+    /// The open socket.
+    public let descriptor: Descriptor
+
+    /// Opens a query for the current network namespace.
+    public static func open() throws(KernelError) -> ListenerQuery {
+        ListenerQuery(descriptor: Descriptor(OwnedDescriptor(owning: try check(ck_netlink(4), "open a sock_diag socket"))))
+    }
+
+    /// Takes over a descriptor made by ``open()`` in another process.
+    public init(descriptor: Descriptor) { self.descriptor = descriptor }
+
+    /// The local endpoints on which TCP sockets listen.
+    public func listeners() throws(KernelError) -> [Endpoint] {
+        var found: [Endpoint] = []
+        for family in [UInt8(2), 10] {
+            // inet_diag_req_v2: family, protocol, ext, pad, states (bit TCP_LISTEN), id of 48 bytes
+            let body: [UInt8] = [family, 6, 0, 0] + NetlinkMessage.u32(1 << 10) + [UInt8](repeating: 0, count: 48)
+            let bytes = NetlinkMessage(type: 20, flags: 0x301, body: body).finished
+            let sent = unsafe bytes.withUnsafeBytes {
+                unsafe ck_netlink_send(descriptor.number, $0.baseAddress, $0.count)
+            }
+            _ = try check(sent, "ask sock_diag")
+            try collect(into: &found)
+        }
+        return found
+    }
+
+    private func collect(into found: inout [Endpoint]) throws(KernelError) {
+        var buffer = [UInt8](repeating: 0, count: 32768)
+        for _ in 0..<1000 {
+            guard waitReadable(descriptor.number, .seconds(1)), case .bytes(let n) = Kernel.read(descriptor.number, into: &buffer)
+            else { throw KernelError(call: "read from sock_diag", errno: .timedOut) }
+            var offset = 0
+            while offset + 16 <= n {
+                let length = Int(buffer[offset]) | Int(buffer[offset + 1]) << 8 | Int(buffer[offset + 2]) << 16
+                let type = UInt16(buffer[offset + 4]) | UInt16(buffer[offset + 5]) << 8
+                if type == 3 || type == 2 { return }  // NLMSG_DONE, NLMSG_ERROR
+                guard length >= 16, offset + length <= n else { return }
+                // inet_diag_msg: family, state, timer, retrans, then sport and dport in network order, source address
+                let message = offset + 16
+                if length >= 16 + 24 {
+                    let port = UInt16(buffer[message + 4]) << 8 | UInt16(buffer[message + 5])
+                    let address = buffer[(message + 8)..<(message + 24)]
+                    let ip =
+                        buffer[message] == 2
+                        ? IPAddress(v4: address.prefix(4).reduce(0) { $0 << 8 | UInt32($1) })
+                        : IPAddress(
+                            high: address.prefix(8).reduce(0) { $0 << 8 | UInt64($1) },
+                            low: address.suffix(8).reduce(0) { $0 << 8 | UInt64($1) })
+                    found.append(Endpoint(ip, port))
+                }
+                offset += (length + 3) & ~3
+            }
+        }
+    }
+}
+
+/// Watches a directory for files written, created, moved or removed in it (inotify(7)); the descriptor becomes readable.
+public func watchDirectory(_ path: String) throws(KernelError) -> Descriptor {
+    Descriptor(OwnedDescriptor(owning: try check(unsafe ck_inotify(path, 0x3ca), "watch", path)))
+}

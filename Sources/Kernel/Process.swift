@@ -1,0 +1,276 @@
+internal import CKernel
+internal import SystemPackage
+
+/// How a process ended.
+public enum ExitStatus: Hashable, Sendable, CustomStringConvertible {
+    /// It called exit with this code.
+    case exited(UInt8)
+    /// A signal ended it.
+    case signalled(Signal, coreDumped: Bool)
+
+    /// The shell's number for it: the code, or 128 + the signal.
+    public var code: UInt8 {
+        switch self {
+        case .exited(let code): code
+        case .signalled(let signal, _): UInt8(truncatingIfNeeded: 128 + signal.rawValue)
+        }
+    }
+
+    /// Whether it exited with 0.
+    public var isSuccess: Bool { self == .exited(0) }
+
+    public var description: String {
+        switch self {
+        case .exited(let code): "exit status \(code)"
+        case .signalled(let signal, let core): "\(signal)\(core ? " (core dumped)" : "")"
+        }
+    }
+}
+
+/// What ``reap(_:alsoStopped:)`` found.
+public enum Reaped: Sendable {
+    /// A child ended.
+    case ended(pid: Int32, ExitStatus)
+    /// A child was stopped by a job-control signal.
+    case stopped(pid: Int32)
+    /// Children run, none has ended.
+    case nothingYet
+    /// There is no child.
+    case noChildren
+}
+
+/// Collects one ended child (waitid(2)) without blocking: `pid`, or any with -1.
+public func reap(_ pid: Int32 = -1, alsoStopped: Bool = false) -> Reaped {
+    var raw = ck_exit()
+    let result = unsafe ck_wait(pid, alsoStopped ? 1 : 0, &raw)
+    if result < 0 { return .noChildren }
+    if result == 0 { return .nothingYet }
+    switch raw.code {
+    case 1: return .ended(pid: raw.pid, .exited(UInt8(truncatingIfNeeded: raw.status)))
+    case 2, 3: return .ended(pid: raw.pid, .signalled(Signal(rawValue: raw.status), coreDumped: raw.code == 3))
+    default: return .stopped(pid: raw.pid)
+    }
+}
+
+/// Sends a signal (kill(2)): to a process, to the group -pid, to all but the caller with -1. False when nobody got it.
+@discardableResult
+public func send(_ signal: Signal, to pid: Int32) -> Bool { ck_kill(pid, signal.rawValue) == 0 }
+
+
+/// Facts about, and one-way changes to, the calling process.
+public enum CurrentProcess {
+    /// Its id, in its own PID namespace.
+    public static var id: Int32 { ck_getpid() }
+    /// Its parent's id; 0 when the parent lives in another PID namespace.
+    public static var parent: Int32 { ck_getppid() }
+    /// Its effective user id.
+    public static var effectiveUser: UInt32 { UInt32(bitPattern: ck_geteuid()) }
+    /// Its real user id.
+    public static var user: UInt32 { UInt32(bitPattern: ck_getuid()) }
+    /// Its real group id.
+    public static var group: UInt32 { UInt32(bitPattern: ck_getgid()) }
+    /// How many threads it has: one, in every stage.
+    public static var threadCount: Int { Int(ck_thread_count()) }
+    /// Its process group.
+    public static var processGroup: Int32 { ck_getpgrp() }
+
+    /// Sends this signal to the process when its parent dies (PR_SET_PDEATHSIG). A change of ids clears it.
+    public static func setDeathSignal(_ signal: Signal) throws(KernelError) {
+        _ = try check(ck_set_death_signal(signal.rawValue), "set the parent-death signal")
+    }
+    /// Makes orphaned descendants its children (PR_SET_CHILD_SUBREAPER).
+    public static func becomeSubreaper() throws(KernelError) { _ = try check(ck_set_subreaper(), "become a subreaper") }
+    /// The name that ps and /proc/PID/comm show; 15 bytes count.
+    public static func setName(_ name: String) { _ = unsafe ck_set_name(name) }
+    /// Nothing it executes gains privileges any more (PR_SET_NO_NEW_PRIVS).
+    public static func forbidNewPrivileges() throws(KernelError) {
+        _ = try check(ck_set_no_new_privileges(), "set no_new_privs")
+    }
+    /// Whether others of the same user may look into it (PR_SET_DUMPABLE).
+    public static func setDumpable(_ on: Bool) { _ = ck_set_dumpable(on ? 1 : 0) }
+    /// Raises the soft limit of open files to the hard one.
+    public static func raiseOpenFilesLimit() { _ = ck_raise_nofile() }
+    /// Sets the file mode creation mask.
+    public static func setUmask(_ mask: UInt32) { _ = ck_set_umask(mask) }
+    /// Changes the working directory.
+    public static func changeDirectory(_ path: String) throws(KernelError) {
+        _ = try check(unsafe ck_chdir(path), "change directory to", path)
+    }
+    /// Closes every descriptor from this number on but those named.
+    public static func closeDescriptors(from first: Int32, except kept: [Int32] = []) {
+        var next = first
+        for number in kept.sorted() where number >= next {
+            if number > next { _ = ck_close_range(next, number - 1) }
+            next = number + 1
+        }
+        _ = ck_close_range(next, .max)
+    }
+}
+
+/// A program to start, with everything its process is to be. Placed descriptors are the only ones it inherits.
+public struct SpawnPlan: Sendable {
+    /// Absolute path of the program.
+    public var path: String
+    /// Its arguments, the program's name first.
+    public var arguments: [String]
+    /// `NAME=value` strings.
+    public var environment: [String]
+    /// Working directory; nil: the caller's.
+    public var directory: String?
+    /// Descriptor `i` of the child is `descriptors[i]` of the caller.
+    public var descriptors: [Int32]
+    /// Namespaces to make (unshare(2)) in the child. With a user namespace the child waits until its id maps are written.
+    public var namespaces: Namespaces = []
+    /// Its own session (setsid(2)).
+    public var newSession = false
+    /// Its own process group in the caller's session.
+    public var newGroup = false
+    /// The child's descriptor that becomes its controlling terminal.
+    public var controllingTerminal: Int32?
+    /// The child's descriptor of the terminal whose foreground group it becomes.
+    public var foregroundTerminal: Int32?
+    /// Sent to it when the caller dies.
+    public var deathSignal: Signal?
+    /// Take user and group 0 once the id maps stand.
+    public var becomeRoot = false
+    /// User, group and supplementary groups to run as.
+    public var identity: Identity?
+    /// RLIMIT_CORE, soft and hard.
+    public var coreLimit: (soft: UInt64, hard: UInt64)?
+    /// Set no_new_privs before exec.
+    public var forbidNewPrivileges = false
+    /// A `cgroup.procs` file to write itself into first.
+    public var cgroupProcs: Int32?
+
+    /// A plan that only starts the program.
+    public init(path: String, arguments: [String], environment: [String], descriptors: [Int32]) {
+        self.path = path
+        self.arguments = arguments
+        self.environment = environment
+        self.descriptors = descriptors
+    }
+}
+
+/// Ids a process runs with.
+public struct Identity: Hashable, Sendable {
+    public var uid: UInt32, gid: UInt32
+    public var groups: [UInt32]
+    /// Ids to run with.
+    public init(uid: UInt32, gid: UInt32, groups: [UInt32] = []) {
+        self.uid = uid
+        self.gid = gid
+        self.groups = groups
+    }
+}
+
+/// Starts a program and returns its pid once exec has succeeded. `prepare` runs while the child waits for its id maps;
+/// it is called only if the plan makes a user namespace. `deadline` bounds each wait for the child.
+public func spawn(
+    _ plan: SpawnPlan, deadline: Duration = .seconds(5), prepare: ((Int32) throws(KernelError) -> Void)? = nil
+) throws(KernelError) -> Int32 {
+    var result = ck_spawn_result()
+    let begun = unsafe withSpawnPlan(plan) { unsafe ck_spawn_begin($0, &result) }
+    try throwStep(begun, result.step, plan)
+    let milliseconds = deadline.millisecondsRoundedUp
+    if plan.namespaces.contains(.user) {
+        try throwStep(unsafe ck_spawn_unshared(&result, milliseconds), result.step, plan)
+        do {
+            try prepare?(result.pid)
+        } catch {
+            send(.kill, to: result.pid)
+            _ = unsafe ck_spawn_go(&result, milliseconds)
+            throw error
+        }
+    }
+    try throwStep(unsafe ck_spawn_go(&result, milliseconds), result.step, plan)
+    return result.pid
+}
+
+private func throwStep(_ result: Int32, _ step: Int32, _ plan: SpawnPlan) throws(KernelError) {
+    if result >= 0 { return }
+    let errno = Errno(rawValue: -result)
+    let (call, subject): (String, String) =
+        switch step {
+        case 1: ("fork", "")
+        case 2: ("make namespaces", plan.namespaces.description)
+        case 3: ("become root of the user namespace", "")
+        case 4: ("make a session for", plan.path)
+        case 5: ("take the terminal for", plan.path)
+        case 6: ("place descriptors for", plan.path)
+        case 7: ("set limits for", plan.path)
+        case 8: ("become user", plan.identity.map { "\($0.uid):\($0.gid)" } ?? "")
+        case 9: ("enter directory", plan.directory ?? "")
+        case 10: ("execute", plan.path)
+        default: ("start", plan.path)
+        }
+    throw KernelError(call: call, subject: subject, errno: errno)
+}
+
+/// Lays the plan out as the C structure for the time of `body`.
+private func withSpawnPlan<R>(_ plan: SpawnPlan, _ body: (UnsafePointer<ck_spawn_plan>) -> R) -> R {
+    unsafe withCStringArray(plan.arguments) { argv in
+        unsafe withCStringArray(plan.environment) { envp in
+            unsafe plan.path.withCString { path in
+                unsafe withOptionalCString(plan.directory) { directory in
+                    unsafe plan.descriptors.withUnsafeBufferPointer { fds in
+                        unsafe (plan.identity?.groups ?? []).withUnsafeBufferPointer { groups in
+                            var raw = unsafe ck_spawn_plan()
+                            unsafe raw.path = path
+                            unsafe raw.argv = argv
+                            unsafe raw.envp = envp
+                            unsafe raw.directory = directory
+                            unsafe raw.fds = fds.baseAddress
+                            unsafe raw.fd_count = CInt(fds.count)
+                            unsafe raw.unshare_flags = plan.namespaces.rawValue
+                            unsafe raw.new_session = plan.newSession ? 1 : 0
+                            unsafe raw.new_group = plan.newGroup ? 1 : 0
+                            unsafe raw.controlling_terminal = plan.controllingTerminal ?? -1
+                            unsafe raw.foreground_terminal = plan.foregroundTerminal ?? -1
+                            unsafe raw.death_signal = plan.deathSignal?.rawValue ?? 0
+                            unsafe raw.become_root = plan.becomeRoot ? 1 : 0
+                            if let identity = plan.identity {
+                                unsafe raw.set_ids = 1
+                                unsafe raw.uid = identity.uid
+                                unsafe raw.gid = identity.gid
+                                unsafe raw.groups = groups.baseAddress
+                                unsafe raw.group_count = CInt(groups.count)
+                            }
+                            if let core = plan.coreLimit {
+                                unsafe raw.set_core = 1
+                                unsafe raw.core_soft = core.soft
+                                unsafe raw.core_hard = core.hard
+                            }
+                            unsafe raw.no_new_privileges = plan.forbidNewPrivileges ? 1 : 0
+                            unsafe raw.cgroup_procs = plan.cgroupProcs ?? -1
+                            return unsafe withUnsafePointer(to: &raw) { unsafe body($0) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+private func withOptionalCString<R>(_ text: String?, _ body: (UnsafePointer<CChar>?) -> R) -> R {
+    if let text { return unsafe text.withCString { unsafe body($0) } }
+    return body(nil)
+}
+
+/// The strings as a NULL-terminated array of C strings in one allocation.
+private func withCStringArray<R>(
+    _ strings: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> R
+) -> R {
+    var bytes: [CChar] = []
+    var offsets: [Int] = []
+    for string in strings {
+        offsets.append(bytes.count)
+        bytes += string.utf8.map { CChar(bitPattern: $0) }
+        bytes.append(0)
+    }
+    if bytes.isEmpty { bytes.append(0) }
+    return unsafe bytes.withUnsafeMutableBufferPointer { storage in
+        var pointers: [UnsafeMutablePointer<CChar>?] = unsafe offsets.map { unsafe storage.baseAddress?.advanced(by: $0) }
+        unsafe pointers.append(nil)
+        return unsafe pointers.withUnsafeBufferPointer { unsafe body($0.baseAddress!) }
+    }
+}

@@ -1,0 +1,71 @@
+internal import CKernel
+
+/// A signal by number (signal(7)).
+public struct Signal: Hashable, Sendable, RawRepresentable, CustomStringConvertible {
+    public let rawValue: Int32
+    public init(rawValue: Int32) { self.rawValue = rawValue }
+
+    public static let hangup = Signal(rawValue: 1)
+    public static let interrupt = Signal(rawValue: 2)
+    public static let quit = Signal(rawValue: 3)
+    public static let kill = Signal(rawValue: 9)
+    public static let user1 = Signal(rawValue: 10)
+    public static let user2 = Signal(rawValue: 12)
+    public static let pipe = Signal(rawValue: 13)
+    public static let terminate = Signal(rawValue: 15)
+    public static let child = Signal(rawValue: 17)
+    public static let resume = Signal(rawValue: 18)
+    public static let terminalOutput = Signal(rawValue: 22)
+    public static let windowChanged = Signal(rawValue: 28)
+
+    private static let names = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
+        "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
+        "PWR", "SYS",
+    ]
+
+    /// The signal called `SIGTERM`, `TERM` or `15`; nil when there is none.
+    public init?(name: String) {
+        let upper = name.uppercased()
+        let bare = upper.hasPrefix("SIG") ? String(upper.dropFirst(3)) : upper
+        if let index = Self.names.firstIndex(of: bare) {
+            self.init(rawValue: Int32(index) + 1)
+        } else if let number = Int32(name), (1...64).contains(number) {
+            self.init(rawValue: number)
+        } else {
+            return nil
+        }
+    }
+
+    /// `SIGTERM`; `signal 40` for one without a name.
+    public var description: String {
+        let index = Int(rawValue) - 1
+        return Self.names.indices.contains(index) ? "SIG" + Self.names[index] : "signal \(rawValue)"
+    }
+}
+
+/// Signals of this process, blocked and read from a descriptor (signalfd(2)), so that no handler ever runs.
+public struct SignalReader: ~Copyable {
+    private let descriptor: OwnedDescriptor
+
+    /// Blocks the signals and opens the descriptor.
+    public init(_ signals: [Signal]) throws(KernelError) {
+        var mask: UInt64 = 0
+        for signal in signals { mask |= 1 << UInt64(signal.rawValue - 1) }
+        _ = try check(ck_block_signals(mask), "block signals")
+        descriptor = OwnedDescriptor(owning: try check(ck_signalfd(mask), "open a signal descriptor"))
+    }
+
+    /// The number to watch.
+    public var number: Int32 { descriptor.number }
+
+    /// The next pending signal; nil when there is none.
+    public borrowing func next() -> (signal: Signal, sender: Int32)? {
+        var raw = ck_signal()
+        guard unsafe ck_signal_read(descriptor.number, &raw) == 1 else { return nil }
+        return (Signal(rawValue: raw.number), raw.pid)
+    }
+}
+
+/// Makes the process deaf to a signal (SIG_IGN); children made by ``spawn(_:)`` hear it again.
+public func ignore(_ signal: Signal) { _ = ck_ignore_signal(signal.rawValue) }

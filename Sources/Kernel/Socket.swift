@@ -1,0 +1,288 @@
+internal import CKernel
+public import SystemPackage
+
+/// Sockets of the Internet families, always non-blocking and closed on exec. They throw nothing on the hot path.
+public enum InternetSocket {
+    /// The kind of a socket.
+    public enum Kind: Sendable { case tcp, udp, ping }
+
+    /// Makes a socket for IPv4 or IPv6; the errno when it cannot.
+    public static func make(_ kind: Kind, v4: Bool) -> Result<Int32, Errno> {
+        let domain: CInt = v4 ? 2 : 10
+        let result =
+            switch kind {
+            case .tcp: ck_socket(domain, 1, 0)
+            case .udp: ck_socket(domain, 2, 0)
+            case .ping: ck_socket(domain, 2, v4 ? 1 : 58)
+            }
+        return result < 0 ? .failure(Errno(rawValue: -result)) : .success(result)
+    }
+
+    /// connect(2): nil when connected or under way.
+    public static func connect(_ socket: Int32, to endpoint: Endpoint) -> Errno? {
+        var raw = endpoint.raw
+        let result = unsafe ck_connect(socket, &raw)
+        return result == 0 || result == -115 ? nil : Errno(rawValue: -result)
+    }
+
+    /// bind(2).
+    public static func bind(_ socket: Int32, v4: Bool, to endpoint: Endpoint) -> Errno? {
+        var raw = endpoint.raw
+        let result = unsafe ck_bind(socket, v4 ? 2 : 10, &raw)
+        return result == 0 ? nil : Errno(rawValue: -result)
+    }
+
+    /// A TCP listener on the port, for both families where the machine has IPv6; throws with the address it failed on.
+    public static func listen(_ endpoint: Endpoint, backlog: Int32 = 1024) throws(KernelError) -> Descriptor {
+        let v4 = endpoint.address.isV4
+        let owned = OwnedDescriptor(owning: try check(ck_socket(v4 ? 2 : 10, 1, 0), "make a socket"))
+        _ = ck_set_option(owned.number, 1, 2, 1)  // SO_REUSEADDR
+        if !v4 { _ = ck_set_option(owned.number, 41, 26, 0) }  // IPV6_V6ONLY off
+        var raw = endpoint.raw
+        _ = try check(unsafe ck_bind(owned.number, v4 ? 2 : 10, &raw), "listen on", "\(endpoint)")
+        _ = try check(ck_listen(owned.number, backlog), "listen on", "\(endpoint)")
+        return Descriptor(owned)
+    }
+
+    /// accept(2): the connection and its peer; nil when none waits.
+    public static func accept(_ listener: Int32) -> (socket: Int32, peer: Endpoint)? {
+        var raw = ck_endpoint()
+        let socket = unsafe ck_accept(listener, &raw)
+        return socket < 0 ? nil : (socket, Endpoint(raw))
+    }
+
+    /// The local address of a socket (getsockname(2)).
+    public static func localEndpoint(_ socket: Int32) -> Endpoint? {
+        var raw = ck_endpoint()
+        return unsafe ck_local_endpoint(socket, &raw) == 0 ? Endpoint(raw) : nil
+    }
+
+    /// Takes the pending error (SO_ERROR); nil when there is none.
+    @inline(__always)
+    public static func takeError(_ socket: Int32) -> Errno? {
+        let error = ck_socket_error(socket)
+        return error == 0 ? nil : Errno(rawValue: abs(error))
+    }
+
+    /// TCP_NODELAY: each send goes out at once; the workspace's own TCP has coalesced already.
+    public static func setNoDelay(_ socket: Int32) { _ = ck_set_option(socket, 6, 1, 1) }
+    /// Makes close(2) send a reset.
+    public static func setLingerZero(_ socket: Int32) { _ = ck_linger_zero(socket) }
+    /// shutdown(2) of the writing half.
+    @inline(__always) public static func shutdownWrite(_ socket: Int32) { _ = ck_shutdown_write(socket) }
+    /// close(2).
+    @inline(__always) public static func close(_ socket: Int32) { _ = ck_close(socket) }
+
+    /// Size and use of the send buffer in bytes of memory (SO_MEMINFO).
+    @inline(__always)
+    public static func sendBuffer(_ socket: Int32) -> (size: Int, queued: Int) {
+        var size: UInt32 = 0
+        var queued: UInt32 = 0
+        _ = unsafe ck_send_buffer(socket, &size, &queued)
+        return (Int(size), Int(queued))
+    }
+
+    /// Asks poll(2) for room to write. This sets SOCK_NOSPACE, without which the kernel does not grow the send buffer.
+    @inline(__always) public static func askForRoom(_ socket: Int32) { _ = ck_poll(socket, 4, 0) }
+
+    /// SO_PEEK_OFF: where the next peek starts. False where the kernel has none for TCP (before 6.9).
+    @inline(__always)
+    public static func setPeekOffset(_ socket: Int32, _ offset: Int) -> Bool {
+        ck_set_peek_offset(socket, Int32(clamping: offset)) == 0
+    }
+
+    /// Drops bytes from the head of the receive queue, uncopied (MSG_TRUNC).
+    @inline(__always)
+    public static func discard(_ socket: Int32, _ count: Int) { _ = ck_discard_received(socket, count) }
+
+    /// Wants ICMP errors, TTLs and coalesced datagrams (RECVERR, RECVTTL, UDP_GRO), no path MTU games.
+    public static func prepareDatagrams(_ socket: Int32, v4: Bool) { _ = ck_udp_prepare(socket, v4 ? 2 : 10) }
+
+    /// A datagram's facts besides its payload.
+    public struct Datagram: Sendable {
+        /// Whom it comes from or goes to.
+        public var peer: Endpoint
+        /// Size of each but the last datagram when several lie one behind the other (GSO, GRO); 0: one datagram.
+        public var segment: Int
+        /// Time to live, 0: unknown or the default.
+        public var timeToLive: UInt8
+
+        public init(peer: Endpoint, segment: Int = 0, timeToLive: UInt8 = 0) {
+            self.peer = peer
+            self.segment = segment
+            self.timeToLive = timeToLive
+        }
+    }
+
+    /// An entry of a socket's error queue (ip(7), IP_RECVERR).
+    public struct DatagramError: Sendable {
+        /// Whom the failed datagram was for.
+        public let peer: Endpoint
+        /// Who reported it; the zero address when it was this machine.
+        public let offender: IPAddress
+        public let errno: Errno
+        /// 2: ICMP, 3: ICMPv6, 1: local.
+        public let origin: UInt8
+        public let type: UInt8, code: UInt8
+        /// The path MTU for EMSGSIZE.
+        public let info: UInt32
+    }
+}
+
+/// A fixed block of memory outside the heap, of pages that count only once touched; or a shared view of a memory file.
+@safe public struct Region: ~Copyable {
+    /// The whole block.
+    public let bytes: UnsafeMutableRawBufferPointer
+
+    /// Maps `count` bytes: of the memory file, made that large first, or private with nil.
+    public init(count: Int, sharedWith file: Descriptor? = nil) throws(KernelError) {
+        var address: UnsafeMutableRawPointer?
+        if let file { _ = try check(ck_ftruncate(file.number, UInt64(count)), "size memory file") }
+        _ = try check(unsafe ck_map(file?.number ?? -1, count, &address), "map memory", "\(count) bytes")
+        unsafe bytes = UnsafeMutableRawBufferPointer(start: address, count: count)
+    }
+
+    deinit { _ = unsafe ck_unmap(bytes.baseAddress, bytes.count) }
+
+    /// Tells the kernel that these pages may be dropped; they read as zero afterwards.
+    public borrowing func discard(_ range: Range<Int>) {
+        precondition(unsafe range.lowerBound >= 0 && range.upperBound <= bytes.count)
+        _ = unsafe ck_discard(bytes.baseAddress?.advanced(by: range.lowerBound), range.count)
+    }
+
+    /// read(2) into the block at `offset`.
+    @inline(__always)
+    public borrowing func read(_ descriptor: Int32, at offset: Int, count: Int) -> IOOutcome {
+        unsafe IOOutcome(ck_read(descriptor, slice(offset, count), count))
+    }
+
+    /// write(2) from the block at `offset`.
+    @inline(__always)
+    public borrowing func write(_ descriptor: Int32, at offset: Int, count: Int) -> IOOutcome {
+        unsafe IOOutcome(ck_write(descriptor, slice(offset, count), count))
+    }
+
+    /// send(2) without blocking or SIGPIPE.
+    @inline(__always)
+    public borrowing func send(_ socket: Int32, at offset: Int, count: Int) -> IOOutcome {
+        unsafe IOOutcome(ck_send(socket, slice(offset, count), count))
+    }
+
+    /// recv(2) without blocking.
+    @inline(__always)
+    public borrowing func receive(_ socket: Int32, at offset: Int, count: Int) -> IOOutcome {
+        unsafe IOOutcome(ck_receive(socket, slice(offset, count), count))
+    }
+
+    /// recv(2) with MSG_PEEK, from the socket's peek offset on.
+    @inline(__always)
+    public borrowing func peek(_ socket: Int32, at offset: Int, count: Int) -> IOOutcome {
+        unsafe IOOutcome(ck_peek(socket, slice(offset, count), count))
+    }
+
+    /// MSG_PEEK behind the first `skip` bytes of the queue, which go to `scratch`: for kernels without SO_PEEK_OFF.
+    public borrowing func peek(_ socket: Int32, skipping skip: Int, scratch: borrowing Region, at offset: Int, count: Int)
+        -> IOOutcome
+    {
+        unsafe IOOutcome(ck_peek_after(socket, scratch.slice(0, skip), skip, slice(offset, count), count))
+    }
+
+    /// sendmsg(2) of one or several datagrams.
+    public borrowing func sendDatagram(
+        _ socket: Int32, v4: Bool, at offset: Int, count: Int, _ datagram: InternetSocket.Datagram
+    ) -> IOOutcome {
+        var meta = ck_datagram(
+            peer: datagram.peer.raw, segment: UInt16(clamping: datagram.segment), ttl: datagram.timeToLive, tos: 0)
+        return unsafe IOOutcome(ck_send_datagram(socket, v4 ? 2 : 10, slice(offset, count), count, &meta))
+    }
+
+    /// recvmsg(2) of one or several datagrams.
+    public borrowing func receiveDatagram(
+        _ socket: Int32, at offset: Int, count: Int, _ datagram: inout InternetSocket.Datagram
+    ) -> IOOutcome {
+        var meta = ck_datagram()
+        let outcome = unsafe IOOutcome(ck_receive_datagram(socket, slice(offset, count), count, &meta))
+        datagram = InternetSocket.Datagram(peer: Endpoint(meta.peer), segment: Int(meta.segment), timeToLive: meta.ttl)
+        return outcome
+    }
+
+    /// Takes one entry of the error queue; the start of the failed datagram's payload goes to the block.
+    public borrowing func receiveError(_ socket: Int32, at offset: Int, count: Int)
+        -> (error: InternetSocket.DatagramError, length: Int)?
+    {
+        var raw = ck_datagram_error()
+        var length = 0
+        guard unsafe ck_receive_error(socket, &raw, slice(offset, count), count, &length) == 1 else { return nil }
+        return (
+            InternetSocket.DatagramError(
+                peer: Endpoint(raw.peer), offender: Endpoint(raw.offender).address,
+                errno: Errno(rawValue: CInt(raw.error)), origin: raw.origin, type: raw.type, code: raw.code, info: raw.info),
+            length
+        )
+    }
+
+    @inline(__always)
+    private borrowing func slice(_ offset: Int, _ count: Int) -> UnsafeMutableRawPointer? {
+        precondition(unsafe offset >= 0 && count >= 0 && offset &+ count <= bytes.count)
+        return unsafe bytes.baseAddress?.advanced(by: offset)
+    }
+}
+
+/// Local sockets that carry descriptors (unix(7)).
+public enum LocalSocket {
+    /// Listens at a path with mode 0600; a stale socket file there is replaced.
+    public static func listen(_ path: String) throws(KernelError) -> Descriptor {
+        let owned = OwnedDescriptor(owning: try check(ck_socket(1, 1, 0), "make a socket"))
+        try Files.remove(path)
+        let mask = ck_set_umask(0o177)
+        let bound = unsafe ck_unix_bind(owned.number, path)
+        _ = ck_set_umask(UInt32(bitPattern: mask))
+        _ = try check(bound, "listen on", path)
+        _ = try check(ck_listen(owned.number, 64), "listen on", path)
+        return Descriptor(owned)
+    }
+
+    /// Connects to a path; the socket blocks.
+    public static func connect(_ path: String) throws(KernelError) -> Descriptor {
+        let owned = OwnedDescriptor(owning: try check(ck_socket(1, 1, 0), "make a socket"))
+        try owned.setNonblocking(false)
+        _ = try check(unsafe ck_unix_connect(owned.number, path), "connect to", path)
+        return Descriptor(owned)
+    }
+
+    /// accept(2) on a local socket; the connection does not block.
+    public static func accept(_ listener: Int32) -> Descriptor? {
+        var raw = ck_endpoint()
+        let socket = unsafe ck_accept(listener, &raw)
+        return socket < 0 ? nil : Descriptor(OwnedDescriptor(owning: socket))
+    }
+
+    /// Who is at the other end (SO_PEERCRED).
+    public static func peer(_ socket: Int32) -> (pid: Int32, uid: UInt32, gid: UInt32)? {
+        var pid: CInt = 0
+        var uid: UInt32 = 0
+        var gid: UInt32 = 0
+        return unsafe ck_peer_credentials(socket, &pid, &uid, &gid) == 0 ? (pid, uid, gid) : nil
+    }
+
+    /// Sends bytes, with descriptors beside the first of them (SCM_RIGHTS). At most 8 descriptors.
+    public static func send(_ socket: Int32, _ bytes: [UInt8], descriptors: [Int32] = []) -> IOOutcome {
+        unsafe bytes.withUnsafeBytes { data in
+            unsafe descriptors.withUnsafeBufferPointer { fds in
+                unsafe IOOutcome(ck_send_fds(socket, data.baseAddress, data.count, fds.baseAddress, CInt(fds.count)))
+            }
+        }
+    }
+
+    /// Receives bytes and the descriptors that came with them.
+    public static func receive(_ socket: Int32, into buffer: inout [UInt8]) -> (IOOutcome, [Descriptor]) {
+        var fds = [Int32](repeating: -1, count: 8)
+        var count: CInt = 0
+        let outcome = unsafe buffer.withUnsafeMutableBytes { data in
+            unsafe fds.withUnsafeMutableBufferPointer {
+                unsafe IOOutcome(ck_receive_fds(socket, data.baseAddress, data.count, $0.baseAddress, 8, &count))
+            }
+        }
+        return (outcome, fds[..<Int(count)].map { Descriptor(OwnedDescriptor(owning: $0)) })
+    }
+}

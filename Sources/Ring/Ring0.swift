@@ -1,0 +1,147 @@
+public import Kernel
+internal import SystemPackage
+
+/// The workspace's end of the link, handed out by ring1.
+public struct LinkHandles {
+    /// The tap's descriptor.
+    public let tap: Descriptor
+    /// A sock_diag socket of the workspace's network namespace.
+    public let listeners: Descriptor
+    /// Which offloads the tap accepted.
+    public let checksum: Bool, tso: Bool, uso: Bool
+}
+
+/// ring0's side of bringing the rings up, in three steps: ``start(_:configuration:report:)`` until the link is there,
+/// ``awaitReady()`` until the new root stands, ``go()`` to start the supervisor. Between the steps the forwarder starts.
+public struct Ring0 {
+    /// ring1's process.
+    public let pid: Int32
+    /// The channel to ring1; its end means that ring1 is gone.
+    public let channel: Channel
+    /// The link, with a network of its own that has one.
+    public let link: LinkHandles?
+    /// How the ids were mapped.
+    public let idMap: IDMap
+    private static let deadline = Duration.seconds(10)
+
+    /// Starts ring1 in its namespaces, writes its id maps, sends the plan, and waits for the link if there is one.
+    ///
+    /// - Parameters:
+    ///   - configuration: what the supervisor finds at ``StageDescriptor/configuration``.
+    ///   - report: what the supervisor finds at ``StageDescriptor/report``.
+    ///   - note: told of each thing that a stage did in a lesser way.
+    public static func start(
+        _ plan: RingPlan, configuration: Descriptor, report: Descriptor, note: (String) -> Void
+    ) throws(StageFailure) -> Ring0 {
+        let idMap = IDMap.choose(situation())
+        do {
+            let (ours, theirs) = try Channel.pair()
+            var spawnPlan = SpawnPlan(
+                path: "/proc/self/exe", arguments: ["workspacekit", "ring1"], environment: currentEnvironment(),
+                descriptors: [0, 1, 2, theirs.descriptor.number, configuration.number, report.number])
+            spawnPlan.namespaces = [.user, .mount, .ipc, .uts, .cgroup]
+            if plan.network != .host { spawnPlan.namespaces.insert(.network) }
+            spawnPlan.becomeRoot = true
+            spawnPlan.deathSignal = .kill
+            let pid = try spawn(spawnPlan, deadline: deadline) { (pid) throws(KernelError) in
+                try write(idMap, to: pid)
+            }
+            try ours.send(.plan(plan))
+            var link: LinkHandles?
+            while plan.link != nil, link == nil {
+                switch try ours.next(within: deadline) {
+                case .link(let tap, let listeners, let checksum, let tso, let uso)?:
+                    link = LinkHandles(tap: tap, listeners: listeners, checksum: checksum, tso: tso, uso: uso)
+                case .note(let text)?: note(text)
+                case .failed(let failure)?: throw failure
+                case nil: throw StageFailure(stage: "ring1", underlying: died, cure: "")
+                default: break
+                }
+            }
+            return Ring0(pid: pid, channel: ours, link: link, idMap: idMap)
+        } catch let failure as StageFailure {
+            throw failure
+        } catch let error as KernelError {
+            throw StageFailure("ring0", error)
+        } catch {
+            throw StageFailure(stage: "ring0", underlying: died, cure: "")
+        }
+    }
+
+    private static var died: KernelError {
+        KernelError(call: "set up the stage", subject: "it ended without a word", errno: .noChildProcess)
+    }
+
+    /// Waits until ring2 has the workspace's root; nothing of the user's runs yet.
+    public func awaitReady(note: (String) -> Void) throws(StageFailure) {
+        do {
+            while true {
+                switch try channel.next(within: Self.deadline) {
+                case .ready?: return
+                case .note(let text)?: note(text)
+                case .failed(let failure)?: throw failure
+                case nil: throw StageFailure(stage: "ring1", underlying: Self.died, cure: "")
+                default: break
+                }
+            }
+        } catch let failure as StageFailure {
+            throw failure
+        } catch let error as KernelError {
+            throw StageFailure("ring0", error)
+        } catch {
+            throw StageFailure(stage: "ring0", underlying: Self.died, cure: "")
+        }
+    }
+
+    /// Lets ring2 start the supervisor.
+    public func go() throws(StageFailure) {
+        do { try channel.send(.go) } catch { throw StageFailure("ring0", error) }
+    }
+
+    // MARK: id maps
+
+    private static func situation() -> IDMap.Situation {
+        let uid = CurrentProcess.effectiveUser
+        let helpers = ["newuidmap", "newgidmap"].allSatisfy { findExecutable($0) != nil }
+        return IDMap.Situation(
+            uid: uid, gid: CurrentProcess.group,
+            maySetIDs: Capabilities.has(.setuid) && Capabilities.has(.setgid), mayMapRoot: Capabilities.has(.setfcap),
+            uidMap: Files.text("/proc/self/uid_map") ?? "", gidMap: Files.text("/proc/self/gid_map") ?? "",
+            subuid: Files.text("/etc/subuid") ?? "", subgid: Files.text("/etc/subgid") ?? "",
+            userName: UserDatabase.system.user(id: uid)?.name, hasHelpers: helpers)
+    }
+
+    private static func write(_ map: IDMap, to pid: Int32) throws(KernelError) {
+        func text(_ ranges: [IDRange]) -> String { ranges.map(\.description).joined(separator: "\n") + "\n" }
+        switch map.method {
+        case .direct, .single:
+            if map.method == .single { try Files.writeKernelFile("/proc/\(pid)/setgroups", "deny") }
+            try Files.writeKernelFile("/proc/\(pid)/gid_map", text(map.groups))
+            try Files.writeKernelFile("/proc/\(pid)/uid_map", text(map.users))
+        case .helper:
+            try runHelper("newgidmap", pid, map.groups)
+            try runHelper("newuidmap", pid, map.users)
+        }
+    }
+
+    private static func runHelper(_ name: String, _ pid: Int32, _ ranges: [IDRange]) throws(KernelError) {
+        guard let path = findExecutable(name) else {
+            throw KernelError(call: "find", subject: name, errno: .noSuchFileOrDirectory)
+        }
+        let numbers = ranges.flatMap { ["\($0.inside)", "\($0.outside)", "\($0.count)"] }
+        let helper = try spawn(
+            SpawnPlan(
+                path: path, arguments: [name, "\(pid)"] + numbers, environment: currentEnvironment(),
+                descriptors: [0, 2, 2]))
+        for _ in 0..<5000 {
+            switch reap(helper) {
+            case .ended(_, .exited(0)): return
+            case .ended, .noChildren:
+                throw KernelError(
+                    call: "write /proc/\(pid)/\(name.dropFirst(3))", subject: "with \(name)", errno: .notPermitted)
+            case .nothingYet, .stopped: pause(.milliseconds(1))
+            }
+        }
+        throw KernelError(call: "wait for", subject: name, errno: .timedOut)
+    }
+}

@@ -1,0 +1,117 @@
+internal import Kernel
+internal import SystemPackage
+
+/// Descriptors that every stage inherits, besides standard input, output and error.
+public enum StageDescriptor {
+    /// The channel to the stage's parent.
+    public static let channel: Int32 = 3
+    /// The configuration, for the supervisor.
+    public static let configuration: Int32 = 4
+    /// The supervisor's channel to ring0.
+    public static let report: Int32 = 5
+}
+
+/// Signals that travel from ring0 inwards.
+let relayedSignals: [Signal] = [.terminate, .interrupt, .hangup, .quit, .user1, .user2]
+
+/// Root of the new user namespace: builds mounts and link, starts ring2, ends with its status.
+public enum Ring1 {
+    /// The whole life of the stage. Returns the exit code.
+    public static func main() -> UInt8 {
+        CurrentProcess.setName("ring1")
+        let channel = Channel(Descriptor(OwnedDescriptor(owning: StageDescriptor.channel)))
+        do {
+            // Writing the id maps and becoming root cleared what the spawn had set (prctl(2)).
+            try CurrentProcess.setDeathSignal(.kill)
+            let signals = try SignalReader(relayedSignals + [.child])
+            guard case .plan(let plan)? = try channel.next(within: .seconds(5)) else { return 71 }
+            let ring2 = try build(plan, channel)
+            CurrentProcess.closeDescriptors(from: StageDescriptor.configuration, except: [channel.descriptor.number, signals.number, ring2.channel.descriptor.number])
+            return try live(ring2, channel, signals)
+        } catch {
+            try? channel.send(.failed(StageFailure("ring1", error)))
+            return 71
+        }
+    }
+
+    private struct Child {
+        let pid: Int32
+        let channel: Channel
+    }
+
+    private static func build(_ plan: RingPlan, _ channel: Channel) throws(KernelError) -> Child {
+        if plan.network != .host { try bringUpNetwork(plan, channel) }
+        try RootFilesystem(root: plan.stagingDirectory, plan: plan, note: { try? channel.send(.note($0)) }).assemble()
+        let (ours, theirs) = try Channel.pair()
+        // The PID namespace is for ring2, our only child; clone flags are what seccomp profiles forbid, unshare they allow.
+        if !plan.sharesProcesses { try unshare(.pid) }
+        var spawnPlan = SpawnPlan(
+            path: "/proc/self/exe", arguments: ["workspacekit", "ring2"], environment: currentEnvironment(),
+            descriptors: [0, 1, 2, theirs.descriptor.number, StageDescriptor.configuration, StageDescriptor.report])
+        spawnPlan.namespaces = .mount
+        spawnPlan.deathSignal = .kill
+        let pid = try spawn(spawnPlan)
+        try ours.send(.plan(plan))
+        return Child(pid: pid, channel: ours)
+    }
+
+    private static func bringUpNetwork(_ plan: RingPlan, _ channel: Channel) throws(KernelError) {
+        let netlink = try RouteNetlink()
+        try netlink.bringUp("lo")
+        guard let link = plan.link else { return }
+        let tap = try Tap.open(link.name, gso: link.gso)
+        // We assign the IPv6 address ourselves: no second one from the router advertisement.
+        try? Files.writeKernelFile("/proc/sys/net/ipv6/conf/\(link.name)/accept_ra", "0")
+        try netlink.bringUp(
+            link.name, mtu: link.mtu, address: link.hardwareAddress, queueLength: link.queueLength)
+        guard let index = RouteNetlink.index(of: link.name) else {
+            throw KernelError(call: "find interface", subject: link.name, errno: Errno(rawValue: 19))
+        }
+        for address in link.addresses { try netlink.addAddress(address, interface: index) }
+        for gateway in link.gateways { try netlink.addDefaultRoute(via: gateway, interface: index) }
+        let query = try ListenerQuery.open()
+        try channel.send(
+            .link(
+                tap: tap.descriptor, listeners: query.descriptor, checksum: tap.checksumOffload,
+                tso: tap.segmentationOffload, uso: tap.datagramOffload))
+    }
+
+    private static func live(_ ring2: Child, _ parent: Channel, _ signals: borrowing SignalReader) throws(KernelError)
+        -> UInt8
+    {
+        let poller = try Poller()
+        try poller.add(signals.number, .readable, token: 0)
+        try poller.add(parent.descriptor.number, .readable, token: 1)
+        try poller.add(ring2.channel.descriptor.number, .readable, token: 2)
+        while true {
+            for index in 0..<(try poller.wait(nil)) {
+                switch poller.event(index).token {
+                case 0:
+                    while let (signal, _) = signals.next() {
+                        if signal != .child { send(signal, to: ring2.pid) }
+                    }
+                    while case .ended(let pid, let status) = reap() {
+                        if pid == ring2.pid { return status.code }
+                    }
+                case 1:
+                    guard let message = try parent.next(within: .zero) else {
+                        send(.kill, to: ring2.pid)
+                        return 70
+                    }
+                    if case .go = message { try ring2.channel.send(.go) }
+                default:
+                    guard let message = try ring2.channel.next(within: .zero) else {
+                        poller.remove(ring2.channel.descriptor.number)
+                        continue
+                    }
+                    try parent.send(message)
+                }
+            }
+        }
+    }
+}
+
+/// The environment of this process as `NAME=value` strings.
+func currentEnvironment() -> [String] {
+    (try? Files.read("/proc/self/environ"))?.split(separator: 0).map { String(decoding: $0, as: UTF8.self) } ?? []
+}

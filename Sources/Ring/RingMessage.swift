@@ -1,0 +1,76 @@
+internal import Kernel
+internal import SystemPackage
+
+/// What crosses the channel between two stages.
+///
+///     parent                         child
+///       | -- plan(RingPlan) ---------> |   what to build
+///       | <-- link(tap, query) ------- |   ring1 only: the workspace's end of the network is made
+///       | <-- note(text) ------------- |   something was done in a lesser way
+///       | <-- ready ------------------ |   or failed(StageFailure)
+///       | -- go ---------------------> |   start what was planned
+///       | -- (closed) ---------------> |   the parent is gone: end
+enum RingMessage {
+    case plan(RingPlan)
+    case link(tap: Descriptor, listeners: Descriptor, checksum: Bool, tso: Bool, uso: Bool)
+    case note(String)
+    case ready
+    case go
+    case failed(StageFailure)
+
+    var encoded: ChannelMessage {
+        switch self {
+        case .plan(let plan): ChannelMessage("plan", plan.fields)
+        case .link(let tap, let listeners, let checksum, let tso, let uso):
+            ChannelMessage("link", ["\(checksum)", "\(tso)", "\(uso)"], descriptors: [tap, listeners])
+        case .note(let text): ChannelMessage("note", [text])
+        case .ready: ChannelMessage("ready")
+        case .go: ChannelMessage("go")
+        case .failed(let failure):
+            ChannelMessage(
+                "failed",
+                [
+                    failure.stage, failure.underlying.call, failure.underlying.subject, "\(failure.underlying.errno.rawValue)",
+                    failure.cure,
+                ])
+        }
+    }
+
+    init?(_ message: ChannelMessage) {
+        let fields = message.fields
+        switch message.kind {
+        case "plan":
+            guard let plan = RingPlan(fields: fields) else { return nil }
+            self = .plan(plan)
+        case "link":
+            guard fields.count == 3, message.descriptors.count == 2 else { return nil }
+            self = .link(
+                tap: message.descriptors[0], listeners: message.descriptors[1], checksum: fields[0] == "true",
+                tso: fields[1] == "true", uso: fields[2] == "true")
+        case "note" where fields.count == 1: self = .note(fields[0])
+        case "ready": self = .ready
+        case "go": self = .go
+        case "failed":
+            guard fields.count == 5, let errno = CInt(fields[3]) else { return nil }
+            self = .failed(
+                StageFailure(
+                    stage: fields[0],
+                    underlying: KernelError(call: fields[1], subject: fields[2], errno: Errno(rawValue: errno)),
+                    cure: fields[4]))
+        default: return nil
+        }
+    }
+}
+
+extension Channel {
+    func send(_ message: RingMessage) throws(KernelError) { try send(message.encoded) }
+
+    /// The next message of the protocol; nil when the other end is gone.
+    func next(within deadline: Duration?) throws(KernelError) -> RingMessage? {
+        guard let raw = try receive(within: deadline) else { return nil }
+        guard let message = RingMessage(raw) else {
+            throw KernelError(call: "understand message", subject: raw.kind, errno: .badMessage)
+        }
+        return message
+    }
+}

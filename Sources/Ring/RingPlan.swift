@@ -1,0 +1,121 @@
+public import Kernel
+
+/// Where the workspace's packets go; gVisor's words.
+public enum NetworkMode: String, Sendable, CaseIterable {
+    /// A network of its own behind the forwarder.
+    case sandbox
+    /// The container's network.
+    case host
+    /// A network of its own with nothing but lo.
+    case none
+}
+
+/// The workspace's end of the link and its addresses.
+public struct LinkPlan: Hashable, Sendable {
+    /// The interface's name in the workspace.
+    public var name = "tap0"
+    /// Its MTU.
+    public var mtu = 1500
+    /// Superpackets wanted.
+    public var gso = true
+    /// Its hardware address.
+    public var hardwareAddress: [UInt8] = [0x02, 0x57, 0x4b, 0x00, 0x02, 0x64]
+    /// Its addresses.
+    public var addresses: [Subnet]
+    /// The default gateways, one for each family wanted.
+    public var gateways: [IPAddress]
+    /// Entries of the interface's queue towards the forwarder. Superpackets or not, a window must fit in it.
+    public var queueLength = 8192
+
+    /// A link with these addresses.
+    public init(addresses: [Subnet], gateways: [IPAddress]) {
+        self.addresses = addresses
+        self.gateways = gateways
+    }
+}
+
+/// Everything ring1 and ring2 do, as data: written by ring0, sent over the channel, then applied.
+public struct RingPlan: Hashable, Sendable {
+    /// The workspace's network.
+    public var network: NetworkMode
+    /// The link, with ``NetworkMode/sandbox``.
+    public var link: LinkPlan?
+    /// An empty directory of the container over which the new root is assembled.
+    public var stagingDirectory: String
+    /// The host name inside.
+    public var hostName: String
+    /// Contents of the workspace's own /etc/resolv.conf and /etc/hosts; nil leaves the container's.
+    public var resolvConf: String?, hosts: String?
+    /// The PID namespace is the container's (its /proc is masked, so that no fresh one can be mounted).
+    public var sharesProcesses = false
+    /// Arguments of the program that ring2 starts, from the same executable.
+    public var supervisor: [String]
+    /// How long ring2 waits for the supervisor after a request to stop, before it kills everything.
+    public var stopGrace: Duration
+    /// How long processes that outlive the supervisor have between SIGTERM and SIGKILL.
+    public var strayGrace: Duration = .milliseconds(300)
+
+    /// A plan without a link.
+    public init(
+        network: NetworkMode, stagingDirectory: String, hostName: String, supervisor: [String], stopGrace: Duration
+    ) {
+        self.network = network
+        self.stagingDirectory = stagingDirectory
+        self.hostName = hostName
+        self.supervisor = supervisor
+        self.stopGrace = stopGrace
+    }
+}
+
+extension RingPlan {
+    /// The plan as fields of a channel message.
+    var fields: [String] {
+        var fields = [
+            network.rawValue, stagingDirectory, hostName, sharesProcesses ? "shared" : "own",
+            "\(stopGrace.nanoseconds)", "\(strayGrace.nanoseconds)", resolvConf.map { "=" + $0 } ?? "",
+            hosts.map { "=" + $0 } ?? "",
+        ]
+        if let link {
+            fields += [
+                "link", link.name, "\(link.mtu)", "\(link.gso)", link.hardwareAddress.map(String.init).joined(separator: ":"),
+                link.addresses.map(\.description).joined(separator: " "),
+                link.gateways.map(\.description).joined(separator: " "), "\(link.queueLength)",
+            ]
+        } else {
+            fields.append("no link")
+        }
+        return fields + supervisor
+    }
+
+    /// Reads what ``fields`` wrote; nil for anything else.
+    init?(fields: [String]) {
+        guard fields.count >= 9, let network = NetworkMode(rawValue: fields[0]), let stop = Int64(fields[4]),
+            let stray = Int64(fields[5])
+        else { return nil }
+        var rest = fields[9...]
+        var link: LinkPlan?
+        if fields[8] == "link" {
+            guard rest.count >= 7 else { return nil }
+            let f = Array(rest.prefix(7))
+            rest = rest.dropFirst(7)
+            let addresses = f[4].split(separator: " ").compactMap { Subnet($0) }
+            let gateways = f[5].split(separator: " ").compactMap { IPAddress($0) }
+            guard let mtu = Int(f[1]), let queueLength = Int(f[6]) else { return nil }
+            var plan = LinkPlan(addresses: addresses, gateways: gateways)
+            plan.name = f[0]
+            plan.mtu = mtu
+            plan.gso = f[2] == "true"
+            plan.hardwareAddress = f[3].split(separator: ":").compactMap { UInt8($0) }
+            plan.queueLength = queueLength
+            link = plan
+        }
+        self.init(
+            network: network, stagingDirectory: fields[1], hostName: fields[2], supervisor: Array(rest),
+            stopGrace: .nanoseconds(stop))
+        self.link = link
+        sharesProcesses = fields[3] == "shared"
+        strayGrace = .nanoseconds(stray)
+        resolvConf = fields[6].isEmpty ? nil : String(fields[6].dropFirst())
+        hosts = fields[7].isEmpty ? nil : String(fields[7].dropFirst())
+    }
+}

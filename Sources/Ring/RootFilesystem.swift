@@ -1,0 +1,130 @@
+internal import Kernel
+internal import SystemPackage
+
+/// # Theory of operation
+///
+/// The workspace keeps the container's root: it is bound, with all that is mounted in it, to a staging directory in
+/// ring1's own mount namespace, where the parts that must be the workspace's own are mounted over it. ring2, in one more
+/// mount namespace, adds /proc, which belongs to its PID namespace, and pivots. Nothing of this is seen outside.
+///
+/// KERNEL: mounts inherited from a more privileged mount namespace are locked: they can be covered, not removed; and a
+/// fresh proc or sysfs may only be mounted where one without covered parts is visible (mount_namespaces(7)).
+struct RootFilesystem {
+    let root: String
+    let plan: RingPlan
+    /// Told of each thing done in a lesser way.
+    let note: (String) -> Void
+
+    /// ring1's part: everything but /proc.
+    func assemble() throws(KernelError) {
+        try Mounts.mount("none", on: "/", flags: [.isSlave, .recursive])
+        try Mounts.mount("/", on: root, flags: [.bind, .recursive])
+        try Mounts.mount("none", on: root, flags: [.isPrivate, .recursive])
+        try mountEditableCopies()
+        try mountDevices()
+        if plan.network != .host { mountSys() }
+    }
+
+    /// Binds the workspace's own resolv.conf and hosts over the container's: ordinary files that its root can edit.
+    private func mountEditableCopies() throws(KernelError) {
+        let copies = [("/etc/resolv.conf", plan.resolvConf), ("/etc/hosts", plan.hosts)]
+        guard copies.contains(where: { $0.1 != nil }), Files.isDirectory(root + "/dev") else { return }
+        // A scratch tmpfs that lives on below the binds once it is detached itself.
+        try Mounts.mount("tmpfs", on: root + "/dev", type: "tmpfs", flags: [.noSetuid, .noDevices], options: "mode=755")
+        for (path, contents) in copies {
+            guard let contents else { continue }
+            let copy = root + "/dev/" + path.split(separator: "/").joined(separator: "-")
+            try Files.write(copy, Array(contents.utf8))
+            guard let target = resolve(path) else {
+                note("\(path) does not exist in the container: the workspace has none either")
+                continue
+            }
+            try Mounts.mount(copy, on: target, flags: .bind)
+        }
+        try Mounts.detach(root + "/dev")
+    }
+
+    /// The file that `path` leads to inside the new root, at most eight links deep; nil when it leads nowhere.
+    private func resolve(_ path: String) -> String? {
+        var current = path
+        for _ in 0..<8 {
+            guard let status = Files.status(root + current, followLinks: false) else { return nil }
+            guard status.kind == .symbolicLink, let target = Files.linkTarget(root + current) else {
+                return root + current
+            }
+            let directory = current.split(separator: "/").dropLast().map { "/" + $0 }.joined()
+            current = Files.absolute(target.hasPrefix("/") ? target : directory + "/" + target)
+        }
+        return nil
+    }
+
+    private func mountDevices() throws(KernelError) {
+        let dev = root + "/dev"
+        guard Files.isDirectory(dev) else { return note("the container has no /dev: the workspace has none either") }
+        let container = "/dev"
+        try Mounts.mount("tmpfs", on: dev, type: "tmpfs", flags: .noSetuid, options: "mode=755,size=65536k")
+        for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+            try Files.touch("\(dev)/\(name)")
+            try Mounts.mount("\(container)/\(name)", on: "\(dev)/\(name)", flags: .bind)
+        }
+        try Files.makeDirectory(dev + "/net")
+        for name in ["net/tun", "fuse"] where Files.status("\(container)/\(name)")?.kind == .characterDevice {
+            try Files.touch("\(dev)/\(name)")
+            try Mounts.mount("\(container)/\(name)", on: "\(dev)/\(name)", flags: .bind)
+        }
+        for name in ["pts", "shm", "mqueue"] { try Files.makeDirectory("\(dev)/\(name)") }
+        do {
+            try Mounts.mount(
+                "devpts", on: dev + "/pts", type: "devpts", flags: [.noSetuid, .noExecute],
+                options: "newinstance,ptmxmode=0666,mode=620,gid=5")
+        } catch {
+            // Group tty is not mapped.
+            try Mounts.mount(
+                "devpts", on: dev + "/pts", type: "devpts", flags: [.noSetuid, .noExecute],
+                options: "newinstance,ptmxmode=0666,mode=600")
+        }
+        try Mounts.mount("shm", on: dev + "/shm", type: "tmpfs", flags: [.noSetuid, .noDevices], options: "mode=1777")
+        do {
+            try Mounts.mount("mqueue", on: dev + "/mqueue", type: "mqueue", flags: [.noSetuid, .noDevices, .noExecute])
+        } catch { note("no /dev/mqueue: \(error)") }
+        let links = [
+            ("pts/ptmx", "ptmx"), ("/proc/self/fd", "fd"), ("/proc/self/fd/0", "stdin"), ("/proc/self/fd/1", "stdout"),
+            ("/proc/self/fd/2", "stderr"),
+        ]
+        for (target, name) in links { try Files.symlink(target, at: "\(dev)/\(name)") }
+    }
+
+    /// A sysfs of the workspace's own network namespace; read-only where the container's is; else the container's own.
+    private func mountSys() {
+        let sys = root + "/sys"
+        guard Files.isDirectory(sys) else { return }
+        do {
+            try Mounts.mount("sysfs", on: sys, type: "sysfs", flags: [.noSetuid, .noDevices, .noExecute])
+        } catch {
+            do {
+                try Mounts.mount("sysfs", on: sys, type: "sysfs", flags: [.readOnly, .noSetuid, .noDevices, .noExecute])
+            } catch {
+                return note(
+                    "no /sys of the workspace's own, it sees the container's: \(error) (the container's /sys is masked: "
+                        + "--security-opt systempaths=unconfined)")
+            }
+        }
+        guard Files.isDirectory(sys + "/fs/cgroup") else { return }
+        // Without a mounted cgroup2, container engines inside do not start; it is writable only where delegated.
+        try? Mounts.mount(
+            "cgroup2", on: sys + "/fs/cgroup", type: "cgroup2", flags: [.noSetuid, .noDevices, .noExecute])
+    }
+
+    /// ring2's part: /proc, then the new root becomes the root.
+    func enter() throws(KernelError) {
+        if !plan.sharesProcesses {
+            try Mounts.mount(
+                "proc", on: root + "/proc", type: "proc", flags: [.noSetuid, .noDevices, .noExecute])
+        }
+        try CurrentProcess.changeDirectory(root)
+        try Mounts.pivotRootHere()
+        // The old root now lies over the new one at "."; with it goes all that ring1 staged.
+        try Mounts.detach(".")
+        try CurrentProcess.changeDirectory("/")
+    }
+}
