@@ -286,3 +286,29 @@ public enum LocalSocket {
         return (outcome, fds[..<Int(count)].map { Descriptor(OwnedDescriptor(owning: $0)) })
     }
 }
+
+extension Region {
+    /// Copies bytes of another block into this one.
+    @inline(__always)
+    public borrowing func copy(from source: borrowing Region, at offset: Int, count: Int, to destination: Int) {
+        guard count > 0, let from = unsafe source.slice(offset, count), let to = unsafe slice(destination, count) else {
+            return
+        }
+        unsafe to.copyMemory(from: from, byteCount: count)
+    }
+}
+
+extension Region {
+    /// Moves bytes within the block; the ranges may overlap.
+    public borrowing func move(from offset: Int, count: Int, to destination: Int) {
+        guard count > 0, let from = unsafe slice(offset, count), let to = unsafe slice(destination, count) else { return }
+        unsafe to.copyMemory(from: from, byteCount: count)
+    }
+}
+
+extension InternetSocket {
+    /// Sets the time to live or hop limit of what the socket sends.
+    public static func setTimeToLive(_ socket: Int32, v4: Bool, _ value: UInt8) {
+        _ = v4 ? ck_set_option(socket, 0, 2, Int32(value)) : ck_set_option(socket, 41, 16, Int32(value))
+    }
+}

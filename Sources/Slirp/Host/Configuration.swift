@@ -1,0 +1,98 @@
+public import Kernel
+
+/// What the forwarder is told at its start.
+public struct SlirpConfiguration: Sendable {
+    /// Its network.
+    public var layout: NetworkLayout
+    /// The link's MTU.
+    public var mtu: Int
+    /// Ports of the outside that lead to the same ports of the workspace while something listens there.
+    public var forwards: [UInt16]
+    /// The outside's name servers.
+    public var nameServers: [IPAddress]
+    /// Ports of the container's loopback that the gateway's address leads to.
+    public var loopbackExceptions: [LoopbackException]
+    /// What the tap can do.
+    public var checksumOffload: Bool, segmentationOffload: Bool, datagramOffload: Bool
+    /// Flows at most; a power of two.
+    public var flowCapacity = 65536
+
+    /// A configuration for a tap with those abilities.
+    public init(
+        layout: NetworkLayout, mtu: Int, forwards: [UInt16], nameServers: [IPAddress],
+        loopbackExceptions: [LoopbackException], checksumOffload: Bool, segmentationOffload: Bool, datagramOffload: Bool
+    ) {
+        self.layout = layout
+        self.mtu = mtu
+        self.forwards = forwards
+        self.nameServers = nameServers
+        self.loopbackExceptions = loopbackExceptions
+        self.checksumOffload = checksumOffload
+        self.segmentationOffload = segmentationOffload
+        self.datagramOffload = datagramOffload
+    }
+
+    /// The configuration as a channel message; the descriptors are the tap's, the listener query's and the table's.
+    public func message(tap: Descriptor, listeners: Descriptor, table: Descriptor) -> ChannelMessage {
+        ChannelMessage(
+            "configure",
+            [
+                layout.subnet4.description, layout.subnet6 == nil ? "4" : "46", "\(mtu)",
+                forwards.map(String.init).joined(separator: " "),
+                nameServers.map(\.description).joined(separator: " "),
+                loopbackExceptions.map { "\($0.port)/\($0.isUDP ? "udp" : "tcp")" }.joined(separator: " "),
+                "\(checksumOffload)", "\(segmentationOffload)", "\(datagramOffload)",
+            ], descriptors: [tap, listeners, table])
+    }
+
+    /// Reads what ``message(tap:listeners:table:)`` wrote; nil for anything else.
+    init?(_ message: ChannelMessage) {
+        let f = message.fields
+        guard message.kind == "configure", f.count == 9, message.descriptors.count == 3, let subnet = Subnet(f[0]),
+            let mtu = Int(f[2])
+        else { return nil }
+        self.init(
+            layout: NetworkLayout(subnet4: subnet, ipv6: f[1] == "46"), mtu: mtu,
+            forwards: f[3].split(separator: " ").compactMap { UInt16($0) },
+            nameServers: f[4].split(separator: " ").compactMap { IPAddress($0) },
+            loopbackExceptions: f[5].split(separator: " ").compactMap { text in
+                let parts = text.split(separator: "/")
+                guard parts.count == 2, let port = UInt16(parts[0]) else { return nil }
+                return LoopbackException(port: port, isUDP: parts[1] == "udp")
+            }, checksumOffload: f[6] == "true", segmentationOffload: f[7] == "true", datagramOffload: f[8] == "true")
+    }
+}
+
+/// What the forwarder tells ring0.
+public enum SlirpReport: Sendable {
+    /// It forwards.
+    case ready
+    /// The outside port leads inside now, or no longer.
+    case opened(UInt16), closed(UInt16)
+    /// Something a user should know.
+    case note(String)
+
+    var message: ChannelMessage {
+        switch self {
+        case .ready: ChannelMessage("ready")
+        case .opened(let port): ChannelMessage("opened", ["\(port)"])
+        case .closed(let port): ChannelMessage("closed", ["\(port)"])
+        case .note(let text): ChannelMessage("note", [text])
+        }
+    }
+
+    /// Reads a message of the forwarder's; nil for anything else.
+    public init?(_ message: ChannelMessage) {
+        switch (message.kind, message.fields.first) {
+        case ("ready", _): self = .ready
+        case ("opened", let text?):
+            guard let port = UInt16(text) else { return nil }
+            self = .opened(port)
+        case ("closed", let text?):
+            guard let port = UInt16(text) else { return nil }
+            self = .closed(port)
+        case ("note", let text?): self = .note(text)
+        default: return nil
+        }
+    }
+}

@@ -1,0 +1,353 @@
+internal import Kernel
+internal import SystemPackage
+
+/// UDP and ping: one outside socket for each workspace port (endpoint-independent mapping, RFC 4787) or echo identifier.
+extension Forwarder {
+    private static let idleTimeout = Duration.seconds(30)
+    private static let streamTimeout = Duration.seconds(120)
+    private static let nameTimeout = Duration.seconds(10)
+
+    // MARK: UDP from the workspace
+
+    mutating func handleUDP(_ ip: IPHeader, _ place: TransportPlace) {
+        let header: UDPHeader
+        do throws(PacketError) {
+            let pointer = unsafe incoming.bytes
+            header = try unsafe UDPHeader(
+                parsing: pointer.bytes.extracting(place.offset..<place.offset + place.count),
+                coalesced: place.segmentSize > 0)
+        } catch { return drop(\.malformed) }
+        if header.destinationPort == 67, ip.source.isV4 { return handleDHCP(at: place.offset, count: place.count) }
+        let guest = Endpoint(ip.source, header.sourcePort)
+        let remote = Endpoint(ip.destination, header.destinationPort)
+        // Multicast and broadcast of the link are not for us, and nobody expects an answer.
+        if remote.address.isV4 ? remote.address.v4 >> 28 >= 14 : remote.address.high >> 56 == 0xff { return }
+        if ip.timeToLive <= 1, !policy.layout.isOurs(remote.address) {
+            return answer(.timeExceeded, ip, place)
+        }
+        let mapped: Endpoint
+        let target: Endpoint
+        switch policy.route(remote, isUDP: true) {
+        case .outside(let endpoint):
+            target = endpoint
+            mapped = Endpoint(guest.address.isV4 ? .any4 : .any6, 0)
+        case .loopback(let endpoint):
+            target = endpoint
+            mapped = remote
+        case .nameServer: return askNameServer(header, guest: guest, remote: remote, ip, place)
+        case .denied:
+            table.counters.denied += 1
+            return answer(.prohibited, ip, place)
+        case .unreachable: return answer(.host, ip, place)
+        }
+        guard let index = datagramFlow(.udp, guest: guest, remote: mapped, v4: target.address.isV4) else {
+            return answer(.prohibited, ip, place)
+        }
+        setTimeToLive(index, ip.timeToLive == 0 ? 1 : ip.timeToLive - 1)
+        sendDatagram(index, to: target, header, ip, place)
+    }
+
+    private mutating func sendDatagram(
+        _ index: Int, to target: Endpoint, _ header: UDPHeader, _ ip: IPHeader, _ place: TransportPlace
+    ) {
+        let count = header.datagramLength - UDPHeader.length
+        let offset = place.offset + UDPHeader.length
+        let v4 = target.address.isV4
+        table[index].packetsUp += 1
+        table[index].bytesUp += UInt64(count)
+        table[index].activeAt = now.nanoseconds
+        let outcome = incoming.sendDatagram(
+            table[index].socket, v4: v4, at: offset, count: count,
+            InternetSocket.Datagram(peer: target, segment: place.segmentSize))
+        guard case .failed(let errno) = outcome else { return }
+        if place.segmentSize > 0, errno == .invalidArgument || errno == .ioError {
+            // The outside interface cannot segment datagrams: one by one.
+            var done = 0
+            while done < count {
+                let part = min(place.segmentSize, count - done)
+                _ = incoming.sendDatagram(
+                    table[index].socket, v4: v4, at: offset + done, count: part,
+                    InternetSocket.Datagram(peer: target))
+                done += part
+            }
+            return
+        }
+        switch errno {
+        case .networkUnreachable: answer(.network, ip, place)
+        case .noRouteToHost, .hostIsDown: answer(.host, ip, place)
+        case .permissionDenied, .notPermitted: answer(.prohibited, ip, place)
+        case .connectionRefused: handleErrors(index)
+        default: break
+        }
+    }
+
+    /// The flow, made with its socket if it is new; nil when there is no room for one.
+    private mutating func datagramFlow(_ kind: Flow.Kind, guest: Endpoint, remote: Endpoint, v4: Bool) -> Int? {
+        if let index = table.find(kind, guest: guest, remote: remote) { return index }
+        guard case .success(let socket) = InternetSocket.make(kind == .ping ? .ping : .udp, v4: v4) else {
+            table.counters.refusedByLimit += 1
+            return nil
+        }
+        InternetSocket.prepareDatagrams(socket, v4: v4)
+        let flow = Flow(
+            kind: kind, timeToLive: 64, socket: socket, guest: guest, remote: remote,
+            target: Endpoint(v4 ? .any4 : .any6, 0), tcp: .unused)
+        guard let index = insert(flow, .readable, otherwise: { _ in }) else { return nil }
+        let isName = remote.port == 53 && policy.layout.isNameServer(remote.address)
+        wheel.schedule(index, at: (now + (isName ? Self.nameTimeout : Self.idleTimeout)).nanoseconds, in: table)
+        return index
+    }
+
+    private func setTimeToLive(_ index: Int, _ value: UInt8) {
+        guard table[index].timeToLive != value else { return }
+        table[index].timeToLive = value
+        InternetSocket.setTimeToLive(table[index].socket, v4: table[index].guest.address.isV4, value)
+    }
+
+    // MARK: the name server
+
+    /// Passes a query to the current name server; a repeated one, or one after an error, to the next.
+    private mutating func askNameServer(
+        _ header: UDPHeader, guest: Endpoint, remote: Endpoint, _ ip: IPHeader, _ place: TransportPlace
+    ) {
+        let servers = configuration.nameServers
+        guard !servers.isEmpty else { return answer(.port, ip, place) }
+        // Workspace IPv6 may ask an IPv4 server: the socket's family is the server's.
+        let existing = table.find(.udp, guest: guest, remote: remote)
+        if let existing, table[existing].unanswered > 0 { currentNameServer = (currentNameServer + 1) % servers.count }
+        let server = Endpoint(servers[currentNameServer % servers.count], 53)
+        if let existing, table[existing].target.address.isV4 != server.address.isV4 { closeDatagram(existing) }
+        guard let index = datagramFlow(.udp, guest: guest, remote: remote, v4: server.address.isV4) else {
+            return answer(.port, ip, place)
+        }
+        table[index].target = server
+        table[index].unanswered = table[index].unanswered == .max ? .max : table[index].unanswered + 1
+        sendDatagram(index, to: server, header, ip, place)
+    }
+
+    // MARK: from the outside
+
+    mutating func handleDatagramEvent(_ index: Int, _ readiness: Readiness) {
+        if readiness.contains(.failed) { handleErrors(index) }
+        guard table[index].kind != .free, readiness.contains(.readable) else { return }
+        let v4 = table[index].guest.address.isV4
+        let header = table[index].kind == .ping ? 0 : UDPHeader.length
+        let offset = transportOffset(v4: v4) + header
+        for _ in 0..<Self.batch {
+            var datagram = InternetSocket.Datagram(peer: table[index].guest)
+            guard case .bytes(let count) = outgoing.receiveDatagram(table[index].socket, at: offset, count: 65_535, &datagram)
+            else { return }
+            table[index].packetsDown += 1
+            table[index].bytesDown += UInt64(count)
+            table[index].activeAt = now.nanoseconds
+            if table[index].kind == .ping {
+                deliverEcho(index, from: datagram, count: count)
+            } else {
+                deliverDatagrams(index, from: datagram, count: count)
+            }
+        }
+    }
+
+    /// Gives the workspace what one recvmsg brought: a datagram, or several of one size as a superpacket or one by one.
+    private mutating func deliverDatagrams(_ index: Int, from datagram: InternetSocket.Datagram, count: Int) {
+        var source = datagram.peer
+        if table[index].remote.port != 0 {
+            // A name server or an excepted port of the container's: the workspace knows it by another address.
+            guard source == table[index].target || table[index].remote.port != 53 else { return }
+            source = table[index].remote
+            table[index].unanswered = 0
+        }
+        let guest = table[index].guest
+        let start = transportOffset(v4: guest.address.isV4)
+        guard datagram.segment > 0, count > datagram.segment else {
+            return deliver(from: source, to: guest, at: start, count: count)
+        }
+        let fits = datagram.segment + UDPHeader.length + IPEmitter.length(v4: guest.address.isV4) <= configuration.mtu
+        if configuration.datagramOffload, fits {
+            return deliver(from: source, to: guest, at: start, count: count, segment: datagram.segment)
+        }
+        // One by one, each moved to where headers have room before it.
+        var done = 0
+        let payload = start + UDPHeader.length
+        while done < count {
+            let part = min(datagram.segment, count - done)
+            if done > 0 { outgoing.move(from: payload + done, count: part, to: payload) }
+            deliver(from: source, to: guest, at: start, count: part)
+            done += part
+        }
+    }
+
+    /// Writes the headers before a payload that lies in the outgoing block, and sends the datagram.
+    private mutating func deliver(from source: Endpoint, to guest: Endpoint, at start: Int, count: Int, segment: Int = 0) {
+        let v4 = guest.address.isV4
+        let length = count + UDPHeader.length
+        let header = UDPHeader(sourcePort: source.port, destinationPort: guest.port, datagramLength: length)
+        let fits = length + IPEmitter.length(v4: v4) <= configuration.mtu || segment > 0
+        if configuration.checksumOffload, fits {
+            var virtio = VirtioHeader()
+            virtio.needsChecksum = true
+            virtio.checksumStart = UInt16(truncatingIfNeeded: start - Self.frameOffset)
+            virtio.checksumOffset = 6
+            if segment > 0 {
+                virtio.segmentation = .datagrams
+                virtio.segmentSize = UInt16(truncatingIfNeeded: segment)
+                virtio.headerLength = UInt16(truncatingIfNeeded: start - Self.frameOffset + UDPHeader.length)
+            }
+            let pseudo = IPEmitter.pseudoHeader(source.address, guest.address, TransportProtocol.udp, length)
+            emit(header, at: start, checksum: pseudo.folded)
+            emitHeaders(
+                source: source.address, destination: guest.address, proto: TransportProtocol.udp,
+                payloadLength: length, virtio: virtio)
+            return writeFrame(count: start + length)
+        }
+        emit(header, at: start, checksum: 0)
+        fillChecksum(
+            source: source.address, destination: guest.address, proto: TransportProtocol.udp, at: start,
+            count: length, checksumOffset: 6)
+        sendPacket(source: source.address, destination: guest.address, proto: TransportProtocol.udp, count: length)
+    }
+
+    private func emit(_ header: UDPHeader, at start: Int, checksum: UInt16) {
+        let pointer = unsafe outgoing.bytes
+        var out = unsafe pointer.mutableBytes
+        header.emit(into: &out, at: start, checksum: checksum)
+    }
+
+    /// Errors that the outside reported become the same errors inside.
+    private mutating func handleErrors(_ index: Int) {
+        _ = InternetSocket.takeError(table[index].socket)
+        for _ in 0..<16 {
+            guard let (error, length) = outgoing.receiveError(table[index].socket, at: 0, count: 512) else { return }
+            let isName = table[index].remote.port == 53
+            if isName, !configuration.nameServers.isEmpty {
+                currentNameServer = (currentNameServer + 1) % configuration.nameServers.count
+            }
+            let guest = table[index].guest
+            let remote = table[index].remote.port != 0 ? table[index].remote : error.peer
+            guard let numbers = icmpNumbers(error, v4: guest.address.isV4) else { continue }
+            var payload: [UInt8]
+            do {
+                let pointer = unsafe outgoing.bytes
+                payload = unsafe pointer.bytes.array(0..<min(length, 512))
+            }
+            if table[index].kind == .ping {
+                if payload.count >= 6 {
+                    payload[4] = UInt8(guest.port >> 8)
+                    payload[5] = UInt8(truncatingIfNeeded: guest.port)
+                }
+            } else {
+                let total = length + 8
+                payload =
+                    [guest.port, remote.port, UInt16(clamping: total), 0].flatMap {
+                        [UInt8($0 >> 8), UInt8(truncatingIfNeeded: $0)]
+                    } + payload
+            }
+            let proto: UInt8 =
+                table[index].kind == .udp
+                ? TransportProtocol.udp : guest.address.isV4 ? TransportProtocol.icmp : TransportProtocol.icmpv6
+            sendError(
+                numbers, rest: error.errno == .messageTooLong ? error.info : 0,
+                from: error.offender == .any6 || error.offender.isV4 != guest.address.isV4 ? nil : error.offender,
+                guest: guest.address, remote: remote.address, proto: proto, original: payload)
+        }
+    }
+
+    private func icmpNumbers(_ error: InternetSocket.DatagramError, v4: Bool) -> (type: UInt8, code: UInt8)? {
+        if error.origin == 2 && v4 || error.origin == 3 && !v4 { return (error.type, error.code) }
+        switch error.errno {
+        case .connectionRefused: return Unreachable.port.numbers(v4: v4)
+        case .networkUnreachable: return Unreachable.network.numbers(v4: v4)
+        case .noRouteToHost, .hostIsDown: return Unreachable.host.numbers(v4: v4)
+        default: return nil
+        }
+    }
+
+    mutating func handleDatagramTimer(_ index: Int) {
+        let flow = table[index]
+        let isName = flow.remote.port == 53 && policy.layout.isNameServer(flow.remote.address)
+        let isStream = flow.packetsUp > 2 && flow.packetsDown > 0
+        let timeout = isName ? Self.nameTimeout : isStream ? Self.streamTimeout : Self.idleTimeout
+        let deadline = flow.activeAt + timeout.nanoseconds
+        if deadline <= now.nanoseconds { return closeDatagram(index) }
+        wheel.schedule(index, at: deadline, in: table)
+    }
+
+    private mutating func closeDatagram(_ index: Int) {
+        InternetSocket.close(table[index].socket)
+        wheel.cancel(index, in: table)
+        table.remove(index)
+    }
+
+    // MARK: ping
+
+    /// Echo requests: answered for our own addresses, passed on through a ping socket for others.
+    mutating func handleEcho(_ ip: IPHeader, _ place: TransportPlace) {
+        let v4 = ip.source.isV4
+        let header: ICMPHeader
+        do throws(PacketError) {
+            let pointer = unsafe incoming.bytes
+            header = try unsafe ICMPHeader(
+                parsing: pointer.bytes.extracting(place.offset..<place.offset + place.count))
+        } catch { return drop(\.malformed) }
+        guard header.type == ICMPHeader.echoRequest(v4: v4) else { return }
+        if policy.layout.isOurs(ip.destination) {
+            var reply: [UInt8]
+            do {
+                let pointer = unsafe incoming.bytes
+                reply = unsafe pointer.bytes.array(place.offset..<place.offset + place.count)
+            }
+            reply[0] = ICMPHeader.echoReply(v4: v4)
+            return sendBytes(
+                reply, source: ip.destination, destination: ip.source,
+                proto: v4 ? TransportProtocol.icmp : TransportProtocol.icmpv6, checksumOffset: 2)
+        }
+        if ip.timeToLive <= 1 { return answer(.timeExceeded, ip, place) }
+        switch policy.route(Endpoint(ip.destination, 0), isUDP: true) {
+        case .outside(let target):
+            let guest = Endpoint(ip.source, UInt16(header.rest >> 16))
+            guard let index = datagramFlow(.ping, guest: guest, remote: Endpoint(v4 ? .any4 : .any6, 0), v4: v4) else {
+                if !notedPing {
+                    notedPing = true
+                    note(
+                        "the workspace cannot ping the outside: allow it with the sysctl "
+                            + "net.ipv4.ping_group_range=\"0 2147483647\" in the container")
+                }
+                return answer(.prohibited, ip, place)
+            }
+            setTimeToLive(index, ip.timeToLive - 1)
+            table[index].packetsUp += 1
+            table[index].activeAt = now.nanoseconds
+            let outcome = incoming.sendDatagram(
+                table[index].socket, v4: v4, at: place.offset, count: place.count, InternetSocket.Datagram(peer: target))
+            switch outcome {
+            case .failed(.networkUnreachable): answer(.network, ip, place)
+            case .failed(.noRouteToHost): answer(.host, ip, place)
+            default: break
+            }
+        case .unreachable: answer(.host, ip, place)
+        case .denied, .loopback, .nameServer:
+            table.counters.denied += 1
+            answer(.prohibited, ip, place)
+        }
+    }
+
+    private mutating func deliverEcho(_ index: Int, from datagram: InternetSocket.Datagram, count: Int) {
+        let guest = table[index].guest
+        let v4 = guest.address.isV4
+        guard count >= ICMPHeader.length else { return }
+        let start = transportOffset(v4: v4)
+        do {
+            let pointer = unsafe outgoing.bytes
+            var out = unsafe pointer.mutableBytes
+            out.put16(0, start + 2)
+            out.put16(guest.port, start + 4)
+        }
+        let proto = v4 ? TransportProtocol.icmp : TransportProtocol.icmpv6
+        fillChecksum(
+            source: datagram.peer.address, destination: guest.address, proto: proto, at: start, count: count,
+            checksumOffset: 2)
+        sendPacket(
+            source: datagram.peer.address, destination: guest.address, proto: proto, count: count,
+            timeToLive: datagram.timeToLive > 1 ? datagram.timeToLive - 1 : 64)
+    }
+}

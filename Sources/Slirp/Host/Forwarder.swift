@@ -1,0 +1,226 @@
+internal import Kernel
+internal import SystemPackage
+
+/// # Theory of operation
+///
+/// The forwarder's process: one thread, one epoll loop. It owns the tap's descriptor and every outside socket, turns
+/// events into events of the pure parts (``TCPState``, ``Policy``, ``Reassembly``, the services), and their answers into
+/// system calls.
+///
+/// One turn of the loop:
+///
+///     wait ─▶ outside events (connects, data, errors) ─▶ a batch of frames from the tap ─▶ one ACK per flow that owes one
+///          ─▶ flows that still have something to send ─▶ timers
+///
+/// Superpackets: a read from the tap brings up to 64 KiB of one flow, a write delivers as much; the kernel segments and
+/// computes checksums (virtio_net_hdr). A frame is parsed where it was read and its payload sent from there; a payload
+/// for the workspace is peeked straight behind the headers of the frame that carries it.
+///
+/// Nothing is allocated for a frame of an established flow. Cold paths (DHCP, NDP, fragments, errors) are ordinary Swift.
+struct Forwarder: ~Copyable {
+    /// Room before a frame's transport payload for any header we write: virtio, Ethernet, IPv6 with a fragment header.
+    static let frameOffset = VirtioHeader.length
+    static let batch = 64
+    /// Segments sent for one flow before others get their turn.
+    static let burst = 16
+    /// Frames that the link's ring holds for one flow.
+    static let ringFrames = 4096
+
+    let configuration: SlirpConfiguration
+    let policy: Policy
+    let tap: Descriptor
+    let listeners: ListenerQuery
+    let report: Channel
+    let poller: Poller
+    /// The frame being read, and the frame being written.
+    let incoming: Region, outgoing: Region
+    /// Where bytes go that must be skipped, on kernels without SO_PEEK_OFF for TCP.
+    let scratch: Region
+    let table: FlowTable
+    var pool: ChunkPool
+    var wheel: TimerWheel
+    var reassembly = Reassembly()
+    var now = MonotonicInstant.now
+    /// The workspace's hardware address, learned from its frames.
+    var guestHardware = HardwareAddress.broadcast
+    /// Flows that owe an ACK at the end of the batch, and flows that have more to send.
+    var dirty: [Int] = [], ready: [Int] = []
+    let hasPeekOffset: Bool
+    let secret: UInt64
+    var identification: UInt16 = 1
+    var currentNameServer = 0
+    var forwards: [UInt16: Descriptor] = [:]
+    /// Said once each.
+    var notedPing = false
+    var notedForwards: Set<UInt16> = []
+    private var nextListenerLook: MonotonicInstant
+
+    enum Token {
+        static let tap: UInt64 = 1 << 56
+        static let report: UInt64 = 2 << 56
+        static let flow: UInt64 = 3 << 56
+        static let forward: UInt64 = 4 << 56
+
+        static func flow(_ index: Int, generation: UInt32) -> UInt64 {
+            flow | UInt64(generation) << 32 | UInt64(UInt32(truncatingIfNeeded: index))
+        }
+    }
+
+    init(
+        _ configuration: SlirpConfiguration, tap: Descriptor, listeners: ListenerQuery, table file: Descriptor,
+        report: Channel
+    ) throws(KernelError) {
+        let secret = randomUInt64()
+        let incoming = try Region(count: 1 << 18)
+        let outgoing = try Region(count: 1 << 18)
+        let scratch = try Region(count: 1 << 24)
+        let table = try FlowTable(capacity: configuration.flowCapacity, file: file, secret: secret)
+        let pool = try ChunkPool(chunks: 1024)
+        let poller = try Poller()
+        try poller.add(tap.number, .readable, token: Token.tap)
+        try poller.add(report.descriptor.number, .readable, token: Token.report)
+        self.configuration = configuration
+        self.tap = tap
+        self.listeners = listeners
+        self.report = report
+        self.secret = secret
+        self.incoming = incoming
+        self.outgoing = outgoing
+        self.scratch = scratch
+        self.table = table
+        self.pool = pool
+        self.poller = poller
+        wheel = TimerWheel(at: now)
+        nextListenerLook = now
+        policy = Policy(layout: configuration.layout, loopbackExceptions: Set(configuration.loopbackExceptions))
+        hasPeekOffset = Self.probePeekOffset()
+        dirty.reserveCapacity(configuration.flowCapacity)
+        ready.reserveCapacity(configuration.flowCapacity)
+    }
+
+    /// KERNEL: SO_PEEK_OFF works on TCP since Linux 6.9; before, each peek must skip what is under way.
+    private static func probePeekOffset() -> Bool {
+        guard case .success(let socket) = InternetSocket.make(.tcp, v4: true) else { return false }
+        defer { InternetSocket.close(socket) }
+        return InternetSocket.setPeekOffset(socket, 0)
+    }
+
+    /// Runs until ring0 or the tap is gone.
+    mutating func run() throws(KernelError) {
+        while true {
+            let count = try poller.wait(timeout())
+            now = .now
+            var tapIsReadable = false
+            for index in 0..<count {
+                let event = poller.event(index)
+                switch event.token >> 56 {
+                case 1:
+                    if event.readiness.contains(.failed) { return }  // the workspace's network namespace is gone
+                    tapIsReadable = true
+                case 2: return
+                case 3: handleFlowEvent(event)
+                default: acceptForward(UInt16(truncatingIfNeeded: event.token))
+                }
+            }
+            if tapIsReadable { readFrames() }
+            settleDirty()
+            runReady()
+            settleDirty()
+            while let index = wheel.next(at: now, in: table) { handleTimer(index) }
+            if !configuration.forwards.isEmpty, nextListenerLook <= now {
+                nextListenerLook = now + .milliseconds(100)
+                followListeners()
+            }
+        }
+    }
+
+    private func timeout() -> Duration? {
+        if !ready.isEmpty { return .zero }
+        var next = wheel.nextDeadline()
+        if !configuration.forwards.isEmpty { next = min(next ?? nextListenerLook, nextListenerLook) }
+        return next.map { max(.zero, $0 - .now) }
+    }
+
+    private mutating func handleFlowEvent(_ event: ReadyEvent) {
+        let index = Int(UInt32(truncatingIfNeeded: event.token))
+        guard index < table.highWater, table[index].kind != .free,
+            table[index].generation == UInt32(truncatingIfNeeded: event.token >> 32) & 0xff_ffff
+        else { return }
+        switch table[index].kind {
+        case .tcp: handleSocketEvent(index, event.readiness)
+        case .udp, .ping: handleDatagramEvent(index, event.readiness)
+        case .free: break
+        }
+    }
+
+    private mutating func handleTimer(_ index: Int) {
+        switch table[index].kind {
+        case .tcp: handleTCPTimer(index)
+        case .udp, .ping: handleDatagramTimer(index)
+        case .free: break
+        }
+    }
+
+    // MARK: the tap
+
+    private mutating func readFrames() {
+        for _ in 0..<Self.batch {
+            switch incoming.read(tap.number, at: 0, count: 70_000) {
+            case .bytes(let count):
+                table.counters.framesIn += 1
+                table.counters.bytesIn += UInt64(count)
+                handleFrame(count)
+            case .wouldBlock, .failed: return
+            }
+        }
+    }
+
+    /// Writes the frame whose virtio header lies at `start` of the outgoing block; what the link refuses is lost, as on a wire.
+    @inline(__always)
+    mutating func writeFrame(from start: Int = 0, count: Int) {
+        switch outgoing.write(tap.number, at: start, count: count) {
+        case .bytes:
+            table.counters.framesOut += 1
+            table.counters.bytesOut += UInt64(count)
+        case .wouldBlock, .failed: table.counters.linkRefused += 1
+        }
+    }
+
+    /// Runs flows that have more to send, each for one burst.
+    private mutating func runReady() {
+        guard !ready.isEmpty else { return }
+        let turn = ready.count
+        for position in 0..<turn {
+            let index = ready[position]
+            table[index].isReady = false
+            if table[index].kind == .tcp { transmit(index) }
+        }
+        ready.removeSubrange(0..<turn)
+    }
+
+    mutating func markReady(_ index: Int) {
+        guard !table[index].isReady else { return }
+        table[index].isReady = true
+        ready.append(index)
+    }
+
+    @inline(__always)
+    mutating func markDirty(_ index: Int) {
+        guard !table[index].isDirty else { return }
+        table[index].isDirty = true
+        dirty.append(index)
+    }
+
+    /// One ACK, at most, for each flow that the batch touched.
+    private mutating func settleDirty() {
+        guard !dirty.isEmpty else { return }
+        for position in 0..<dirty.count {
+            let index = dirty[position]
+            table[index].isDirty = false
+            if table[index].kind == .tcp { settle(index) }
+        }
+        dirty.removeAll(keepingCapacity: true)
+    }
+
+    func note(_ text: String) { try? report.send(SlirpReport.note(text).message) }
+}

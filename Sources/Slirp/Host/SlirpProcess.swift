@@ -1,0 +1,35 @@
+internal import Kernel
+internal import SystemPackage
+
+/// The forwarder as a process of ring0's.
+public enum SlirpProcess {
+    /// The whole life of the process. Returns the exit code.
+    ///
+    /// It is configured over the channel at `channel`, reports there, and ends when ring0 closes it.
+    public static func main(channel number: Int32) -> UInt8 {
+        CurrentProcess.setName("slirp")
+        let channel = Channel(Descriptor(OwnedDescriptor(owning: number)))
+        do {
+            ignore(.pipe)
+            CurrentProcess.raiseOpenFilesLimit()
+            guard let message = try channel.receive(within: .seconds(5)),
+                let configuration = SlirpConfiguration(message)
+            else { return 70 }
+            try Capabilities.dropAll()
+            try CurrentProcess.forbidNewPrivileges()
+            CurrentProcess.setDumpable(false)
+            // setDumpable and the change of capabilities may have cleared it (prctl(2)).
+            try CurrentProcess.setDeathSignal(.kill)
+            var forwarder = try Forwarder(
+                configuration, tap: message.descriptors[0],
+                listeners: ListenerQuery(descriptor: message.descriptors[1]), table: message.descriptors[2],
+                report: channel)
+            try channel.send(SlirpReport.ready.message)
+            try forwarder.run()
+            return 0
+        } catch {
+            try? channel.send(SlirpReport.note("\(error)").message)
+            return 70
+        }
+    }
+}

@@ -1,0 +1,177 @@
+internal import Kernel
+internal import SystemPackage
+
+/// One flow: plain data in the shared region, readable by another process.
+struct Flow: Sendable {
+    enum Kind: UInt8, Sendable { case free, tcp, udp, ping }
+
+    var kind = Kind.free
+    /// Set while the flow waits in the driver's lists, so that it is there once.
+    var isDirty = false, isReady = false
+    /// The outside socket has something to read (edge-triggered).
+    var isReadable = false
+    /// UDP towards the name server: requests not yet answered.
+    var unanswered: UInt8 = 0
+    /// The outside socket's hop limit as last set.
+    var timeToLive: UInt8 = 64
+    /// Tells a late event of a closed socket from one of the flow's next life.
+    var generation: UInt32 = 0
+    /// The next flow of the same bucket, or of the free list; index + 1.
+    var hashNext: UInt32 = 0
+    /// The wheel's list, index + 1 each.
+    var timerNext: UInt32 = 0, timerPrevious: UInt32 = 0
+    /// The slot the flow waits in; -1: none.
+    var timerSlot: Int32 = -1
+    /// When it is to be looked at; 0: never. Kept lazily: the slot may come first.
+    var deadline: Int64 = 0
+    var socket: Int32 = -1
+    /// In the workspace's words.
+    var guest: Endpoint, remote: Endpoint
+    /// Where the outside socket goes.
+    var target: Endpoint
+    /// Head and tail of the spill and head of the out-of-order list, chunk + 1 each.
+    var spillHead: UInt32 = 0, spillTail: UInt32 = 0, gapHead: UInt32 = 0
+    var gapChunks: UInt16 = 0
+    var createdAt: Int64 = 0, activeAt: Int64 = 0
+    var bytesUp: UInt64 = 0, bytesDown: UInt64 = 0
+    var packetsUp: UInt64 = 0, packetsDown: UInt64 = 0
+    var tcp: TCPState
+}
+
+/// What the whole stack counts. Plain data at the head of the region.
+struct Counters: Sendable {
+    var framesIn: UInt64 = 0, framesOut: UInt64 = 0, bytesIn: UInt64 = 0, bytesOut: UInt64 = 0
+    var malformed: UInt64 = 0, martian: UInt64 = 0, denied: UInt64 = 0, refusedByLimit: UInt64 = 0
+    var retransmitted: UInt64 = 0, outOfOrder: UInt64 = 0, poolExhausted: UInt64 = 0, linkRefused: UInt64 = 0
+    var opened: UInt64 = 0, closed: UInt64 = 0
+}
+
+/// # Theory of operation
+///
+/// All flows live in one memory file of fixed size: a header, a bucket array, and the flows, which a hash over kind,
+/// guest and remote finds through chains of indices. No pointer lies in it, so that any process may map it. Pages that
+/// no flow ever used cost nothing; freed flows are used again first.
+@safe struct FlowTable: ~Copyable {
+    static let magic: UInt64 = 0x776b_666c_6f77_0001
+
+    private struct Header {
+        var magic: UInt64
+        var capacity: UInt32, count: UInt32
+        /// Flows that were ever used; the first free one, index + 1.
+        var highWater: UInt32, firstFree: UInt32
+        var counters: Counters
+    }
+
+    private let region: Region
+    private let header: UnsafeMutablePointer<Header>
+    private let buckets: UnsafeMutablePointer<UInt32>
+    private let flows: UnsafeMutablePointer<Flow>
+    private let bucketMask: UInt32
+    private let secret: UInt64
+
+    /// Bytes for a table of `capacity` flows, a power of two.
+    static func size(capacity: Int) -> Int { 4096 + capacity * 4 + capacity * MemoryLayout<Flow>.stride }
+
+    /// An empty table in the memory file, or in private memory.
+    init(capacity: Int, file: Descriptor?, secret: UInt64) throws(KernelError) {
+        precondition(capacity > 0 && capacity & (capacity - 1) == 0)
+        let region = try Region(count: Self.size(capacity: capacity), sharedWith: file)
+        // The region is as large as size(capacity:) says, page-aligned, and outlives these.
+        guard let base = unsafe region.bytes.baseAddress else { throw KernelError(call: "map", errno: .noMemory) }
+        self.region = region
+        unsafe header = base.bindMemory(to: Header.self, capacity: 1)
+        unsafe buckets = (base + 4096).bindMemory(to: UInt32.self, capacity: capacity)
+        unsafe flows = (base + 4096 + capacity * 4).bindMemory(to: Flow.self, capacity: capacity)
+        bucketMask = UInt32(capacity - 1)
+        self.secret = secret
+        for index in 0..<capacity where unsafe buckets[index] != 0 { unsafe buckets[index] = 0 }
+        unsafe header.pointee = Header(
+            magic: Self.magic, capacity: UInt32(capacity), count: 0, highWater: 0, firstFree: 0, counters: Counters())
+    }
+
+    var count: Int { unsafe Int(header.pointee.count) }
+    var highWater: Int { unsafe Int(header.pointee.highWater) }
+
+    var counters: Counters {
+        @inline(__always) _read { yield unsafe header.pointee.counters }
+        @inline(__always) nonmutating _modify { yield unsafe &header.pointee.counters }
+    }
+
+    /// The flow at an index below ``highWater``, in place.
+    subscript(index: Int) -> Flow {
+        @inline(__always) _read {
+            precondition(index >= 0 && index <= Int(bucketMask))
+            yield unsafe flows[index]
+        }
+        @inline(__always) nonmutating _modify {
+            precondition(index >= 0 && index <= Int(bucketMask))
+            yield unsafe &flows[index]
+        }
+    }
+
+    @inline(__always)
+    private func bucket(_ kind: Flow.Kind, _ guest: Endpoint, _ remote: Endpoint) -> Int {
+        @inline(__always) func mix(_ h: UInt64, _ word: UInt64) -> UInt64 {
+            let product = (h ^ word).multipliedFullWidth(by: 0x9e37_79b9_7f4a_7c15)
+            return product.high ^ product.low
+        }
+        var h = mix(secret, UInt64(kind.rawValue) << 32 | UInt64(guest.port) << 16 | UInt64(remote.port))
+        h = mix(h, guest.address.high ^ guest.address.low)
+        h = mix(h, remote.address.high)
+        h = mix(h, remote.address.low)
+        return Int(UInt32(truncatingIfNeeded: h >> 32) & bucketMask)
+    }
+
+    /// The index of a flow.
+    @inline(__always)
+    func find(_ kind: Flow.Kind, guest: Endpoint, remote: Endpoint) -> Int? {
+        var next = unsafe buckets[bucket(kind, guest, remote)]
+        while next != 0 {
+            let index = Int(next - 1)
+            if unsafe flows[index].kind == kind && flows[index].guest == guest && flows[index].remote == remote {
+                return index
+            }
+            next = unsafe flows[index].hashNext
+        }
+        return nil
+    }
+
+    /// Puts a flow into the table; nil when it is full. The generation goes on from the place's last life.
+    func insert(_ flow: consuming Flow) -> Int? {
+        let place: Int
+        if unsafe header.pointee.firstFree != 0 {
+            place = unsafe Int(header.pointee.firstFree - 1)
+            unsafe header.pointee.firstFree = flows[place].hashNext
+            flow.generation = unsafe (flows[place].generation &+ 1) & 0xff_ffff
+        } else {
+            guard unsafe header.pointee.highWater <= bucketMask else { return nil }
+            place = unsafe Int(header.pointee.highWater)
+            unsafe header.pointee.highWater += 1
+            flow.generation = 0
+        }
+        let slot = bucket(flow.kind, flow.guest, flow.remote)
+        flow.hashNext = unsafe buckets[slot]
+        unsafe buckets[slot] = UInt32(place + 1)
+        unsafe flows[place] = flow
+        unsafe header.pointee.count += 1
+        unsafe header.pointee.counters.opened += 1
+        return place
+    }
+
+    /// Takes a flow out of the table.
+    func remove(_ index: Int) {
+        let slot = unsafe bucket(flows[index].kind, flows[index].guest, flows[index].remote)
+        if unsafe buckets[slot] == UInt32(index + 1) {
+            unsafe buckets[slot] = flows[index].hashNext
+        } else {
+            var at = unsafe Int(buckets[slot])
+            while at != 0, unsafe flows[at - 1].hashNext != UInt32(index + 1) { at = unsafe Int(flows[at - 1].hashNext) }
+            if at != 0 { unsafe flows[at - 1].hashNext = flows[index].hashNext }
+        }
+        unsafe flows[index].kind = .free
+        unsafe flows[index].hashNext = header.pointee.firstFree
+        unsafe header.pointee.firstFree = UInt32(index + 1)
+        unsafe header.pointee.count -= 1
+        unsafe header.pointee.counters.closed += 1
+    }
+}

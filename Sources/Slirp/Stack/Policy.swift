@@ -1,0 +1,109 @@
+public import Kernel
+
+/// The addresses of the workspace's network and of what the forwarder plays in it. The defaults are slirp4netns's.
+public struct NetworkLayout: Hashable, Sendable {
+    public var subnet4: Subnet, gateway4: IPAddress, nameServer4: IPAddress, guest4: IPAddress
+    /// nil: no IPv6.
+    public var subnet6: Subnet?
+    public var gateway6: IPAddress, nameServer6: IPAddress, guest6: IPAddress
+
+    /// `.2` the gateway, `.3` the name server, `.100` the workspace, in an IPv4 network of at most 25 bits, and in fd00::/64.
+    public init(subnet4: Subnet = Subnet(IPAddress(v4: 0x0a00_0200), 24), ipv6: Bool = true) {
+        let base = subnet4.address.v4 & (subnet4.length == 0 ? 0 : ~0 << UInt32(32 - subnet4.length))
+        self.subnet4 = Subnet(IPAddress(v4: base), subnet4.length)
+        gateway4 = IPAddress(v4: base | 2)
+        nameServer4 = IPAddress(v4: base | 3)
+        guest4 = IPAddress(v4: base | 100)
+        let prefix: UInt64 = 0xfd00_0000_0000_0000
+        subnet6 = ipv6 ? Subnet(IPAddress(high: prefix, low: 0), 64) : nil
+        gateway6 = IPAddress(high: prefix, low: 2)
+        nameServer6 = IPAddress(high: prefix, low: 3)
+        guest6 = IPAddress(high: prefix, low: 0x100)
+    }
+
+    /// The router's link-local address.
+    static let linkLocalGateway = IPAddress(high: 0xfe80_0000_0000_0000, low: 2)
+
+    func isGateway(_ address: IPAddress) -> Bool { address == gateway4 || address == gateway6 }
+    func isNameServer(_ address: IPAddress) -> Bool { address == nameServer4 || address == nameServer6 }
+    /// Addresses that answer ARP, NDP and ping.
+    func isOurs(_ address: IPAddress) -> Bool {
+        isGateway(address) || isNameServer(address) || address == Self.linkLocalGateway
+    }
+}
+
+/// A port of the container's loopback that the workspace may reach at the gateway's address.
+public struct LoopbackException: Hashable, Sendable {
+    public var port: UInt16
+    public var isUDP: Bool
+
+    public init(port: UInt16, isUDP: Bool) {
+        self.port = port
+        self.isUDP = isUDP
+    }
+}
+
+/// What may be reached, decided once per flow before any socket is made. It judges the address that is about to be
+/// connected to, so that no spelling of the container's loopback slips through. Pure.
+struct Policy: Sendable {
+    enum Route: Hashable, Sendable {
+        /// Connect there.
+        case outside(Endpoint)
+        /// The container's own loopback, excepted.
+        case loopback(Endpoint)
+        /// One of the outside's name servers.
+        case nameServer
+        /// Refuse at once.
+        case denied
+        /// Nobody there.
+        case unreachable
+    }
+    var layout: NetworkLayout
+    var loopbackExceptions: Set<LoopbackException> = []
+
+    /// Cloud metadata services: credentials for whoever asks (AWS, GCP, Azure and others; AWS over IPv6; Alibaba).
+    private static let metadata: Set<IPAddress> = [
+        IPAddress(v4: 0xa9fe_a9fe), IPAddress(high: 0xfd00_0ec2_0000_0000, low: 0x254), IPAddress(v4: 0x6464_64c8),
+    ]
+
+    func route(_ destination: Endpoint, isUDP: Bool) -> Route {
+        let address = destination.address
+        if layout.isGateway(address) {
+            guard loopbackExceptions.contains(LoopbackException(port: destination.port, isUDP: isUDP)) else {
+                return .denied
+            }
+            return .loopback(Endpoint(address.isV4 ? .loopback4 : .loopback6, destination.port))
+        }
+        if layout.isNameServer(address) { return destination.port == 53 ? .nameServer : .denied }
+        if layout.subnet4.contains(address) || layout.subnet6?.contains(address) == true { return .unreachable }
+        if !Self.isOrdinary(address) || Self.metadata.contains(address) { return .denied }
+        return .outside(destination)
+    }
+
+    /// Whether an address may be a destination in the outside at all.
+    static func isOrdinary(_ address: IPAddress) -> Bool {
+        if address.isV4 {
+            switch address.v4 >> 24 {
+            case 0, 127, 224...255: return false
+            default: return true
+            }
+        }
+        // ::/96: unspecified, loopback and IPv4-compatible addresses (RFC 4291, 2.5.5.1).
+        if address.high == 0, address.low >> 32 == 0 { return false }
+        // 64:ff9b::/96 and ::ffff:0:0:0/96: IPv4 in another spelling (RFC 6052, RFC 2765): judged as such.
+        let isNAT64 = address.high == 0x0064_ff9b_0000_0000 && address.low >> 32 == 0
+        let isTranslated = address.high == 0 && address.low >> 48 == 0xffff
+        if isNAT64 || isTranslated {
+            let embedded = IPAddress(v4: UInt32(truncatingIfNeeded: address.low))
+            return isOrdinary(embedded) && !metadata.contains(embedded)
+        }
+        // Link-local and multicast mean nothing beyond the link.
+        return address.high >> 54 != 0x3fa && address.high >> 56 != 0xff
+    }
+
+    /// Whether a packet's source can be a station of the workspace's: its own address, or one routed behind it.
+    func mayBeSource(_ address: IPAddress) -> Bool {
+        if layout.isOurs(address) { return false }
+        return Self.isOrdinary(address) || address.high >> 54 == 0x3fa
+    }
+}
