@@ -1,6 +1,7 @@
 import Glibc
 import Kernel
 import Ring
+import Slirp
 
 @main
 struct Main {
@@ -8,6 +9,7 @@ struct Main {
         let arguments = CommandLine.arguments
         switch arguments.dropFirst().first {
         case "ring1": exit(Int32(Ring1.main()))
+        case "slirp": exit(Int32(SlirpProcess.main(channel: 3)))
         case "ring2": exit(Int32(Ring2.main()))
         case "supervise":
             let pid = try! spawn(SpawnPlan(path: "/bin/sh", arguments: ["sh"] + arguments.dropFirst(2), environment: ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"], descriptors: [0,1,2]))
@@ -24,6 +26,14 @@ struct Main {
         do {
             let t0 = MonotonicInstant.now
             let ring = try Ring0.start(plan, configuration: c, report: b.descriptor) { print("note", $0) }
+            let (sa, sb) = try Channel.pair()
+            var sp = SpawnPlan(path: "/proc/self/exe", arguments: ["workspacekit", "slirp"], environment: [], descriptors: [0,1,2,sb.descriptor.number])
+            sp.deathSignal = .kill
+            _ = try spawn(sp)
+            let link = ring.link!
+            let conf = SlirpConfiguration(layout: NetworkLayout(), mtu: 1500, forwards: [8080], nameServers: [IPAddress("198.18.0.1")!], loopbackExceptions: [], checksumOffload: link.checksum, segmentationOffload: link.tso, datagramOffload: link.uso)
+            try sa.send(conf.message(tap: link.tap, listeners: link.listeners, table: try makeMemoryFile("flows", holding: [])))
+            print(try sa.receive(within: .seconds(5))!.kind)
             try ring.awaitReady { print("note", $0) }
             print(MonotonicInstant.now - t0, ring.idMap, ring.link!.tso, ring.link!.uso)
             try ring.go()
