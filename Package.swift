@@ -11,6 +11,8 @@ let strict: [SwiftSetting] = [
     .enableUpcomingFeature("InternalImportsByDefault"),
 ]
 
+let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
+
 let package = Package(
     name: "workspacekit",
     products: [.executable(name: "workspacekit", targets: ["workspacekit"])],
@@ -24,17 +26,17 @@ let package = Package(
         .systemLibrary(name: "CCap", pkgConfig: "libcap", providers: [.apt(["libcap-dev"])]),
         .target(
             name: "Kernel",
-            dependencies: ["CKernel", "CCap", .product(name: "SystemPackage", package: "swift-system")],
+            dependencies: ["CKernel", "CCap", system],
             swiftSettings: strict),
         .target(name: "Config", dependencies: ["CYAML"], swiftSettings: strict),
-        .target(name: "Control", dependencies: ["Kernel"], swiftSettings: strict),
-        .target(name: "Ring", dependencies: ["Kernel"], swiftSettings: strict),
-        .target(name: "Supervisor", dependencies: ["Kernel", "Config", "Control"], swiftSettings: strict),
-        .target(name: "Slirp", dependencies: ["Kernel"], swiftSettings: strict),
+        .target(name: "Control", dependencies: ["Kernel", system], swiftSettings: strict),
+        .target(name: "Ring", dependencies: ["Kernel", system], swiftSettings: strict),
+        .target(name: "Supervisor", dependencies: ["Kernel", "Config", "Control", system], swiftSettings: strict),
+        .target(name: "Slirp", dependencies: ["Kernel", system], swiftSettings: strict),
         .executableTarget(
             name: "workspacekit",
             dependencies: [
-                "Config", "Control", "Ring", "Supervisor", "Slirp", "Kernel",
+                "Config", "Control", "Ring", "Supervisor", "Slirp", "Kernel", system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),

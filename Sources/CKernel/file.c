@@ -1,5 +1,6 @@
 #define _GNU_SOURCE
 #include "CKernel.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -184,3 +185,11 @@ int ck_inotify(const char *path, uint32_t mask)
     }
     return fd;
 }
+
+void *ck_directory_open(const char *path) { return opendir(path); }
+const char *ck_directory_next(void *directory)
+{
+    struct dirent *entry = readdir(directory);
+    return entry ? entry->d_name : NULL;
+}
+void ck_directory_close(void *directory) { closedir(directory); }

@@ -160,7 +160,14 @@ final class ConfigurationDecoder {
         mapping(
             node, path,
             [
-                ("network", { c.network = self.network($0, $1) }), ("user", { c.user = self.string($0, $1) }),
+                ("network", { c.network = self.network($0, $1) }),
+                (
+                    "user",
+                    {
+                        c.user = self.string($0, $1)
+                        c.userMark = $0.start
+                    }
+                ),
                 ("services", { c.services = self.services($0, $1) }), ("tasks", { self.later($0, $1) }),
                 ("shutdown", { node, path in self.mapping(node, path, [("grace", { c.stopGrace = self.duration($0, $1) })]) }),
             ])
@@ -243,10 +250,22 @@ final class ConfigurationDecoder {
                 }
             ), ("restart", { if let policy = self.restart($0, $1) { spec.restart = policy } }),
             ("environment", { spec.environment = self.variables($0, $1) }),
-            ("user", { spec.user = self.string($0, $1) }),
+            (
+                "user",
+                {
+                    spec.user = self.string($0, $1)
+                    spec.userMark = $0.start
+                }
+            ),
             ("working_dir", { spec.workingDirectory = self.string($0, $1) }),
             ("requires", { spec.requires = self.strings($0, $1) }),
-            ("stop_signal", { spec.stopSignal = self.signalName($0, $1) }),
+            (
+                "stop_signal",
+                {
+                    spec.stopSignal = self.signalName($0, $1)
+                    spec.stopSignalMark = $0.start
+                }
+            ),
             ("stop_grace_period", { spec.stopGrace = self.duration($0, $1) }),
             ("essential", { spec.isEssential = self.boolean($0, $1) ?? false }),
         ]

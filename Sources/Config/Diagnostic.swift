@@ -24,6 +24,14 @@ public struct Diagnostic: Hashable, Sendable {
     public var path: String
     public var message: String
 
+    public init(severity: Severity, code: DiagnosticCode, mark: Mark, path: String, message: String) {
+        self.severity = severity
+        self.code = code
+        self.mark = mark
+        self.path = path
+        self.message = message
+    }
+
     /// `FILE:LINE:COLUMN: error: PATH: message`, then the line and a caret under the column.
     public func rendered(file: String, source: [Substring]) -> String {
         let subject = path.isEmpty ? "" : "\(path): "
@@ -42,7 +50,7 @@ public struct Diagnostic: Hashable, Sendable {
 public struct Reading: Sendable {
     public let configuration: WorkspaceConfiguration
     /// In file order.
-    public let diagnostics: [Diagnostic]
+    public private(set) var diagnostics: [Diagnostic]
     private let source: [Substring]
     private let file: String
 
@@ -55,6 +63,9 @@ public struct Reading: Sendable {
         configuration = decoder.decode(bytes)
         diagnostics = decoder.diagnostics.sorted { $0.mark < $1.mark }
     }
+
+    /// Adds what only the machine could tell, such as a user that does not exist.
+    public mutating func add(_ more: [Diagnostic]) { diagnostics = (diagnostics + more).sorted { $0.mark < $1.mark } }
 
     /// Whether there is an error: then the configuration must not be used.
     public var hasErrors: Bool { diagnostics.contains { $0.severity == .error } }

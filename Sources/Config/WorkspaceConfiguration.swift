@@ -14,6 +14,7 @@ public struct WorkspaceConfiguration: Hashable, Sendable {
     public var services: [ServiceSpec] = []
     /// The user that tasks run as: a name or `uid[:gid]`.
     public var user: String?
+    public var userMark: Mark?
     /// How long everything may take to stop.
     public var stopGrace: Duration?
 
@@ -94,6 +95,7 @@ public struct ServiceSpec: Hashable, Sendable {
     public var restart = RestartPolicy.no
     public var environment: [EnvironmentVariable] = []
     public var user: String?
+    public var userMark: Mark?, stopSignalMark: Mark?
     public var workingDirectory: String?
     /// Executables without which the service is skipped.
     public var requires: [String] = []

@@ -169,3 +169,14 @@ public enum Files {
         return "/" + parts.joined(separator: "/")
     }
 }
+
+extension Files {
+    /// The names in a directory, unsorted; none when it cannot be read.
+    public static func entries(_ path: String) -> [String] {
+        guard let directory = unsafe ck_directory_open(path) else { return [] }
+        defer { unsafe ck_directory_close(directory) }
+        var names: [String] = []
+        while let name = unsafe ck_directory_next(directory) { unsafe names.append(String(cString: name)) }
+        return names.filter { $0 != "." && $0 != ".." }
+    }
+}

@@ -44,6 +44,11 @@ public final class Descriptor {
     public init(_ owned: consuming OwnedDescriptor) { number = owned.release() }
 
     deinit { _ = ck_close(number) }
+
+    /// Sets or clears O_NONBLOCK (fcntl(2)).
+    public func setNonblocking(_ on: Bool) throws(KernelError) {
+        _ = try check(ck_set_nonblocking(number, on ? 1 : 0), "set non-blocking mode")
+    }
 }
 
 /// Reads from a descriptor borrowed by number.
@@ -108,4 +113,11 @@ public enum SocketKind: Int32, Sendable {
     case stream = 1
     /// SOCK_SEQPACKET: messages, with notice of the other end's close.
     case sequencedPacket = 5
+}
+
+extension OwnedDescriptor {
+    /// Another descriptor for an open file that is borrowed by number, closed on exec.
+    public static func duplicate(of number: Int32) throws(KernelError) -> Descriptor {
+        Descriptor(OwnedDescriptor(owning: try check(ck_dup(number), "duplicate descriptor")))
+    }
 }

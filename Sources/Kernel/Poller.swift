@@ -73,3 +73,8 @@ public struct ReadyEvent: Sendable {
 public func waitReadable(_ descriptor: Int32, _ timeout: Duration?) -> Bool {
     ck_poll(descriptor, 1, timeout.map(\.millisecondsRoundedUp) ?? -1) > 0
 }
+
+/// Waits until a write would not block; false when the time is over first.
+public func waitWritable(_ descriptor: Int32, _ timeout: Duration?) -> Bool {
+    ck_poll(descriptor, 4, timeout.map(\.millisecondsRoundedUp) ?? -1) > 0
+}

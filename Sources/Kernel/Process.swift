@@ -274,3 +274,8 @@ private func withCStringArray<R>(
         return unsafe pointers.withUnsafeBufferPointer { unsafe body($0.baseAddress!) }
     }
 }
+
+/// The environment of this process as `NAME=value` strings.
+public func currentEnvironment() -> [String] {
+    (try? Files.read("/proc/self/environ"))?.split(separator: 0).map { String(decoding: $0, as: UTF8.self) } ?? []
+}

@@ -145,3 +145,20 @@ public struct Ring0 {
         throw KernelError(call: "wait for", subject: name, errno: .timedOut)
     }
 }
+
+extension Ring0 {
+    /// What a stage has to say while the workspace runs; nil when ring1 has closed the channel. Call when it is readable.
+    public func nextNote() -> String? {
+        guard let message = try? channel.next(within: .zero) else { return nil }
+        switch message {
+        case .note(let text): return text
+        case .failed(let failure): return "\(failure)"
+        default: return ""
+        }
+    }
+}
+
+extension StageFailure {
+    /// A fresh /proc was refused because the container's is masked: sharing the container's processes is the way out.
+    public var isMaskedProc: Bool { underlying.call.hasPrefix("mount proc") && underlying.errno == .notPermitted }
+}

@@ -91,7 +91,11 @@ public enum Ring1 {
                         if signal != .child { send(signal, to: ring2.pid) }
                     }
                     while case .ended(let pid, let status) = reap() {
-                        if pid == ring2.pid { return status.code }
+                        guard pid == ring2.pid else { continue }
+                        if case .signalled = status {
+                            try? parent.send(.note("ring2, the workspace's PID 1, was ended by \(status)"))
+                        }
+                        return status.code
                     }
                 case 1:
                     guard let message = try parent.next(within: .zero) else {
@@ -109,9 +113,4 @@ public enum Ring1 {
             }
         }
     }
-}
-
-/// The environment of this process as `NAME=value` strings.
-func currentEnvironment() -> [String] {
-    (try? Files.read("/proc/self/environ"))?.split(separator: 0).map { String(decoding: $0, as: UTF8.self) } ?? []
 }

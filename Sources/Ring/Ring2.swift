@@ -95,6 +95,9 @@ public enum Ring2 {
                 switch reap() {
                 case .ended(let pid, let status):
                     guard pid == supervisor else { continue }
+                    if case .signalled = status {
+                        try? parent.send(.note("the supervisor was ended by \(status): everything is stopped"))
+                    }
                     signalEveryone(.terminate, plan)
                     phase = .sweeping(
                         status: status.code, deadline: MonotonicInstant.now + plan.strayGrace, killed: false)

@@ -1,5 +1,6 @@
 /* CKernel.h - the Linux calls that Swift cannot make itself.
- * Every ck_ function returns >= 0, or -errno. None allocates, none calls back into Swift. */
+ * Every ck_ function that returns an int or long returns >= 0, or -errno. None but opendir allocates, none calls back
+ * into Swift. */
 #ifndef CKERNEL_H
 #define CKERNEL_H
 #include <stddef.h>
@@ -44,6 +45,9 @@ struct ck_stat { uint64_t device, inode, size; uint32_t mode, uid, gid; uint64_t
 int ck_stat(const char *path, int follow, struct ck_stat *out);
 int ck_close_range(int first, int last);                                 /* close_range(2), both included */
 int ck_flock(int fd);                                                    /* LOCK_EX | LOCK_NB */
+void *ck_directory_open(const char *path);                               /* opendir(3): NULL when it cannot */
+const char *ck_directory_next(void *directory);                          /* readdir(3): NULL at the end */
+void ck_directory_close(void *directory);
 
 /* ---- clock, random ---- */
 int64_t ck_monotonic_ns(void);

@@ -1,0 +1,123 @@
+internal import FoundationEssentials
+public import Kernel
+internal import SystemPackage
+
+/// Where a workspace keeps what outlives a command: the control socket, logs, and the staging directory of the rings.
+public struct StateDirectory: Hashable, Sendable {
+    public let path: String
+
+    public init(_ path: String) { self.path = path }
+
+    /// The directory to use when none is named: WORKSPACEKIT_STATE_DIR, which is set inside a workspace; else
+    /// /run/workspacekit for root, $XDG_RUNTIME_DIR/workspacekit for others.
+    public static func standard(environment: [String: String], uid: UInt32) -> StateDirectory {
+        if let named = environment["WORKSPACEKIT_STATE_DIR"], !named.isEmpty { return StateDirectory(named) }
+        if uid == 0 { return StateDirectory("/run/workspacekit") }
+        if let runtime = environment["XDG_RUNTIME_DIR"], !runtime.isEmpty { return StateDirectory(runtime + "/workspacekit") }
+        return StateDirectory("/tmp/workspacekit-\(uid)")
+    }
+
+    public var socket: String { path + "/control.sock" }
+    public var logs: String { path + "/logs" }
+    public var rings: String { path + "/rings" }
+    public var lock: String { path + "/lock" }
+
+    /// The log file of a unit; its name is made fit for a file name.
+    public func log(of unit: String) -> String {
+        let safe = unit.unicodeScalars.map { scalar -> String in
+            let ordinary = scalar.properties.isAlphabetic || scalar.properties.numericType != nil
+            return ordinary || "-_. ".unicodeScalars.contains(scalar) ? String(scalar) : "_"
+        }.joined()
+        return "\(logs)/\(safe.hasPrefix(".") ? "_" + safe : safe).log"
+    }
+}
+
+/// One end of a control connection: JSON objects, one a line, with descriptors beside them.
+public final class ControlConnection {
+    /// The socket.
+    public let descriptor: Descriptor
+    private var buffer: [UInt8] = []
+    /// Descriptors that came and were not yet taken.
+    public var received: [Descriptor] = []
+    private static let lineLimit = 1 << 20
+
+    /// Takes over a connected socket.
+    public init(_ descriptor: Descriptor) { self.descriptor = descriptor }
+
+    /// What a read brought.
+    public enum Arrival: Sendable { case line([UInt8]), nothingYet, closed }
+
+    /// The next whole line, from what is buffered or from one more read.
+    public func next() -> Arrival {
+        while true {
+            if let end = buffer.firstIndex(of: 10) {
+                let line = Array(buffer[..<end])
+                buffer.removeSubrange(...end)
+                return .line(line)
+            }
+            if buffer.count > Self.lineLimit { return .closed }
+            var chunk = [UInt8](repeating: 0, count: 16384)
+            let (outcome, descriptors) = LocalSocket.receive(descriptor.number, into: &chunk)
+            received += descriptors
+            switch outcome {
+            case .bytes(0), .failed: return .closed
+            case .bytes(let n): buffer += chunk[..<n]
+            case .wouldBlock: return .nothingYet
+            }
+        }
+    }
+
+    /// Sends an object; false when the other end is gone or takes nothing for a second.
+    @discardableResult
+    public func send(_ value: some Encodable, descriptors: [Descriptor] = []) -> Bool {
+        guard var bytes = (try? JSONEncoder().encode(value)).map(Array.init) else { return false }
+        bytes.append(10)
+        var pending = descriptors.map(\.number)
+        for _ in 0..<1000 {
+            switch LocalSocket.send(descriptor.number, bytes, descriptors: pending) {
+            case .bytes(let n) where n == bytes.count: return true
+            case .bytes(let n):
+                bytes.removeFirst(n)
+                pending = []
+            case .wouldBlock:
+                if !waitWritable(descriptor.number, .seconds(1)) { return false }
+            case .failed: return false
+            }
+        }
+        return false
+    }
+
+    /// Reads an object from a line; nil when it is none of that type.
+    public static func decode<T: Decodable>(_ type: T.Type, _ line: [UInt8]) -> T? {
+        try? JSONDecoder().decode(type, from: Data(line))
+    }
+}
+
+/// The text of an object as JSON, for people and scripts.
+public func prettyJSON(_ value: some Encodable) -> String {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
+    return (try? encoder.encode(value)).map { String(decoding: $0, as: UTF8.self) } ?? "{}"
+}
+
+/// A client of a running workspace.
+public struct ControlClient {
+    public let connection: ControlConnection
+
+    /// Connects; throws ENOENT or ECONNREFUSED when no workspace runs there.
+    public init(_ state: StateDirectory) throws(KernelError) {
+        connection = ControlConnection(try LocalSocket.connect(state.socket))
+    }
+
+    /// Sends a request and waits for an answer; nil when the workspace ended meanwhile.
+    public func ask(_ request: ControlRequest, descriptors: [Descriptor] = []) -> ControlResponse? {
+        guard connection.send(request, descriptors: descriptors) else { return nil }
+        return answer()
+    }
+
+    /// Waits for the next answer.
+    public func answer() -> ControlResponse? {
+        guard case .line(let line) = connection.next() else { return nil }
+        return ControlConnection.decode(ControlResponse.self, line)
+    }
+}

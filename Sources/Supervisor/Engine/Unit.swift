@@ -1,0 +1,87 @@
+public import Config
+public import Kernel
+
+/// A task or service as the engine sees it: what decides about its life, nothing of how it is started.
+public struct UnitSpec: Hashable, Sendable {
+    public enum Kind: String, Sendable {
+        /// A task of Gitpod's: runs once.
+        case task
+        /// Restarted by its policy.
+        case service
+        /// The command of `run -- COMMAND`: its end is the workspace's.
+        case command
+    }
+    public var name: String
+    public var kind: Kind
+    public var restart = RestartPolicy.no
+    public var stopSignal = Signal.terminate
+    public var stopGrace = Duration.seconds(5)
+    /// When it ends for good, the workspace ends with its status.
+    public var isEssential = false
+    /// Why it is not to be started; nil to start it.
+    public var skipped: String?
+
+    public init(name: String, kind: Kind) {
+        self.name = name
+        self.kind = kind
+    }
+}
+
+/// Where a unit stands. Each case holds what is valid then.
+public enum UnitState: Hashable, Sendable {
+    case waiting
+    /// Asked to be started.
+    case starting
+    case running(pid: Int32, since: MonotonicInstant)
+    /// The next try comes; `delay` is what was waited for.
+    case backingOff(until: MonotonicInstant, delay: Duration, last: Ending)
+    /// Asked to end; killed at `killAt`.
+    case stopping(pid: Int32, killAt: MonotonicInstant, thenRestart: Bool)
+    /// It ended, and stays so.
+    case ended(Ending, byRequest: Bool)
+    case skipped(String)
+
+    /// Whether a process of it may exist.
+    var hasProcess: Bool {
+        switch self {
+        case .starting, .running, .stopping: true
+        default: false
+        }
+    }
+}
+
+/// How a unit's process ended, or why it never was one.
+public enum Ending: Hashable, Sendable, CustomStringConvertible {
+    case exited(ExitStatus)
+    /// It could not be started.
+    case notStarted(String)
+
+    public var code: UInt8 {
+        switch self {
+        case .exited(let status): status.code
+        case .notStarted: 127
+        }
+    }
+    public var isSuccess: Bool { self == .exited(.exited(0)) }
+    public var description: String {
+        switch self {
+        case .exited(let status): status.description
+        case .notStarted(let reason): reason
+        }
+    }
+}
+
+/// How long to wait before a service is tried again: 500 ms, doubled up to 30 s, with up to 10 % added so that services
+/// which fail together do not return together; forgotten after 30 s of running.
+struct Backoff: Hashable, Sendable {
+    static let first = Duration.milliseconds(500), cap = Duration.seconds(30), forgottenAfter = Duration.seconds(30)
+    private(set) var failures = 0
+
+    /// The delay for the next try. `random` is any number; it decides the jitter.
+    mutating func next(ranFor uptime: Duration, random: UInt64) -> Duration {
+        if uptime >= Self.forgottenAfter { failures = 0 }
+        failures += 1
+        let delay = min(Self.first * Double(1 << min(failures - 1, 10)), Self.cap)
+        return delay + delay * (Double(random % 1000) / 10_000)
+    }
+}

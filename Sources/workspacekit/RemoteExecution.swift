@@ -1,0 +1,81 @@
+internal import Control
+internal import Kernel
+internal import SystemPackage
+
+/// The client's side of `exec`: hands over its standard streams, or relays a terminal of the workspace's.
+struct RemoteExecution {
+    let client: ControlClient
+
+    /// Runs the program to its end; its exit code.
+    func run(_ request: ControlRequest) -> UInt8 {
+        ignore(.pipe)
+        if request.terminal == true { return runOnTerminal(request) }
+        let streams = (0...2).compactMap { try? OwnedDescriptor.duplicate(of: $0) }
+        _ = require(client.ask(request, descriptors: streams))
+        return require(client.answer()).exitCode ?? 70
+    }
+
+    private func runOnTerminal(_ request: ControlRequest) -> UInt8 {
+        var request = request
+        if let term = environmentByName()["TERM"] { request.environment = (request.environment ?? []) + ["TERM=\(term)"] }
+        _ = require(client.ask(request))
+        guard let master = client.connection.received.first else { fail("the workspace sent no terminal", 70) }
+        client.connection.received = []
+        Terminal.copySize(from: 0, to: master.number)
+        let settings = Terminal.makeRaw(0)
+        let code = relay(master)
+        if let settings { Terminal.restore(0, settings) }
+        guard let code else { fail("the workspace ended", ExitCodes.noSuchWorkspace) }
+        return code
+    }
+
+    /// Copies between our terminal and the workspace's until the program has ended and all its output is shown.
+    private func relay(_ master: Descriptor) -> UInt8? {
+        guard let poller = try? Poller(), let signals = try? SignalReader([.windowChanged]) else { return 70 }
+        let inputIsPollable = (try? poller.add(0, .readable, token: 0)) != nil
+        try? poller.add(master.number, .readable, token: 1)
+        try? poller.add(client.connection.descriptor.number, .readable, token: 2)
+        try? poller.add(signals.number, .readable, token: 3)
+        var buffer = [UInt8](repeating: 0, count: 16384)
+        var code: UInt8?
+        var masterIsOpen = true
+        while code == nil || masterIsOpen {
+            guard let count = try? poller.wait(inputIsPollable ? nil : .seconds(1)) else { return nil }
+            if count == 0, code != nil { return code }
+            for index in 0..<count {
+                switch poller.event(index).token {
+                case 0:
+                    guard case .bytes(let n) = Kernel.read(0, into: &buffer), n > 0 else {
+                        poller.remove(0)
+                        writeAll(master.number, [4])  // end of input: ^D
+                        continue
+                    }
+                    writeAll(master.number, Array(buffer[..<n]))
+                case 1:
+                    guard case .bytes(let n) = Kernel.read(master.number, into: &buffer), n > 0 else {
+                        poller.remove(master.number)
+                        masterIsOpen = false
+                        continue
+                    }
+                    writeAll(1, Array(buffer[..<n]))
+                case 2:
+                    guard let response = client.answer() else { return code }
+                    code = response.exitCode
+                default: while signals.next() != nil { Terminal.copySize(from: 0, to: master.number) }
+                }
+            }
+        }
+        return code
+    }
+
+    private func writeAll(_ descriptor: Int32, _ bytes: [UInt8]) {
+        var done = 0
+        while done < bytes.count {
+            switch Kernel.write(descriptor, bytes, from: done) {
+            case .bytes(let n): done += n
+            case .wouldBlock: _ = waitWritable(descriptor, .seconds(1))
+            case .failed: return
+            }
+        }
+    }
+}

@@ -1,0 +1,43 @@
+internal import Kernel
+
+/// resolv.conf(5), as far as we read and write it. Pure.
+struct ResolverFile {
+    private let lines: [Substring]
+
+    init(_ text: String) { lines = text.split(separator: "\n", omittingEmptySubsequences: false) }
+
+    private static func words(_ line: Substring) -> [Substring] { line.split { $0 == " " || $0 == "\t" } }
+
+    /// The name servers, in order; a scope is dropped with its address, which means nothing elsewhere.
+    var servers: [IPAddress] {
+        lines.compactMap { line in
+            let words = Self.words(line)
+            guard words.count >= 2, words[0] == "nameserver" else { return nil }
+            return IPAddress(words[1])
+        }
+    }
+
+    /// The file for the workspace: its own name servers, everything else as outside.
+    func replacingServers(with servers: [IPAddress]) -> String {
+        let kept = lines.filter { ["search", "domain", "options", "sortlist"].contains(Self.words($0).first ?? "") }
+        return (servers.map { "nameserver \($0)" } + kept.map(String.init)).joined(separator: "\n") + "\n"
+    }
+}
+
+/// hosts(5) for the workspace. Pure.
+enum HostsFile {
+    /// The container's file, with the host name on loopback, since the container's address is not the workspace's, and
+    /// with a name for the outside.
+    static func inside(_ text: String, hostName: String, gateway: IPAddress) -> String {
+        var lines: [String] = []
+        for line in text.split(separator: "\n") {
+            let words = line.prefix { $0 != "#" }.split { $0 == " " || $0 == "\t" }
+            let isOwn = words.count >= 2 && words.dropFirst().contains { $0 == hostName } && !words[0].hasPrefix("127.")
+            if !isOwn { lines.append(String(line)) }
+        }
+        if !lines.contains(where: { $0.contains("localhost") }) { lines.append("127.0.0.1 localhost") }
+        if hostName != "localhost" { lines.append("127.0.0.1 \(hostName)") }
+        lines.append("\(gateway) host.workspacekit.internal")
+        return lines.joined(separator: "\n") + "\n"
+    }
+}

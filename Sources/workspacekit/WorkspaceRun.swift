@@ -1,0 +1,192 @@
+internal import Config
+internal import Control
+internal import Glibc
+internal import Kernel
+internal import Ring
+internal import Slirp
+internal import Supervisor
+internal import SystemPackage
+
+/// # Theory of operation
+///
+/// ring0: PID 1 of the container, or a program on one's own machine. It reads the configuration, starts the rings and
+/// the forwarder, and then only relays signals, reaps, restarts the forwarder, and ends with the workspace's status.
+///
+/// Everything that can be wrong with what the user gave is found before anything is started or written. The budget of a
+/// stop is nested: the supervisor's part ends before ring2's, ring2's before ring0's, all within `shutdown.grace`.
+final class WorkspaceRun {
+    private let configurationFile: String?
+    private let networkOption: NetworkMode?
+    private let workspaceDirectory: String
+    private let state: StateDirectory
+    private let command: [String]
+    private let startedAt = MonotonicInstant.now
+    private var lock: Descriptor?
+
+    init(
+        configurationFile: String?, network: NetworkMode?, workspaceDirectory: String, state: StateDirectory,
+        command: [String]
+    ) {
+        self.configurationFile = configurationFile
+        networkOption = network
+        self.workspaceDirectory = Files.absolute(workspaceDirectory)
+        self.state = state
+        self.command = command
+    }
+
+    /// The whole life of the workspace; the exit code.
+    func run() -> Int32 {
+        CurrentProcess.setName("ring0")
+        ignore(.pipe)
+        guard Files.isDirectory(workspaceDirectory) else {
+            fail("the workspace directory \(workspaceDirectory) does not exist: name another with --workspace", ExitCodes.usage)
+        }
+        let (bytes, name) = readConfiguration()
+        let configuration = check(bytes, name)
+        let mode = networkMode(configuration)
+        let grace = configuration.stopGrace ?? .seconds(8)
+        takeStateDirectory()
+        defer { leaveStateDirectory() }
+        do {
+            let (reportReading, reportWriting) = try Channel.pair()
+            let plan = SupervisorPlan(
+                configuration: bytes, configurationName: name, workspaceDirectory: workspaceDirectory,
+                stateDirectory: state.path, command: command, isQuiet: !command.isEmpty,
+                budget: max(grace - .milliseconds(1500), .milliseconds(200)))
+            let memory = try makeMemoryFile("workspacekit-configuration", holding: plan.encoded)
+            let ringPlan = ringPlan(configuration, mode, grace)
+            let session = WorkspaceSession(
+                ringPlan: ringPlan, grace: grace, startedAt: startedAt, isQuiet: !command.isEmpty,
+                forwarder: forwarderPlan(configuration, ringPlan))
+            return try session.run(configuration: memory, reportReading: reportReading, reportWriting: reportWriting)
+        } catch let failure as StageFailure {
+            say("\(failure)")
+            return ExitCodes.setUp
+        } catch {
+            say("ring0: \(error)")
+            return ExitCodes.setUp
+        }
+    }
+
+    // MARK: what the user gave
+
+    private func readConfiguration() -> (bytes: [UInt8], name: String) {
+        let standard = workspaceDirectory + "/.gitpod.yml"
+        let path = configurationFile ?? standard
+        if configurationFile == nil, Files.status(path) == nil {
+            say("no .gitpod.yml in \(workspaceDirectory): a workspace without tasks")
+            return ([], ".gitpod.yml")
+        }
+        do {
+            return (try Files.read(path), configurationFile ?? ".gitpod.yml")
+        } catch {
+            fail("\(error)", ExitCodes.configuration)
+        }
+    }
+
+    /// Reads the configuration and prints everything there is to say about it; errors end the program.
+    private func check(_ bytes: [UInt8], _ name: String) -> WorkspaceConfiguration {
+        var reading = Reading(bytes, file: name)
+        let users = UserDatabase.system
+        var more: [Diagnostic] = []
+        func error(_ mark: Mark?, _ path: String, _ message: String) {
+            more.append(
+                Diagnostic(
+                    severity: .error, code: .unknownReference, mark: mark ?? Mark(line: 1, column: 1), path: path,
+                    message: message))
+        }
+        let configuration = reading.configuration
+        if let user = configuration.user, users.identity(for: user) == nil {
+            error(configuration.userMark, "workspacekit.user", "unknown user \"\(user)\"")
+        }
+        for service in configuration.services {
+            let path = "workspacekit.services.\(service.name)"
+            if let user = service.user, users.identity(for: user) == nil {
+                error(service.userMark, path + ".user", "unknown user \"\(user)\"")
+            }
+            if let signal = service.stopSignal, Signal(name: signal) == nil {
+                error(service.stopSignalMark, path + ".stop_signal", "unknown signal \"\(signal)\"")
+            }
+        }
+        reading.add(more)
+        for text in reading.rendered { writeLine(text + "\n", to: 2) }
+        if reading.hasErrors { exit(ExitCodes.configuration) }
+        return configuration
+    }
+
+    private func networkMode(_ configuration: WorkspaceConfiguration) -> NetworkMode {
+        if let networkOption { return networkOption }
+        if let mode = configuration.network.mode.flatMap({ NetworkMode(rawValue: $0) }) { return mode }
+        return configuration.experimentalNetwork == false ? .host : .sandbox
+    }
+
+    // MARK: plans
+
+    private func layout(_ configuration: WorkspaceConfiguration) -> NetworkLayout {
+        let subnet = configuration.network.cidr.flatMap { Subnet($0) } ?? Subnet(IPAddress(v4: 0x0a00_0200), 24)
+        return NetworkLayout(subnet4: subnet, ipv6: configuration.network.ipv6 ?? true)
+    }
+
+    private func ringPlan(_ configuration: WorkspaceConfiguration, _ mode: NetworkMode, _ grace: Duration) -> RingPlan {
+        let hostName = Files.text("/proc/sys/kernel/hostname").map { $0.filter { !$0.isNewline } } ?? "workspace"
+        var plan = RingPlan(
+            network: mode, stagingDirectory: state.rings, hostName: hostName, supervisor: ["supervise"],
+            stopGrace: max(grace - .milliseconds(500), .milliseconds(500)))
+        guard mode == .sandbox else { return plan }
+        let layout = layout(configuration)
+        var addresses = [Subnet(layout.guest4, layout.subnet4.length)]
+        var gateways = [layout.gateway4]
+        if let subnet6 = layout.subnet6 {
+            addresses.append(Subnet(layout.guest6, subnet6.length))
+            gateways.append(layout.gateway6)
+        }
+        var link = LinkPlan(addresses: addresses, gateways: gateways)
+        link.mtu = configuration.network.mtu ?? 1500
+        link.gso = configuration.network.gso ?? true
+        plan.link = link
+        plan.resolvConf = ResolverFile(Files.text("/etc/resolv.conf") ?? "").replacingServers(with: [layout.nameServer4])
+        plan.hosts = HostsFile.inside(Files.text("/etc/hosts") ?? "", hostName: hostName, gateway: layout.gateway4)
+        return plan
+    }
+
+    private func forwarderPlan(_ configuration: WorkspaceConfiguration, _ plan: RingPlan) -> ForwarderPlan? {
+        guard let link = plan.link else { return nil }
+        let ports = configuration.ports.flatMap { spec in spec.ports.map { ($0, spec.name) } }
+        return ForwarderPlan(
+            layout: layout(configuration), mtu: link.mtu, ports: ports.map(\.0),
+            portNames: Dictionary(ports.compactMap { port, name in name.map { (port, $0) } }, uniquingKeysWith: { a, _ in a }),
+            nameServers: ResolverFile(Files.text("/etc/resolv.conf") ?? "").servers,
+            loopbackExceptions: configuration.network.hostLoopback.map {
+                LoopbackException(port: $0.port, isUDP: $0.isUDP)
+            })
+    }
+
+    // MARK: the state directory
+
+    private func takeStateDirectory() {
+        do {
+            try Files.makeDirectories(state.path, mode: 0o700)
+            let lock = try Files.openForAppending(state.lock, mode: 0o600)
+            guard Files.lock(lock) else {
+                fail(
+                    "another workspace runs at \(state.path): stop it, or give this one a place of its own with --state-dir",
+                    ExitCodes.usage)
+            }
+            self.lock = lock
+            try Files.makeDirectory(state.rings, mode: 0o755)
+        } catch {
+            fail("\(error): name a directory you may write with --state-dir", ExitCodes.setUp)
+        }
+    }
+
+    /// The logs stay; all else goes.
+    private func leaveStateDirectory() {
+        try? Files.remove(state.socket)
+        Files.removeDirectory(state.rings)
+        try? Files.remove(state.lock)
+        Files.removeDirectory(state.path)
+    }
+}
+
+/// Prints a line of ring0's own.
+func say(_ text: String) { writeLine("workspacekit: \(text)\n", to: 2) }

@@ -1,0 +1,277 @@
+internal import Kernel
+internal import Ring
+internal import Slirp
+internal import SystemPackage
+
+/// What the forwarder is to do, before the link's abilities are known.
+struct ForwarderPlan {
+    var layout: NetworkLayout
+    var mtu: Int
+    var ports: [UInt16]
+    var portNames: [UInt16: String]
+    var nameServers: [IPAddress]
+    var loopbackExceptions: [LoopbackException]
+}
+
+/// ring0's event loop: from the start of the rings to the end of the last process.
+final class WorkspaceSession {
+    private var ringPlan: RingPlan
+    private let grace: Duration
+    private let startedAt: MonotonicInstant
+    private let isQuiet: Bool
+    private let forwarder: ForwarderPlan?
+    private var rings: Ring0?
+    private var forwarderProcess: (pid: Int32, channel: Channel, startedAt: MonotonicInstant)?
+    private var forwarderFailures = 0
+    private var nextForwarderStart: MonotonicInstant?
+    private var killAt: MonotonicInstant?
+    private var stages: [(name: String, at: MonotonicInstant)] = []
+
+    init(
+        ringPlan: RingPlan, grace: Duration, startedAt: MonotonicInstant, isQuiet: Bool, forwarder: ForwarderPlan?
+    ) {
+        self.ringPlan = ringPlan
+        self.grace = grace
+        self.startedAt = startedAt
+        self.isQuiet = isQuiet
+        self.forwarder = forwarder
+    }
+
+    private enum Token {
+        static let signals: UInt64 = 0, report: UInt64 = 1, rings: UInt64 = 2, forwarder: UInt64 = 3
+    }
+
+    /// Runs the workspace; its exit code.
+    func run(configuration: Descriptor, reportReading: Channel, reportWriting: Channel) throws -> Int32 {
+        let terminalGroup = CurrentProcess.processGroup
+        let signals = try SignalReader([.child, .terminate, .interrupt, .hangup, .quit, .user1, .user2])
+        let poller = try Poller()
+        try poller.add(signals.number, .readable, token: Token.signals)
+        try poller.add(reportReading.descriptor.number, .readable, token: Token.report)
+        stages.append(("configuration", .now))
+        let rings = try bringUp(configuration, reportWriting.descriptor)
+        self.rings = rings
+        try poller.add(rings.channel.descriptor.number, .readable, token: Token.rings)
+        if let forwarderProcess {
+            try poller.add(forwarderProcess.channel.descriptor.number, .readable, token: Token.forwarder)
+        }
+        defer {
+            if Terminal.isTerminal(0) { Terminal.setForeground(0, group: terminalGroup) }
+            if let forwarderProcess {
+                send(.kill, to: forwarderProcess.pid)
+                for _ in 0..<1000 {
+                    if case .ended(forwarderProcess.pid, _) = reap(forwarderProcess.pid) { break }
+                    if case .noChildren = reap(forwarderProcess.pid) { break }
+                    pause(.milliseconds(1))
+                }
+            }
+        }
+        while true {
+            let count = try poller.wait(timeout())
+            for index in 0..<count {
+                switch poller.event(index).token {
+                case Token.signals: while let (signal, _) = signals.next() { relay(signal, rings) }
+                case Token.report: takeReport(reportReading, poller)
+                case Token.rings: takeNote(rings, poller)
+                default: takeForwarderReport(poller)
+                }
+            }
+            while case .ended(let pid, let status) = reap() {
+                if pid == rings.pid {
+                    takeNote(rings, poller)
+                    if case .signalled(.kill, _) = status, killAt == nil {
+                        say("ring1 was killed: the workspace is gone with it")
+                    }
+                    return Int32(status.code)
+                }
+                if pid == forwarderProcess?.pid { forwarderEnded(status, poller) }
+            }
+            try doWhatIsDue(rings, poller)
+        }
+    }
+
+    // MARK: bringing up
+
+    private func bringUp(_ configuration: Descriptor, _ report: Descriptor) throws -> Ring0 {
+        do {
+            return try bringUpOnce(configuration, report)
+        } catch let failure as StageFailure where failure.isMaskedProc && !ringPlan.sharesProcesses {
+            say("\(failure): the workspace shares the container's process numbers instead")
+            stopForwarder()
+            ringPlan.sharesProcesses = true
+            return try bringUpOnce(configuration, report)
+        }
+    }
+
+    private func bringUpOnce(_ configuration: Descriptor, _ report: Descriptor) throws -> Ring0 {
+        let note = { (text: String) in say("ring1: \(text)") }
+        let rings = try Ring0.start(ringPlan, configuration: configuration, report: report, note: note)
+        stages.append(("ring1", .now))
+        self.rings = rings
+        switch rings.idMap.method {
+        case .single:
+            say(
+                "only one user id is mapped, so apt, sudo and dockerd do not work inside: install uidmap and add a range "
+                    + "for this user to /etc/subuid and /etc/subgid")
+        case .direct where rings.idMap.users.first.map({ $0.inside == 0 && $0.outside != 0 }) == true:
+            say("root inside is another user outside: to keep the container's root, add CAP_SETFCAP")
+        case .direct, .helper: break
+        }
+        // The forwarder starts while ring2 mounts; both must be there before anything of the user's runs.
+        if forwarder != nil {
+            try startForwarder(rings)
+            try awaitForwarder()
+            stages.append(("forwarder", .now))
+        }
+        try rings.awaitReady(note: note)
+        stages.append(("ring2", .now))
+        try rings.go()
+        return rings
+    }
+
+    private func startForwarder(_ rings: Ring0) throws(KernelError) {
+        guard let forwarder, let link = rings.link else { return }
+        let (ours, theirs) = try Channel.pair()
+        var plan = SpawnPlan(
+            path: "/proc/self/exe", arguments: ["workspacekit", "slirp"], environment: [],
+            descriptors: [0, 2, 2, theirs.descriptor.number])
+        plan.deathSignal = .kill
+        plan.newGroup = true  // the terminal's interrupt key is not for it
+        let pid = try spawn(plan)
+        let configuration = SlirpConfiguration(
+            layout: forwarder.layout, mtu: forwarder.mtu, forwards: forwarder.ports, nameServers: forwarder.nameServers,
+            loopbackExceptions: forwarder.loopbackExceptions, checksumOffload: link.checksum,
+            segmentationOffload: link.tso, datagramOffload: link.uso)
+        let table = try makeMemoryFile("workspacekit-flows", holding: [])
+        try ours.send(configuration.message(tap: link.tap, listeners: link.listeners, table: table))
+        forwarderProcess = (pid, ours, .now)
+    }
+
+    private func awaitForwarder() throws {
+        guard let channel = forwarderProcess?.channel else { return }
+        while let message = try channel.receive(within: .seconds(5)) {
+            switch SlirpReport(message) {
+            case .ready?: return
+            case .note(let text)?: say("forwarder: \(text)")
+            default: break
+            }
+        }
+        throw KernelError(call: "start", subject: "the forwarder", errno: .noChildProcess)
+    }
+
+    private func stopForwarder() {
+        if let forwarderProcess { send(.kill, to: forwarderProcess.pid) }
+        forwarderProcess = nil
+    }
+
+    // MARK: events
+
+    private func timeout() -> Duration? {
+        let now = MonotonicInstant.now
+        return [killAt, nextForwarderStart].compactMap { $0 }.min().map { max(.zero, $0 - now) }
+    }
+
+    private func relay(_ signal: Signal, _ rings: Ring0) {
+        switch signal {
+        case .child: break
+        case .terminate, .interrupt, .quit:
+            if killAt != nil, signal != .terminate {
+                say("stopped at once")
+                send(.kill, to: rings.pid)
+                return
+            }
+            if killAt == nil {
+                killAt = .now + grace
+                if !isQuiet { say("stopping (again to stop at once)") }
+            }
+            send(.terminate, to: rings.pid)
+        default: send(signal, to: rings.pid)
+        }
+    }
+
+    private func takeReport(_ channel: Channel, _ poller: borrowing Poller) {
+        guard let message = try? channel.receive(within: .zero) else {
+            return poller.remove(channel.descriptor.number)
+        }
+        guard message.kind == "started", let nanoseconds = message.fields.first.flatMap({ Int64($0) }), !isQuiet else {
+            return
+        }
+        stages.append(("first task", MonotonicInstant(nanoseconds: nanoseconds)))
+        var before = startedAt
+        var parts: [String] = []
+        for (name, at) in stages {
+            parts.append("\(name) \(milliseconds(at - before))")
+            before = at
+        }
+        say("up in \(milliseconds(before - startedAt)) (\(parts.joined(separator: ", ")))")
+    }
+
+    private func milliseconds(_ duration: Duration) -> String {
+        let tenths = max(0, duration.nanoseconds / 100_000)
+        return "\(tenths / 10).\(tenths % 10) ms"
+    }
+
+    private func takeNote(_ rings: Ring0, _ poller: borrowing Poller) {
+        for _ in 0..<64 {
+            guard waitReadable(rings.channel.descriptor.number, .zero) else { return }
+            guard let text = rings.nextNote() else { return poller.remove(rings.channel.descriptor.number) }
+            say(text)
+        }
+    }
+
+    private func takeForwarderReport(_ poller: borrowing Poller) {
+        guard let forwarder, let channel = forwarderProcess?.channel else { return }
+        guard let message = try? channel.receive(within: .zero) else {
+            return poller.remove(channel.descriptor.number)
+        }
+        switch SlirpReport(message) {
+        case .opened(let port)?:
+            let name = forwarder.portNames[port].map { " (\($0))" } ?? ""
+            if !isQuiet { say("port \(port)\(name) is forwarded: http://\(outsideAddress()):\(port)") }
+        case .closed(let port)?: if !isQuiet { say("port \(port) is closed: nothing listens there any more") }
+        case .note(let text)?: say("forwarder: \(text)")
+        case .ready?: forwarderFailures = 0
+        case nil: break
+        }
+    }
+
+    /// The address at which others reach this machine: the one it would use itself. Nothing is sent.
+    private func outsideAddress() -> String {
+        guard case .success(let socket) = InternetSocket.make(.udp, v4: true) else { return "127.0.0.1" }
+        defer { InternetSocket.close(socket) }
+        guard InternetSocket.connect(socket, to: Endpoint(IPAddress(v4: 0xc000_0201), 9)) == nil,
+            let local = InternetSocket.localEndpoint(socket)
+        else { return "127.0.0.1" }
+        return local.address.description
+    }
+
+    private func forwarderEnded(_ status: ExitStatus, _ poller: borrowing Poller) {
+        guard let process = forwarderProcess else { return }
+        takeForwarderReport(poller)
+        poller.remove(process.channel.descriptor.number)
+        forwarderProcess = nil
+        guard killAt == nil else { return }
+        // When the network namespace goes, the forwarder goes before the news of ring1's end arrives.
+        if status.isSuccess { return }
+        forwarderFailures += 1
+        let delay = Duration.milliseconds(forwarderFailures == 1 ? 0 : min(50 << min(forwarderFailures, 7), 5000))
+        nextForwarderStart = .now + delay
+        say("the forwarder ended (\(status)): it is started again, open connections are lost")
+    }
+
+    private func doWhatIsDue(_ rings: Ring0, _ poller: borrowing Poller) throws(KernelError) {
+        let now = MonotonicInstant.now
+        if let due = nextForwarderStart, due <= now, killAt == nil {
+            nextForwarderStart = nil
+            try startForwarder(rings)
+            if let forwarderProcess {
+                try poller.add(forwarderProcess.channel.descriptor.number, .readable, token: Token.forwarder)
+            }
+        }
+        if let due = killAt, due <= now {
+            say("the workspace did not stop within \(milliseconds(grace)): killed")
+            send(.kill, to: rings.pid)
+            killAt = now + .seconds(1)
+        }
+    }
+}
