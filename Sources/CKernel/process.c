@@ -155,12 +155,18 @@ static void child(const struct ck_spawn_plan *plan, int status, int go)
     fail(pipe_end, CK_STEP_EXEC);
 }
 
+static void close_if_open(int fd)
+{
+    if (fd >= 0) close(fd);
+}
+
 int ck_spawn_begin(const struct ck_spawn_plan *plan, struct ck_spawn_result *result)
 {
-    int status[2], go[2];
+    int status[2], go[2] = { -1, -1 };
     *result = (struct ck_spawn_result){ -1, CK_STEP_NONE, -1, -1 };
     if (pipe2(status, O_CLOEXEC) < 0) return -errno;
-    if (pipe2(go, O_CLOEXEC) < 0) {
+    /* Only a child that waits for its id maps reads; a write to any other would raise SIGPIPE. */
+    if ((plan->unshare_flags & CLONE_NEWUSER) && pipe2(go, O_CLOEXEC) < 0) {
         int e = errno;
         close(status[0]), close(status[1]);
         return -e;
@@ -171,14 +177,14 @@ int ck_spawn_begin(const struct ck_spawn_plan *plan, struct ck_spawn_result *res
     sigprocmask(SIG_SETMASK, &all, &old);
     int pid = (int)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
     if (pid == 0) {
-        close(status[0]), close(go[1]);
+        close(status[0]), close_if_open(go[1]);
         child(plan, status[1], go[0]);
     }
     int error = errno;
     sigprocmask(SIG_SETMASK, &old, NULL);
-    close(status[1]), close(go[0]);
+    close(status[1]), close_if_open(go[0]);
     if (pid < 0) {
-        close(status[0]), close(go[1]);
+        close(status[0]), close_if_open(go[1]);
         result->step = CK_STEP_FORK;
         return -error;
     }
@@ -198,7 +204,7 @@ static int read_report(struct ck_spawn_result *result, int timeout_ms, struct re
 
 static int finish(struct ck_spawn_result *result, int outcome)
 {
-    close(result->status_fd), close(result->go_fd);
+    close(result->status_fd), close_if_open(result->go_fd);
     result->status_fd = result->go_fd = -1;
     if (outcome < 0) {
         kill(result->pid, SIGKILL);
@@ -219,8 +225,7 @@ int ck_spawn_unshared(struct ck_spawn_result *result, int timeout_ms)
 int ck_spawn_go(struct ck_spawn_result *result, int timeout_ms)
 {
     struct report report;
-    ssize_t ignored = write(result->go_fd, "g", 1);
-    (void)ignored;
+    if (result->go_fd >= 0 && write(result->go_fd, "g", 1) != 1) return finish(result, -errno);
     int n = read_report(result, timeout_ms, &report);
     if (n == 0) return finish(result, 0);
     if (n == 1) result->step = report.step;

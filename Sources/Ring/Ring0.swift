@@ -54,22 +54,34 @@ public struct Ring0 {
                     link = LinkHandles(tap: tap, listeners: listeners, checksum: checksum, tso: tso, uso: uso)
                 case .note(let text)?: note(text)
                 case .failed(let failure)?: throw failure
-                case nil: throw StageFailure(stage: "ring1", underlying: died, cure: "")
+                case nil: throw ended(pid)
                 default: break
                 }
             }
+            withExtendedLifetime((theirs, configuration, report)) {}
             return Ring0(pid: pid, channel: ours, link: link, idMap: idMap)
         } catch let failure as StageFailure {
             throw failure
         } catch let error as KernelError {
             throw StageFailure("ring0", error)
         } catch {
-            throw StageFailure(stage: "ring0", underlying: died, cure: "")
+            throw StageFailure("ring0", KernelError(call: "start the rings", errno: .invalidArgument))
         }
     }
 
-    private static var died: KernelError {
-        KernelError(call: "set up the stage", subject: "it ended without a word", errno: .noChildProcess)
+    /// ring1 closed its channel without saying why: the way it ended is all there is.
+    private static func ended(_ pid: Int32) -> StageFailure {
+        var how = "it still runs"
+        for _ in 0..<1000 {
+            if case .ended(_, let status) = reap(pid) {
+                how = status.description
+                break
+            }
+            pause(.milliseconds(1))
+        }
+        return StageFailure(
+            stage: "ring1",
+            underlying: KernelError(call: "set up the stage", subject: "(\(how))", errno: .noChildProcess), cure: "")
     }
 
     /// Waits until ring2 has the workspace's root; nothing of the user's runs yet.
@@ -80,7 +92,7 @@ public struct Ring0 {
                 case .ready?: return
                 case .note(let text)?: note(text)
                 case .failed(let failure)?: throw failure
-                case nil: throw StageFailure(stage: "ring1", underlying: Self.died, cure: "")
+                case nil: throw Self.ended(pid)
                 default: break
                 }
             }
@@ -89,7 +101,7 @@ public struct Ring0 {
         } catch let error as KernelError {
             throw StageFailure("ring0", error)
         } catch {
-            throw StageFailure(stage: "ring0", underlying: Self.died, cure: "")
+            throw StageFailure("ring0", KernelError(call: "start the rings", errno: .invalidArgument))
         }
     }
 

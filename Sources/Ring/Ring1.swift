@@ -51,6 +51,7 @@ public enum Ring1 {
         spawnPlan.namespaces = .mount
         spawnPlan.deathSignal = .kill
         let pid = try spawn(spawnPlan)
+        withExtendedLifetime(theirs) {}
         try ours.send(.plan(plan))
         return Child(pid: pid, channel: ours)
     }

@@ -138,6 +138,7 @@ final class WorkspaceSession {
         plan.deathSignal = .kill
         plan.newGroup = true  // the terminal's interrupt key is not for it
         let pid = try spawn(plan)
+        withExtendedLifetime(theirs) {}
         let configuration = SlirpConfiguration(
             layout: forwarder.layout, mtu: forwarder.mtu, forwards: forwarder.ports, nameServers: forwarder.nameServers,
             loopbackExceptions: forwarder.loopbackExceptions, checksumOffload: link.checksum,

@@ -156,14 +156,19 @@ extension Forwarder {
         identification = identification == .max ? 1 : identification + 1
         let headers = Self.frameOffset + EthernetHeader.length + (v4 ? 20 : 48)
         let room = (configuration.mtu - (v4 ? 20 : 48)) & ~7
+        if !v4 {
+            // The fragment header needs eight bytes more before the first fragment.
+            outgoing.move(from: start, count: count, to: start + 8)
+        }
+        let first = v4 ? start : start + 8
         var done = 0
         while done < count {
             let part = min(room, count - done)
             let more = done + part < count
             emitFragment(
-                at: start + done - headers, v4: v4, source: source, destination: destination, proto: proto,
+                at: first + done - headers, v4: v4, source: source, destination: destination, proto: proto,
                 offset: done, count: part, more: more, timeToLive: timeToLive)
-            writeFrame(from: start + done - headers, count: headers + part)
+            writeFrame(from: first + done - headers, count: headers + part)
             done += part
         }
     }

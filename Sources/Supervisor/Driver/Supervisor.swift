@@ -137,6 +137,7 @@ final class Supervisor {
         spawnPlan.newSession = true
         spawnPlan.descriptors = [input.number, writing.number, writing.number]
         let pid = try spawn(spawnPlan)
+        withExtendedLifetime((input, writing)) {}
         if let old = outputs[id] { poller.remove(old.number) }
         try reading.setNonblocking(true)
         outputs[id] = reading

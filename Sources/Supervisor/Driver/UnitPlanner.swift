@@ -141,9 +141,14 @@ struct TaskScript {
         add(task.before)
         if isFresh {
             add(task.initialize)
-            if let initMarker { parts.append(": > '" + initMarker.replacing("'", with: "'\\''") + "'") }
+            if let initMarker { parts.append(": > " + quote(initMarker)) }
         }
         add(task.command)
         return parts.isEmpty ? ":" : parts.joined(separator: " && ")
     }
+}
+
+/// A word of shell text that means just `text`.
+private func quote(_ text: String) -> String {
+    "'" + text.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'"
 }

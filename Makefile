@@ -1,0 +1,67 @@
+# workspacekit: make run, make test. Everything else is detail: make help.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+.DEFAULT_GOAL := help
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+BUILD_PACKAGES := libyaml-dev libcap-dev pkg-config binutils
+RUN_PACKAGES := uidmap python3
+TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest iproute2 nftables iputils-ping dnsutils curl procps
+BENCH_PACKAGES := iperf3 slirp4netns passt rootlesskit
+
+# apt-get is asked only for what is missing.
+define install
+	@missing=""; for package in $(1); do dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
+	if [ -n "$$missing" ]; then echo "installing$$missing"; \
+	$(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+endef
+
+.PHONY: help
+help: ## show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+.PHONY: build
+build: ## the static release binary, stripped: dist/workspacekit
+	$(call install,$(BUILD_PACKAGES))
+	@mkdir -p dist
+	swift build -c release --product workspacekit -Xswiftc -static-executable -Xlinker --gc-sections -Xlinker --icf=all 2>&1 | { grep -v -e 'statically linked applications requires' -e 'is dangerous' -e Compiling || true; }
+	strip -o dist/workspacekit.new .build/release/workspacekit && mv dist/workspacekit.new dist/workspacekit
+	@ls -l dist/workspacekit | awk '{printf "dist/workspacekit: %.1f MB\n", $$5 / 1e6}'
+
+.PHONY: run
+run: build ## bring up examples/.gitpod.yml; Ctrl-C ends it
+	$(call install,$(RUN_PACKAGES))
+	dist/workspacekit run --workspace examples
+
+.PHONY: test
+test: build unit ## unit tests and end-to-end tests
+	$(call install,$(TEST_PACKAGES))
+	$(SUDO) /usr/bin/python3 -m pytest -q -ra Tests/EndToEnd
+
+.PHONY: unit
+unit: ## unit tests: pure, no privileges
+	$(call install,$(BUILD_PACKAGES))
+	swift test --quiet
+
+.PHONY: lint
+lint: ## formatting, and the rules that only a grep can keep
+	swift format lint --strict --recursive Package.swift Sources Tests
+	@! grep -rnE '^\s*(internal |public |private )?import (Foundation|Dispatch)$$' Sources || { echo "no Foundation or Dispatch"; exit 1; }
+	@! grep -rnE '\b(Task|actor) *[{(]|\bawait\b' Sources --include=*.swift || { echo "no concurrency in a stage"; exit 1; }
+	@! grep -rln 'import CKernel' Sources | grep -v '^Sources/Kernel/' || { echo "only Kernel imports CKernel"; exit 1; }
+
+.PHONY: format
+format: ## format everything
+	swift format --in-place --recursive Package.swift Sources Tests
+
+.PHONY: bench
+bench: build ## side by side with slirp4netns, pasta and rootlesskit, as ratios
+	$(call install,$(TEST_PACKAGES) $(BENCH_PACKAGES))
+	$(SUDO) /usr/bin/python3 Benchmarks/bench.py
+
+.PHONY: docs
+docs: build ## regenerate docs/commands.md from the binary's own help
+	@bash docs/generate.sh dist/workspacekit > docs/commands.md && echo docs/commands.md
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf .build dist

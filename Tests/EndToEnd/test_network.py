@@ -1,0 +1,250 @@
+"""The workspace's network: what gets out, what gets in, what does not, and what is said about it."""
+
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+
+import pytest
+
+from conftest import HERE, POD4, POD6, PYTHON, WORLD4, WORLD6, tagged, until
+
+CLIENT = str(HERE / "client.py")
+GIB = str(1 << 30)
+
+
+def ask(result):
+    assert result.returncode == 0, result.stderr + result.stdout
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.fixture
+def space(workspace):
+    return workspace("").started()
+
+
+def client(space, verb, *arguments):
+    return ask(space.exec(PYTHON, CLIENT, verb, *map(str, arguments)))
+
+
+def test_inside_has_a_network_of_its_own(inside, lab):
+    before = [lab.in_pod("ip", *what).stdout for what in (["-br", "addr"], ["route"], ["-6", "route"])]
+    result = inside("sh", "-c", "ip -br addr; echo ==; ip route; echo ==; ip -6 route; echo ==; cat /etc/resolv.conf")
+    addresses, four, six, resolver = result.stdout.split("==\n")
+    assert re.search(r"^tap0 .*\b10\.0\.2\.100/24 .*\bfd00::[0-9a-f:]*/64", addresses, re.M)
+    assert re.search(r"^lo .*127\.0\.0\.1/8 ::1/128", addresses, re.M)
+    assert "default via 10.0.2.2 dev tap0" in four
+    assert "default via fd00::2 dev tap0" in six
+    assert resolver == "nameserver 10.0.2.3\nsearch example.test\n"
+    assert before == [lab.in_pod("ip", *what).stdout for what in (["-br", "addr"], ["route"], ["-6", "route"])]
+
+
+@pytest.mark.parametrize("host", [WORLD4, f"[{WORLD6}]"])
+def test_http(inside, host):
+    result = inside("curl", "-sS", "-m", "5", f"http://{host}:8000/")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "hello from world\n", "")
+
+
+@pytest.mark.parametrize("host", [WORLD4, WORLD6])
+@pytest.mark.parametrize("verb", ["upload", "download"])
+def test_a_gibibyte_arrives_whole(space, verb, host):
+    assert client(space, verb, host, GIB) == {"length": 1 << 30, "equal": True}
+
+
+LOSS = """table inet loss { chain in { type filter hook prerouting priority -300;
+iifname "%s" numgen random mod 100 == 0 counter drop; };
+chain out { type filter hook postrouting priority 300; oifname "%s" numgen random mod 100 == 0 counter drop; }; }"""
+
+
+@pytest.mark.parametrize("verb", ["upload", "download"])
+def test_a_gibibyte_with_one_percent_loss_on_the_uplink(space, lab, verb):
+    lab.in_world("nft", "-f", "-", input=LOSS % ("eth0", "eth0"))
+    try:
+        assert client(space, verb, WORLD4, GIB) == {"length": 1 << 30, "equal": True}
+        counted = lab.in_world("nft", "list", "table", "inet", "loss").stdout
+        assert re.search(r"counter packets [1-9]", counted), "nothing was lost: the test tests nothing"
+    finally:
+        lab.in_world("nft", "delete", "table", "inet", "loss")
+
+
+@pytest.mark.parametrize("verb", ["upload", "download"])
+def test_a_gibibyte_with_one_percent_loss_on_the_tap(space, verb):
+    space.exec("sh", "-c", f"nft '{LOSS % ('tap0', 'tap0')}'")
+    assert client(space, verb, WORLD4, GIB) == {"length": 1 << 30, "equal": True}
+    counted = space.exec("nft", "list", "table", "inet", "loss").stdout
+    assert re.search(r"counter packets [1-9]", counted), "nothing was lost: the test tests nothing"
+
+
+@pytest.mark.parametrize("verb", ["upload", "download"])
+def test_a_gibibyte_over_twenty_milliseconds(space, lab, verb):
+    relay = subprocess.Popen(
+        [PYTHON, str(HERE / "delay.py"), str(lab.pod.pid), str(lab.world.pid), "10"], stdout=subprocess.PIPE)
+    try:
+        assert relay.stdout.readline() == b"ready\n"
+        ping = lab.in_pod("ping", "-c", "2", "-i", "0.2", "198.18.9.1").stdout
+        assert float(re.search(r"rtt min/avg/max/mdev = ([\d.]+)", ping)[1]) >= 20
+        assert client(space, verb, "198.18.9.1", GIB) == {"length": 1 << 30, "equal": True}
+    finally:
+        relay.kill()
+        relay.wait()
+
+
+@pytest.mark.parametrize("host", [WORLD4, WORLD6])
+def test_two_hundred_connections_at_once(space, host):
+    assert client(space, "many", host, 200) == {"failures": []}
+
+
+@pytest.mark.parametrize("host", [WORLD4, WORLD6])
+def test_datagrams_of_every_size(space, host):
+    sizes = [1, 2, 100, 1400, 1452, 1453, 1472, 1473, 2000, 9000, 30000, 60000]
+    assert client(space, "udp_echo", host, *sizes) == {str(size): True for size in sizes}
+
+
+@pytest.mark.parametrize("kind,answer", [("A", WORLD4), ("AAAA", WORLD6)])
+@pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
+def test_names(space, kind, answer, transport):
+    result = space.exec("dig", "+short", "+time=3", "+tries=1", transport, "@10.0.2.3", "www.example.test", kind)
+    assert result.stdout.strip() == answer
+
+
+def test_a_truncated_answer_is_asked_again_over_tcp(space):
+    result = space.exec("dig", "+short", "+time=3", "+tries=1", "@10.0.2.3", "big.test", "TXT")
+    assert len(result.stdout) > 1500
+
+
+def test_the_libc_resolver_finds_names(space):
+    result = space.exec("getent", "ahostsv4", "www.example.test")
+    assert result.stdout.startswith(WORLD4)
+
+
+@pytest.mark.parametrize("host", ["10.0.2.2", WORLD4, "fd00::2", WORLD6])
+def test_ping(space, host):
+    result = space.exec("ping", "-c", "2", "-i", "0.2", "-W", "2", host)
+    assert "0% packet loss" in result.stdout
+
+
+def test_large_pings_are_fragmented_and_put_together(space):
+    assert "0% packet loss" in space.exec("ping", "-c", "1", "-s", "8000", "-W", "2", WORLD4).stdout
+
+
+@pytest.mark.parametrize("host", [WORLD4, WORLD6])
+def test_a_refused_port_is_refused_at_once(space, host):
+    answer = client(space, "errno_of", host, 81)
+    assert answer["errno"] == "ECONNREFUSED" and answer["seconds"] < 1
+    assert client(space, "udp_errno_of", host, 81) == {"errno": "ECONNREFUSED"}
+
+
+@pytest.mark.parametrize("host", ["198.19.5.5", "fd19::5"])
+def test_an_unreachable_network_says_so(space, lab, host):
+    # The pod itself gets the reference answer.
+    reference = json.loads(lab.in_pod(PYTHON, CLIENT, "errno_of", host, "80").stdout)
+    answer = client(space, "errno_of", host, 80)
+    assert answer["errno"] == reference["errno"] and answer["errno"] in ("EHOSTUNREACH", "ENETUNREACH")
+    assert answer["seconds"] < 3
+
+
+@pytest.mark.parametrize("host", [WORLD4, WORLD6])
+def test_half_close_both_ways(space, host):
+    # upload: we close first, then read; download: the far side closes first, after we did.
+    assert client(space, "upload", host, 100_000) == {"length": 100_000, "equal": True}
+    assert client(space, "download", host, 100_000) == {"length": 100_000, "equal": True}
+
+
+def test_five_thousand_connections_leak_nothing(space):
+    slirp = space.stage("slirp")
+    count = lambda: len(os.listdir(f"/proc/{slirp}/fd"))
+    client(space, "sequential", WORLD4, 50)
+    until(lambda: count() < 40, 5, "the end of the first connections")
+    before = count()
+    assert client(space, "sequential", WORLD4, 5000) == {"done": 5000}
+    until(lambda: count() <= before + 2, 10, f"as few descriptors as before ({before}, now {count()})")
+
+
+def test_the_containers_loopback_is_out_of_reach(space, lab):
+    server = lab.popen_in(lab.pod, [PYTHON, "-m", "http.server", "--bind", "127.0.0.1", "8123"],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: lab.in_pod("curl", "-s", "http://127.0.0.1:8123/", check=False).returncode == 0, 5, "the server")
+        for host in ("10.0.2.2", "fd00::2"):
+            answer = client(space, "errno_of", host, 8123)
+            assert answer["errno"] == "ECONNREFUSED" and answer["seconds"] < 1
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_a_named_port_of_the_containers_loopback_is_reachable(workspace, lab):
+    space = workspace("workspacekit: {network: {hostLoopback: [8124/tcp]}}").started()
+    server = lab.popen_in(lab.pod, [PYTHON, "-m", "http.server", "--bind", "127.0.0.1", "8124"],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: lab.in_pod("curl", "-s", "http://127.0.0.1:8124/", check=False).returncode == 0, 5, "the server")
+        assert client(space, "errno_of", "10.0.2.2", 8124)["errno"] == "connected"
+        assert client(space, "errno_of", "10.0.2.2", 8125)["errno"] == "ECONNREFUSED"
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "fd00:ec2::254", "100.100.100.200"])
+def test_cloud_metadata_is_rejected_at_once(space, host):
+    answer = client(space, "errno_of", host, 80)
+    assert answer["errno"] in ("ECONNREFUSED", "EACCES") and answer["seconds"] < 1
+
+
+DECLARED = "ports: [{port: 8085, name: web}]\n"
+
+
+@pytest.mark.parametrize("host", [POD4, POD6])
+def test_a_declared_port_is_reached_while_something_listens(workspace, lab, host):
+    space = workspace(DECLARED).started()
+    url = f"http://[{host}]:8085/" if ":" in host else f"http://{host}:8085/"
+    fetch = lambda: lab.in_world("curl", "-sS", "-m", "3", url, check=False)
+    assert "refused" in fetch().stderr.lower() or fetch().returncode == 7
+    space.exec("sh", "-c", f"cd {space.folder} && echo served >index.html && "
+               f"setsid {PYTHON} -m http.server --bind :: 8085 >http.log 2>&1 </dev/null & echo $! >{space.folder}/pid")
+    until(lambda: fetch().stdout == "served\n", 5, "the forwarded port")
+    # The server sees who asked.
+    peer = WORLD6 if ":" in host else WORLD4
+    assert peer in (space.folder / "http.log").read_text()
+    space.exec("sh", "-c", f"kill -9 $(cat {space.folder}/pid)")
+    until(lambda: fetch().returncode == 7, 5, "refusal once nothing listens")
+
+
+def test_a_forward_carries_a_gibibyte_both_ways(workspace, lab):
+    space = workspace("ports: [{port: 9000}, {port: 9001}]\n",
+                      command=[PYTHON, str(HERE / "world.py"), "0.0.0.0", "::1"]).started()
+    until(lambda: lab.in_world("sh", "-c", f"exec 3<>/dev/tcp/{POD4}/9001", check=False).returncode == 0 or
+          json.loads(lab.in_world(PYTHON, CLIENT, "errno_of", POD4, "9001").stdout)["errno"] == "connected", 5, "the forward")
+    for verb in ("upload", "download"):
+        result = lab.in_world(PYTHON, CLIENT, verb, POD4, str(1 << 28))
+        assert json.loads(result.stdout) == {"length": 1 << 28, "equal": True}
+
+
+@pytest.mark.parametrize("config,arguments", [
+    ("workspacekit: {network: {mode: host}}", []), ("experimentalNetwork: false", []), ("", ["--network", "host"])])
+def test_host_mode_shares_the_containers_network(workspace, lab, config, arguments):
+    space = workspace(config, arguments=arguments).started()
+    assert space.exec("readlink", "/proc/self/ns/net").stdout == lab.in_pod("readlink", "/proc/self/ns/net").stdout
+    assert "hello from world" in space.exec("curl", "-sS", "-m", "5", f"http://{WORLD4}:8000/").stdout
+    assert forwarders(space) == []
+
+
+def test_none_mode_has_lo_only(workspace):
+    space = workspace("workspacekit: {network: {mode: none}}").started()
+    assert re.fullmatch(r"lo +UNKNOWN +127\.0\.0\.1/8 ::1/128 *\n", space.exec("ip", "-br", "addr").stdout)
+    assert forwarders(space) == []
+
+
+def forwarders(space):
+    pid = space.process.pid
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [child for child in children if pathlib.Path(f"/proc/{child}/comm").read_text().strip() == "slirp"]
+
+
+def test_the_mode_of_the_command_line_wins(workspace):
+    space = workspace("workspacekit: {network: {mode: host}}", arguments=["--network", "none"]).started()
+    assert "tap0" not in space.exec("ip", "-br", "addr").stdout
+    assert forwarders(space) == []

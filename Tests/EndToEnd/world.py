@@ -1,0 +1,133 @@
+"""The servers of `world`. argv: IPv4 IPv6.
+
+TCP 7     echo
+TCP 8000  HTTP: "hello from world"
+TCP 9000  sink: reads to the end, answers with the length and sha256 of what came (a half-close each way)
+TCP 9001  source: reads a line with a number, sends as many bytes of `stream()` and closes
+UDP 7     echo
+UDP, TCP 53  DNS: A and AAAA of *.test; big.test TXT only fits TCP; anything else NXDOMAIN"""
+
+import hashlib
+import socket
+import struct
+import sys
+import threading
+
+V4, V6 = sys.argv[1:3]
+BLOCK = hashlib.shake_256(b"workspacekit").digest(1 << 20)
+
+
+def stream(count):
+    """Bytes that differ from block to block, so that a lost, doubled or swapped block shows."""
+    number = 0
+    while count > 0:
+        block = struct.pack(">Q", number) + BLOCK[8:]
+        yield block[:count]
+        count -= len(block)
+        number += 1
+
+
+def echo(connection):
+    while data := connection.recv(1 << 16):
+        connection.sendall(data)
+
+
+def http(connection):
+    connection.recv(4096)
+    body = b"hello from world\n"
+    connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+
+def sink(connection):
+    digest, length = hashlib.sha256(), 0
+    buffer = bytearray(1 << 20)
+    while count := connection.recv_into(buffer):
+        digest.update(memoryview(buffer)[:count])
+        length += count
+    connection.sendall(f"{length} {digest.hexdigest()}\n".encode())
+
+
+def source(connection):
+    line = b""
+    while not line.endswith(b"\n"):
+        line += connection.recv(64)
+    for block in stream(int(line)):
+        connection.sendall(block)
+
+
+def serve(family, address, port, handler):
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.bind((address, port))
+    listener.listen(1024)
+
+    def one(connection):
+        with connection:
+            try:
+                connection.settimeout(120)
+                handler(connection)
+            except OSError:
+                pass
+
+    def loop():
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=one, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=loop, daemon=True).start()
+
+
+def udp(family, address, port, handler):
+    listener = socket.socket(family, socket.SOCK_DGRAM)
+    listener.bind((address, port))
+
+    def loop():
+        while True:
+            data, peer = listener.recvfrom(1 << 16)
+            answer = handler(data)
+            if answer is not None:
+                listener.sendto(answer, peer)
+
+    threading.Thread(target=loop, daemon=True).start()
+
+
+def dns_answer(query, over_tcp):
+    at, labels = 12, []
+    while query[at]:
+        labels.append(query[at + 1:at + 1 + query[at]].decode())
+        at += query[at] + 1
+    kind, = struct.unpack(">H", query[at + 1:at + 3])
+    name, question = ".".join(labels).lower(), query[12:at + 5]
+
+    def reply(flags, records=b"", count=0):
+        return query[:2] + struct.pack(">HHHHH", flags, 1, count, 0, 0) + question + records
+
+    def record(data):
+        return b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 60, len(data)) + data
+
+    if not name.endswith("test"):
+        return reply(0x8183)
+    if kind == 1:
+        return reply(0x8180, record(socket.inet_aton(V4)), 1)
+    if kind == 28:
+        return reply(0x8180, record(socket.inet_pton(socket.AF_INET6, V6)), 1)
+    if kind == 16 and name == "big.test":
+        return reply(0x8180, record(b"\xfa" + b"x" * 250 + (b"\xfa" + b"y" * 250) * 7), 1) if over_tcp else reply(0x8380)
+    return reply(0x8180)
+
+
+def dns_tcp(connection):
+    length, = struct.unpack(">H", connection.recv(2, socket.MSG_WAITALL))
+    answer = dns_answer(connection.recv(length, socket.MSG_WAITALL), True)
+    connection.sendall(struct.pack(">H", len(answer)) + answer)
+
+
+for family, address in ((socket.AF_INET, V4), (socket.AF_INET6, V6)):
+    for port, handler in ((7, echo), (8000, http), (9000, sink), (9001, source), (53, dns_tcp)):
+        serve(family, "::" if family == socket.AF_INET6 else "0.0.0.0", port, handler)
+    udp(family, address, 7, lambda data: data)
+    udp(family, address, 53, lambda data: dns_answer(data, False))
+print("ready", flush=True)
+threading.Event().wait()
