@@ -23,7 +23,9 @@ final class ConfigurationDecoder {
         return configuration
     }
 
-    func report(_ severity: Diagnostic.Severity, _ code: DiagnosticCode, _ mark: Mark, _ path: String, _ message: String) {
+    func report(
+        _ severity: Diagnostic.Severity, _ code: DiagnosticCode, _ mark: Mark, _ path: String, _ message: String
+    ) {
         diagnostics.append(Diagnostic(severity: severity, code: code, mark: mark, path: path, message: message))
     }
 
@@ -45,7 +47,11 @@ final class ConfigurationDecoder {
             keys.append(("github", { node, path in self.foreign(node, path, deprecated: true) }))
             keys.append(("vscode", { node, path in self.foreign(node, path) }))
             keys.append(("jetbrains", { node, path in self.foreign(node, path) }))
-            keys.append(("additionalRepositories", { node, path in _ = self.list(node, path) { n, p in self.repository(n, p) } }))
+            keys.append(
+                (
+                    "additionalRepositories",
+                    { node, path in _ = self.list(node, path) { n, p in self.repository(n, p) } }
+                ))
             keys.append(("mainConfiguration", { node, path in _ = self.string(node, path) }))
             keys.append(("workspacekit", { node, path in self.workspacekit(node, path, &c) }))
             self.mapping(root, "", keys)
@@ -66,7 +72,11 @@ final class ConfigurationDecoder {
                 ("openIn", { _ = self.choice($0, $1, ["bottom", "main", "left", "right"]) }),
                 (
                     "openMode",
-                    { _ = self.choice($0, $1, ["split-left", "split-right", "tab-before", "tab-after", "split-top", "split-bottom"]) }
+                    {
+                        _ = self.choice(
+                            $0, $1,
+                            ["split-left", "split-right", "tab-before", "tab-after", "split-top", "split-bottom"])
+                    }
                 ),
             ])
         return isMapping ? task : nil
@@ -169,7 +179,10 @@ final class ConfigurationDecoder {
                     }
                 ),
                 ("services", { c.services = self.services($0, $1) }), ("tasks", { self.later($0, $1) }),
-                ("shutdown", { node, path in self.mapping(node, path, [("grace", { c.stopGrace = self.duration($0, $1) })]) }),
+                (
+                    "shutdown",
+                    { node, path in self.mapping(node, path, [("grace", { c.stopGrace = self.duration($0, $1) })]) }
+                ),
             ])
         configuration = c
     }
@@ -200,7 +213,9 @@ final class ConfigurationDecoder {
         let parts = text.split(separator: "/")
         let octets = parts.first?.split(separator: ".", omittingEmptySubsequences: false).compactMap { UInt8($0) } ?? []
         guard parts.count == 2, octets.count == 4, let length = Int(parts[1]), (8...25).contains(length) else {
-            report(.error, .badValue, node.start, path, "expected an IPv4 network of /8 to /25 such as 10.0.2.0/24, found \"\(text)\"")
+            report(
+                .error, .badValue, node.start, path,
+                "expected an IPv4 network of /8 to /25 such as 10.0.2.0/24, found \"\(text)\"")
             return nil
         }
         return text
@@ -226,11 +241,16 @@ final class ConfigurationDecoder {
         var services: [ServiceSpec] = []
         for (key, value) in merged(pairs, path) {
             let name = scalarText(key)
-            let isName = !name.isEmpty && name.utf8.allSatisfy { byte in
-                (48...57).contains(byte) || (65...90).contains(byte) || (97...122).contains(byte) || [45, 46, 95].contains(byte)
-            }
+            let isName =
+                !name.isEmpty
+                && name.utf8.allSatisfy { byte in
+                    (48...57).contains(byte) || (65...90).contains(byte) || (97...122).contains(byte)
+                        || [45, 46, 95].contains(byte)
+                }
             guard isName else {
-                report(.error, .badValue, key.start, path, "a service's name has letters, digits, \"-\", \"_\" and \".\" only")
+                report(
+                    .error, .badValue, key.start, path,
+                    "a service's name has letters, digits, \"-\", \"_\" and \".\" only")
                 continue
             }
             if let spec = service(name, value, "\(path).\(name)") { services.append(spec) }
@@ -269,7 +289,9 @@ final class ConfigurationDecoder {
             ("stop_grace_period", { spec.stopGrace = self.duration($0, $1) }),
             ("essential", { spec.isEssential = self.boolean($0, $1) ?? false }),
         ]
-        for later in ["env_file", "depends_on", "healthcheck", "ready", "listen", "ulimits", "oom_score_adj", "tty", "logging"] {
+        for later in [
+            "env_file", "depends_on", "healthcheck", "ready", "listen", "ulimits", "oom_score_adj", "tty", "logging",
+        ] {
             keys.append((later, { self.later($0, $1) }))
         }
         guard mapping(node, path, keys) else { return nil }
@@ -302,7 +324,9 @@ final class ConfigurationDecoder {
             if let limit = Int(text.dropFirst(11)), limit > 0 { return .onFailure(limit: limit) }
             fallthrough
         default:
-            report(.error, .badValue, node.start, path, "expected no, always, on-failure[:max] or unless-stopped, found \"\(text)\"")
+            report(
+                .error, .badValue, node.start, path,
+                "expected no, always, on-failure[:max] or unless-stopped, found \"\(text)\"")
             return nil
         }
     }
@@ -321,7 +345,9 @@ final class ConfigurationDecoder {
         for (index, task) in configuration.tasks.enumerated() {
             guard let name = task.name else { continue }
             if !names.insert(name).inserted {
-                report(.warning, .duplicateName, task.mark, "tasks[\(index)].name", "another task is called \"\(name)\" too")
+                report(
+                    .warning, .duplicateName, task.mark, "tasks[\(index)].name",
+                    "another task is called \"\(name)\" too")
             }
         }
         for service in configuration.services where names.contains(service.name) {
@@ -455,7 +481,8 @@ final class ConfigurationDecoder {
         guard case .scalar(let text, _) = node.content, let duration = parseDuration(text) else {
             report(
                 .error, .badValue, node.start, path,
-                "expected a duration such as 500ms, 30s or 1m30s, found \(scalarText(node).isEmpty ? node.kind : "\"\(scalarText(node))\"")")
+                "expected a duration such as 500ms, 30s or 1m30s, found \(scalarText(node).isEmpty ? node.kind : "\"\(scalarText(node))\"")"
+            )
             return nil
         }
         return duration
@@ -465,7 +492,9 @@ final class ConfigurationDecoder {
         guard let text = string(node, path) else { return nil }
         if choices.contains(text) { return text }
         let hint = nearest(to: text, in: choices).map { " (did you mean \"\($0)\"?)" } ?? ""
-        report(.error, .badValue, node.start, path, "expected one of \(choices.joined(separator: ", ")), found \"\(text)\"\(hint)")
+        report(
+            .error, .badValue, node.start, path,
+            "expected one of \(choices.joined(separator: ", ")), found \"\(text)\"\(hint)")
         return nil
     }
 

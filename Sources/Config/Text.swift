@@ -63,7 +63,8 @@ func jsonText(_ node: Node) -> String {
     switch node.content {
     case .sequence(let items): return "[" + items.map(jsonText).joined(separator: ",") + "]"
     case .mapping(let pairs):
-        return "{" + pairs.map { jsonString(scalarText($0.key)) + ":" + jsonText($0.value) }.joined(separator: ",") + "}"
+        return "{" + pairs.map { jsonString(scalarText($0.key)) + ":" + jsonText($0.value) }.joined(separator: ",")
+            + "}"
     case .scalar(let text, _):
         switch node.value {
         case .null?: return "null"

@@ -13,7 +13,9 @@ public struct StateDirectory: Hashable, Sendable {
     public static func standard(environment: [String: String], uid: UInt32) -> StateDirectory {
         if let named = environment["WORKSPACEKIT_STATE_DIR"], !named.isEmpty { return StateDirectory(named) }
         if uid == 0 { return StateDirectory("/run/workspacekit") }
-        if let runtime = environment["XDG_RUNTIME_DIR"], !runtime.isEmpty { return StateDirectory(runtime + "/workspacekit") }
+        if let runtime = environment["XDG_RUNTIME_DIR"], !runtime.isEmpty {
+            return StateDirectory(runtime + "/workspacekit")
+        }
         return StateDirectory("/tmp/workspacekit-\(uid)")
     }
 
@@ -111,7 +113,8 @@ public struct ControlClient {
 
     /// Sends a request and waits for an answer; nil when the workspace ended meanwhile.
     public func ask(_ request: ControlRequest, descriptors: [Descriptor] = []) -> ControlResponse? {
-        guard connection.send(request, descriptors: descriptors) else { return nil }
+        // A server that refuses has answered and closed already: its answer counts, not that ours came too late.
+        connection.send(request, descriptors: descriptors)
         return answer()
     }
 

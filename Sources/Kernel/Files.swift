@@ -47,7 +47,9 @@ public enum Files {
     }
 
     /// Everything a descriptor gives until its end; at most `limit` bytes.
-    public static func readAll(_ descriptor: Int32, subject: String, limit: Int = 1 << 20) throws(KernelError) -> [UInt8] {
+    public static func readAll(_ descriptor: Int32, subject: String, limit: Int = 1 << 20) throws(KernelError)
+        -> [UInt8]
+    {
         var result: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 65536)
         while true {
@@ -82,7 +84,9 @@ public enum Files {
     /// Writes to a file of the kernel's (procfs, sysfs, cgroupfs) with one write(2), as those demand.
     public static func writeKernelFile(_ path: String, _ text: String) throws(KernelError) {
         let file = OwnedDescriptor(owning: try check(unsafe ck_open(path, 1, 0), "open", path))
-        if case .failed(let errno) = file.write(Array(text.utf8)) { throw KernelError(call: "write", subject: path, errno: errno) }
+        if case .failed(let errno) = file.write(Array(text.utf8)) {
+            throw KernelError(call: "write", subject: path, errno: errno)
+        }
     }
 
     /// Opens a file for appending, made when missing; closed on exec.

@@ -71,7 +71,8 @@ public struct IPAddress: Hashable, Sendable, CustomStringConvertible {
         }
         guard groups.count == 8 else { return nil }
         self.init(
-            high: groups[..<4].reduce(0) { $0 << 16 | UInt64($1) }, low: groups[4...].reduce(0) { $0 << 16 | UInt64($1) })
+            high: groups[..<4].reduce(0) { $0 << 16 | UInt64($1) },
+            low: groups[4...].reduce(0) { $0 << 16 | UInt64($1) })
     }
 
     private static func dotted(_ text: some StringProtocol) -> UInt32? {
@@ -79,7 +80,9 @@ public struct IPAddress: Hashable, Sendable, CustomStringConvertible {
         guard parts.count == 4 else { return nil }
         var value: UInt32 = 0
         for part in parts {
-            guard part.utf8.count <= 3, part.allSatisfy({ $0.isASCII && $0.isNumber }), let byte = UInt8(part) else { return nil }
+            guard part.utf8.count <= 3, part.allSatisfy({ $0.isASCII && $0.isNumber }), let byte = UInt8(part) else {
+                return nil
+            }
             value = value << 8 | UInt32(byte)
         }
         return value

@@ -24,7 +24,9 @@ public struct KernelError: Error, Hashable, Sendable, CustomStringConvertible {
 
 /// Turns the shim's "-errno" into a thrown error.
 @inline(__always)
-func check(_ result: Int32, _ call: StaticString, _ subject: @autoclosure () -> String = "") throws(KernelError) -> Int32 {
+func check(_ result: Int32, _ call: StaticString, _ subject: @autoclosure () -> String = "") throws(KernelError)
+    -> Int32
+{
     if result < 0 { throw KernelError(call: "\(call)", subject: subject(), errno: Errno(rawValue: -result)) }
     return result
 }

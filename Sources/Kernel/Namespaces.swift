@@ -50,7 +50,8 @@ public enum Mounts {
     public static func mount(
         _ source: String, on target: String, type: String = "", flags: MountFlags = [], options: String = ""
     ) throws(KernelError) {
-        let what = flags.contains(.bind) ? "bind \(source) on" : type.isEmpty ? "change the mount at" : "mount \(type) on"
+        let what =
+            flags.contains(.bind) ? "bind \(source) on" : type.isEmpty ? "change the mount at" : "mount \(type) on"
         let result = unsafe ck_mount(source, target, type, flags.rawValue, options)
         if result < 0 { throw KernelError(call: what, subject: target, errno: Errno(rawValue: -result)) }
     }
@@ -67,7 +68,9 @@ public enum Mounts {
 }
 
 /// Sets the host name of the calling process's UTS namespace.
-public func setHostName(_ name: String) throws(KernelError) { _ = try check(unsafe ck_sethostname(name), "set host name", name) }
+public func setHostName(_ name: String) throws(KernelError) {
+    _ = try check(unsafe ck_sethostname(name), "set host name", name)
+}
 
 /// A capability by number (capabilities(7)).
 public enum Capability: Int32, Sendable {
@@ -81,7 +84,8 @@ public enum Capabilities {
         guard let caps = unsafe cap_get_proc() else { return false }
         defer { unsafe _ = cap_free(UnsafeMutableRawPointer(caps)) }
         var value = CAP_CLEAR
-        return unsafe cap_get_flag(caps, cap_value_t(capability.rawValue), CAP_EFFECTIVE, &value) == 0 && value == CAP_SET
+        return unsafe cap_get_flag(caps, cap_value_t(capability.rawValue), CAP_EFFECTIVE, &value) == 0
+            && value == CAP_SET
     }
 
     /// Gives up every capability, for good: permitted, effective, inheritable and ambient.

@@ -35,7 +35,8 @@ public struct RouteNetlink: ~Copyable {
         socket = OwnedDescriptor(owning: try check(ck_netlink(0), "open a netlink socket"))
     }
 
-    private borrowing func request(_ message: NetlinkMessage, _ what: String, accept: Errno? = nil) throws(KernelError) {
+    private borrowing func request(_ message: NetlinkMessage, _ what: String, accept: Errno? = nil) throws(KernelError)
+    {
         let bytes = message.finished
         let sent = unsafe bytes.withUnsafeBytes { unsafe ck_netlink_send(socket.number, $0.baseAddress, $0.count) }
         _ = try check(sent, "send to netlink")
@@ -100,7 +101,8 @@ public struct ListenerQuery {
 
     /// Opens a query for the current network namespace.
     public static func open() throws(KernelError) -> ListenerQuery {
-        ListenerQuery(descriptor: Descriptor(OwnedDescriptor(owning: try check(ck_netlink(4), "open a sock_diag socket"))))
+        ListenerQuery(
+            descriptor: Descriptor(OwnedDescriptor(owning: try check(ck_netlink(4), "open a sock_diag socket"))))
     }
 
     /// Takes over a descriptor made by ``open()`` in another process.
@@ -125,7 +127,8 @@ public struct ListenerQuery {
     private func collect(into found: inout [Endpoint]) throws(KernelError) {
         var buffer = [UInt8](repeating: 0, count: 32768)
         for _ in 0..<1000 {
-            guard waitReadable(descriptor.number, .seconds(1)), case .bytes(let n) = Kernel.read(descriptor.number, into: &buffer)
+            guard waitReadable(descriptor.number, .seconds(1)),
+                case .bytes(let n) = Kernel.read(descriptor.number, into: &buffer)
             else { throw KernelError(call: "read from sock_diag", errno: .timedOut) }
             var offset = 0
             while offset + 16 <= n {

@@ -32,7 +32,9 @@ public struct OwnedDescriptor: ~Copyable {
     public borrowing func read(into buffer: inout [UInt8]) -> IOOutcome { Kernel.read(number, into: &buffer) }
 
     /// Writes what the descriptor takes of `bytes[from...]`.
-    public borrowing func write(_ bytes: [UInt8], from: Int = 0) -> IOOutcome { Kernel.write(number, bytes, from: from) }
+    public borrowing func write(_ bytes: [UInt8], from: Int = 0) -> IOOutcome {
+        Kernel.write(number, bytes, from: from)
+    }
 }
 
 /// A shared handle of an ``OwnedDescriptor``, for collections, which cannot hold noncopyable values.
@@ -58,7 +60,9 @@ public func read(_ descriptor: Int32, into buffer: inout [UInt8]) -> IOOutcome {
 
 /// Writes `bytes[from...]` to a descriptor borrowed by number.
 public func write(_ descriptor: Int32, _ bytes: [UInt8], from: Int = 0) -> IOOutcome {
-    unsafe bytes.withUnsafeBytes { unsafe IOOutcome(ck_write(descriptor, $0.baseAddress?.advanced(by: from), $0.count - from)) }
+    unsafe bytes.withUnsafeBytes {
+        unsafe IOOutcome(ck_write(descriptor, $0.baseAddress?.advanced(by: from), $0.count - from))
+    }
 }
 
 /// Writes a whole string with one write(2), for lines on a terminal or in a log; what a pipe does not take is lost.

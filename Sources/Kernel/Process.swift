@@ -56,7 +56,6 @@ public func reap(_ pid: Int32 = -1, alsoStopped: Bool = false) -> Reaped {
 @discardableResult
 public func send(_ signal: Signal, to pid: Int32) -> Bool { ck_kill(pid, signal.rawValue) == 0 }
 
-
 /// Facts about, and one-way changes to, the calling process.
 public enum CurrentProcess {
     /// Its id, in its own PID namespace.
@@ -258,7 +257,7 @@ private func withOptionalCString<R>(_ text: String?, _ body: (UnsafePointer<CCha
 
 /// The strings as a NULL-terminated array of C strings in one allocation.
 private func withCStringArray<R>(
-    _ strings: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>) -> R
+    _ strings: [String], _ body: (UnsafePointer<UnsafeMutablePointer<CChar>?>?) -> R
 ) -> R {
     var bytes: [CChar] = []
     var offsets: [Int] = []
@@ -269,9 +268,11 @@ private func withCStringArray<R>(
     }
     if bytes.isEmpty { bytes.append(0) }
     return unsafe bytes.withUnsafeMutableBufferPointer { storage in
-        var pointers: [UnsafeMutablePointer<CChar>?] = unsafe offsets.map { unsafe storage.baseAddress?.advanced(by: $0) }
+        var pointers: [UnsafeMutablePointer<CChar>?] = unsafe offsets.map {
+            unsafe storage.baseAddress?.advanced(by: $0)
+        }
         unsafe pointers.append(nil)
-        return unsafe pointers.withUnsafeBufferPointer { unsafe body($0.baseAddress!) }
+        return unsafe pointers.withUnsafeBufferPointer { unsafe body($0.baseAddress) }
     }
 }
 

@@ -181,7 +181,9 @@ public enum InternetSocket {
     }
 
     /// MSG_PEEK behind the first `skip` bytes of the queue, which go to `scratch`: for kernels without SO_PEEK_OFF.
-    public borrowing func peek(_ socket: Int32, skipping skip: Int, scratch: borrowing Region, at offset: Int, count: Int)
+    public borrowing func peek(
+        _ socket: Int32, skipping skip: Int, scratch: borrowing Region, at offset: Int, count: Int
+    )
         -> IOOutcome
     {
         unsafe IOOutcome(ck_peek_after(socket, scratch.slice(0, skip), skip, slice(offset, count), count))
@@ -216,7 +218,8 @@ public enum InternetSocket {
         return (
             InternetSocket.DatagramError(
                 peer: Endpoint(raw.peer), offender: Endpoint(raw.offender).address,
-                errno: Errno(rawValue: CInt(raw.error)), origin: raw.origin, type: raw.type, code: raw.code, info: raw.info),
+                errno: Errno(rawValue: CInt(raw.error)), origin: raw.origin, type: raw.type, code: raw.code,
+                info: raw.info),
             length
         )
     }
@@ -301,7 +304,9 @@ extension Region {
 extension Region {
     /// Moves bytes within the block; the ranges may overlap.
     public borrowing func move(from offset: Int, count: Int, to destination: Int) {
-        guard count > 0, let from = unsafe slice(offset, count), let to = unsafe slice(destination, count) else { return }
+        guard count > 0, let from = unsafe slice(offset, count), let to = unsafe slice(destination, count) else {
+            return
+        }
         unsafe to.copyMemory(from: from, byteCount: count)
     }
 }

@@ -37,5 +37,7 @@ public enum Terminal {
     }
 
     /// Makes a process group the one that the terminal's keys signal.
-    public static func setForeground(_ descriptor: Int32, group: Int32) { _ = ck_terminal_foreground(descriptor, group) }
+    public static func setForeground(_ descriptor: Int32, group: Int32) {
+        _ = ck_terminal_foreground(descriptor, group)
+    }
 }

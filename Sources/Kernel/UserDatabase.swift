@@ -36,7 +36,8 @@ public struct UserDatabase: Sendable {
     public func identity(for text: String) -> Identity? {
         let parts = text.split(separator: ":", omittingEmptySubsequences: false)
         guard (1...2).contains(parts.count) else { return nil }
-        let record = users.first { $0.name == parts[0] } ?? UInt32(parts[0]).flatMap { id in users.first { $0.uid == id } }
+        let record =
+            users.first { $0.name == parts[0] } ?? UInt32(parts[0]).flatMap { id in users.first { $0.uid == id } }
         guard let uid = record?.uid ?? UInt32(parts[0]) else { return nil }
         var gid = record?.gid ?? uid
         if parts.count == 2 {

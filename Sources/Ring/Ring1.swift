@@ -26,7 +26,9 @@ public enum Ring1 {
             let signals = try SignalReader(relayedSignals + [.child])
             guard case .plan(let plan)? = try channel.next(within: .seconds(5)) else { return 71 }
             let ring2 = try build(plan, channel)
-            CurrentProcess.closeDescriptors(from: StageDescriptor.configuration, except: [channel.descriptor.number, signals.number, ring2.channel.descriptor.number])
+            CurrentProcess.closeDescriptors(
+                from: StageDescriptor.configuration,
+                except: [channel.descriptor.number, signals.number, ring2.channel.descriptor.number])
             return try live(ring2, channel, signals)
         } catch {
             try? channel.send(.failed(StageFailure("ring1", error)))

@@ -30,7 +30,8 @@ enum RingMessage {
             ChannelMessage(
                 "failed",
                 [
-                    failure.stage, failure.underlying.call, failure.underlying.subject, "\(failure.underlying.errno.rawValue)",
+                    failure.stage, failure.underlying.call, failure.underlying.subject,
+                    "\(failure.underlying.errno.rawValue)",
                     failure.cure,
                 ])
         }

@@ -77,7 +77,8 @@ extension RingPlan {
         ]
         if let link {
             fields += [
-                "link", link.name, "\(link.mtu)", "\(link.gso)", link.hardwareAddress.map(String.init).joined(separator: ":"),
+                "link", link.name, "\(link.mtu)", "\(link.gso)",
+                link.hardwareAddress.map(String.init).joined(separator: ":"),
                 link.addresses.map(\.description).joined(separator: " "),
                 link.gateways.map(\.description).joined(separator: " "), "\(link.queueLength)",
             ]

@@ -30,7 +30,8 @@ struct RootFilesystem {
         let copies = [("/etc/resolv.conf", plan.resolvConf), ("/etc/hosts", plan.hosts)]
         guard copies.contains(where: { $0.1 != nil }), Files.isDirectory(root + "/dev") else { return }
         // A scratch tmpfs that lives on below the binds once it is detached itself.
-        try Mounts.mount("tmpfs", on: root + "/dev", type: "tmpfs", flags: [.noSetuid, .noDevices], options: "mode=755")
+        try Mounts.mount(
+            "tmpfs", on: root + "/dev", type: "tmpfs", flags: [.noSetuid, .noDevices], options: "mode=755")
         for (path, contents) in copies {
             guard let contents else { continue }
             let copy = root + "/dev/" + path.split(separator: "/").joined(separator: "-")
@@ -102,7 +103,8 @@ struct RootFilesystem {
             try Mounts.mount("sysfs", on: sys, type: "sysfs", flags: [.noSetuid, .noDevices, .noExecute])
         } catch {
             do {
-                try Mounts.mount("sysfs", on: sys, type: "sysfs", flags: [.readOnly, .noSetuid, .noDevices, .noExecute])
+                try Mounts.mount(
+                    "sysfs", on: sys, type: "sysfs", flags: [.readOnly, .noSetuid, .noDevices, .noExecute])
             } catch {
                 return note(
                     "no /sys of the workspace's own, it sees the container's: \(error) (the container's /sys is masked: "

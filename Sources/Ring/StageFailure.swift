@@ -28,7 +28,8 @@ public struct StageFailure: Error, Hashable, Sendable, CustomStringConvertible {
         switch error.errno {
         case .notPermitted, .permissionDenied, .noSpace:
             if call == "make namespaces" {
-                return "this container may not make user namespaces: run it with --security-opt seccomp=unconfined or a "
+                return
+                    "this container may not make user namespaces: run it with --security-opt seccomp=unconfined or a "
                     + "profile that allows unshare, and see the sysctls user.max_user_namespaces, "
                     + "kernel.unprivileged_userns_clone and kernel.apparmor_restrict_unprivileged_userns"
             }
@@ -41,11 +42,13 @@ public struct StageFailure: Error, Hashable, Sendable, CustomStringConvertible {
                     + "or choose --network host"
             }
             if call.hasPrefix("mount") || call.hasPrefix("bind") || call == "pivot_root to" {
-                return "mounting is forbidden here: run the container with a seccomp profile that allows mount, umount2 "
+                return
+                    "mounting is forbidden here: run the container with a seccomp profile that allows mount, umount2 "
                     + "and pivot_root, and with AppArmor unconfined"
             }
             if error.subject.hasSuffix("_map") {
-                return "id maps need CAP_SETUID, CAP_SETGID and, to map root, CAP_SETFCAP; or start as an ordinary user "
+                return
+                    "id maps need CAP_SETUID, CAP_SETGID and, to map root, CAP_SETFCAP; or start as an ordinary user "
                     + "with a range in /etc/subuid and /etc/subgid"
             }
             return ""

@@ -35,7 +35,8 @@ struct Run: ParsableCommand {
             ends with its status. Without, the workspace runs until it is stopped (SIGTERM, Ctrl-C, workspacekit stop).
             """)
 
-    @Option(help: ArgumentHelp("The configuration (default: .gitpod.yml in the workspace directory).", valueName: "file"))
+    @Option(
+        help: ArgumentHelp("The configuration (default: .gitpod.yml in the workspace directory).", valueName: "file"))
     var config: String?
     @Option(
         help: ArgumentHelp(
@@ -65,7 +66,9 @@ struct Run: ParsableCommand {
 /// Connects to the running workspace, or ends with the line that says there is none.
 func connect(_ state: StateDirectory) -> ControlClient {
     do { return try ControlClient(state) } catch {
-        fail("no workspace runs at \(state.path) (\(error.errno.description)); name another with --state-dir", ExitCodes.noSuchWorkspace)
+        fail(
+            "no workspace runs at \(state.path) (\(error.errno.description)); name another with --state-dir",
+            ExitCodes.noSuchWorkspace)
     }
 }
 

@@ -17,7 +17,9 @@ struct RemoteExecution {
 
     private func runOnTerminal(_ request: ControlRequest) -> UInt8 {
         var request = request
-        if let term = environmentByName()["TERM"] { request.environment = (request.environment ?? []) + ["TERM=\(term)"] }
+        if let term = environmentByName()["TERM"] {
+            request.environment = (request.environment ?? []) + ["TERM=\(term)"]
+        }
         _ = require(client.ask(request))
         guard let master = client.connection.received.first else { fail("the workspace sent no terminal", 70) }
         client.connection.received = []

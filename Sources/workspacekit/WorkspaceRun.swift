@@ -39,7 +39,9 @@ final class WorkspaceRun {
         CurrentProcess.setName("ring0")
         ignore(.pipe)
         guard Files.isDirectory(workspaceDirectory) else {
-            fail("the workspace directory \(workspaceDirectory) does not exist: name another with --workspace", ExitCodes.usage)
+            fail(
+                "the workspace directory \(workspaceDirectory) does not exist: name another with --workspace",
+                ExitCodes.usage)
         }
         let (bytes, name) = readConfiguration()
         let configuration = check(bytes, name)
@@ -144,7 +146,8 @@ final class WorkspaceRun {
         link.mtu = configuration.network.mtu ?? 1500
         link.gso = configuration.network.gso ?? true
         plan.link = link
-        plan.resolvConf = ResolverFile(Files.text("/etc/resolv.conf") ?? "").replacingServers(with: [layout.nameServer4])
+        plan.resolvConf = ResolverFile(Files.text("/etc/resolv.conf") ?? "").replacingServers(with: [layout.nameServer4]
+        )
         plan.hosts = HostsFile.inside(Files.text("/etc/hosts") ?? "", hostName: hostName, gateway: layout.gateway4)
         return plan
     }
@@ -154,7 +157,8 @@ final class WorkspaceRun {
         let ports = configuration.ports.flatMap { spec in spec.ports.map { ($0, spec.name) } }
         return ForwarderPlan(
             layout: layout(configuration), mtu: link.mtu, ports: ports.map(\.0),
-            portNames: Dictionary(ports.compactMap { port, name in name.map { (port, $0) } }, uniquingKeysWith: { a, _ in a }),
+            portNames: Dictionary(
+                ports.compactMap { port, name in name.map { (port, $0) } }, uniquingKeysWith: { a, _ in a }),
             nameServers: ResolverFile(Files.text("/etc/resolv.conf") ?? "").servers,
             loopbackExceptions: configuration.network.hostLoopback.map {
                 LoopbackException(port: $0.port, isUDP: $0.isUDP)

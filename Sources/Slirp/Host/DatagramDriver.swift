@@ -135,7 +135,9 @@ extension Forwarder {
         let offset = transportOffset(v4: v4) + header
         for _ in 0..<Self.batch {
             var datagram = InternetSocket.Datagram(peer: table[index].guest)
-            guard case .bytes(let count) = outgoing.receiveDatagram(table[index].socket, at: offset, count: 65_535, &datagram)
+            guard
+                case .bytes(let count) = outgoing.receiveDatagram(
+                    table[index].socket, at: offset, count: 65_535, &datagram)
             else { return }
             table[index].packetsDown += 1
             table[index].bytesDown += UInt64(count)
@@ -178,7 +180,9 @@ extension Forwarder {
     }
 
     /// Writes the headers before a payload that lies in the outgoing block, and sends the datagram.
-    private mutating func deliver(from source: Endpoint, to guest: Endpoint, at start: Int, count: Int, segment: Int = 0) {
+    private mutating func deliver(
+        from source: Endpoint, to guest: Endpoint, at start: Int, count: Int, segment: Int = 0
+    ) {
         let v4 = guest.address.isV4
         let length = count + UDPHeader.length
         let header = UDPHeader(sourcePort: source.port, destinationPort: guest.port, datagramLength: length)
@@ -318,7 +322,8 @@ extension Forwarder {
             table[index].packetsUp += 1
             table[index].activeAt = now.nanoseconds
             let outcome = incoming.sendDatagram(
-                table[index].socket, v4: v4, at: place.offset, count: place.count, InternetSocket.Datagram(peer: target))
+                table[index].socket, v4: v4, at: place.offset, count: place.count, InternetSocket.Datagram(peer: target)
+            )
             switch outcome {
             case .failed(.networkUnreachable): answer(.network, ip, place)
             case .failed(.noRouteToHost): answer(.host, ip, place)

@@ -129,7 +129,8 @@ extension Forwarder {
         hash.combine(secret)
         hash.combine(guest)
         hash.combine(remote)
-        return SequenceNumber(UInt32(truncatingIfNeeded: hash.finalize()) &+ UInt32(truncatingIfNeeded: now.nanoseconds >> 12))
+        return SequenceNumber(
+            UInt32(truncatingIfNeeded: hash.finalize()) &+ UInt32(truncatingIfNeeded: now.nanoseconds >> 12))
     }
 
     private mutating func opened(_ index: Int) {
@@ -195,7 +196,8 @@ extension Forwarder {
         while table[index].spillHead != 0 {
             let chunk = table[index].spillHead
             let count = Int(pool[chunk].count)
-            switch pool.memory.send(table[index].socket, at: pool.offset(chunk) + Int(pool[chunk].start), count: count) {
+            switch pool.memory.send(table[index].socket, at: pool.offset(chunk) + Int(pool[chunk].start), count: count)
+            {
             case .bytes(let n):
                 table[index].tcp.spilled -= Int32(n)
                 table[index].tcp.marks.insert(.ackOwed)
@@ -324,7 +326,8 @@ extension Forwarder {
         case .opening:
             guard !readiness.isDisjoint(with: [.writable, .failed, .hungUp]) else { return }
             connected(index)
-        case .synSent: if !readiness.isDisjoint(with: [.failed, .hungUp]) { close(index, resetOutside: false, resetGuest: true) }
+        case .synSent:
+            if !readiness.isDisjoint(with: [.failed, .hungUp]) { close(index, resetOutside: false, resetGuest: true) }
         case .synReceived, .established:
             if readiness.contains(.writable) {
                 guard flushSpill(index) else { return }

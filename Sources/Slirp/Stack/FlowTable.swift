@@ -165,7 +165,9 @@ struct Counters: Sendable {
             unsafe buckets[slot] = flows[index].hashNext
         } else {
             var at = unsafe Int(buckets[slot])
-            while at != 0, unsafe flows[at - 1].hashNext != UInt32(index + 1) { at = unsafe Int(flows[at - 1].hashNext) }
+            while at != 0, unsafe flows[at - 1].hashNext != UInt32(index + 1) {
+                at = unsafe Int(flows[at - 1].hashNext)
+            }
             if at != 0 { unsafe flows[at - 1].hashNext = flows[index].hashNext }
         }
         unsafe flows[index].kind = .free

@@ -48,7 +48,8 @@ struct Reassembly {
         if !fragment.more { packet.total = end }
         if packet.bytes.count < end { packet.bytes += [UInt8](repeating: 0, count: end - packet.bytes.count) }
         packet.bytes.replaceSubrange(range, with: payload)
-        packet.ranges.insert(range, at: packet.ranges.firstIndex { $0.lowerBound > range.lowerBound } ?? packet.ranges.count)
+        packet.ranges.insert(
+            range, at: packet.ranges.firstIndex { $0.lowerBound > range.lowerBound } ?? packet.ranges.count)
         if let total = packet.total, packet.bytes.count == total,
             packet.ranges.reduce(0, { $0 + $1.count }) == total
         {

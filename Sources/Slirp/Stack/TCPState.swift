@@ -309,7 +309,9 @@ struct TCPState: Sendable {
             if sendNext < sendUnacknowledged { sendNext = sendUnacknowledged }
             retries = 0
             duplicates = 0
-            if marks.contains(.timing), segment.acknowledgement >= timedSequence { takeSample(now.nanoseconds - timedAt) }
+            if marks.contains(.timing), segment.acknowledgement >= timedSequence {
+                takeSample(now.nanoseconds - timedAt)
+            }
             sack = segment.sack
             if marks.contains(.recovering) {
                 if sendUnacknowledged >= recoveryPoint {
@@ -435,7 +437,9 @@ struct TCPState: Sendable {
 
     /// Something of ours waits for an acknowledgement.
     @inline(__always)
-    var isAwaitingAcknowledgement: Bool { sendUnacknowledged < sendMaximum || phase == .synReceived || phase == .synSent }
+    var isAwaitingAcknowledgement: Bool {
+        sendUnacknowledged < sendMaximum || phase == .synReceived || phase == .synSent
+    }
 
     /// Both directions are closed and everything is acknowledged: nothing more can come.
     var isFinished: Bool { marks.isSuperset(of: [.finishPassedOn, .finAcknowledged]) }

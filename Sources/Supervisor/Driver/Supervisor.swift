@@ -217,7 +217,8 @@ final class Supervisor {
             return
         }
         do {
-            try poller.add(socket.number, .readable, token: Token.connection | UInt64(UInt32(bitPattern: socket.number)))
+            try poller.add(
+                socket.number, .readable, token: Token.connection | UInt64(UInt32(bitPattern: socket.number)))
             connections[socket.number] = ControlConnection(socket)
         } catch {
             console.notice("\(error)")

@@ -103,7 +103,9 @@ struct UnitPlanner {
         let path = environment.first { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? ""
         let missing = service.requires.filter { findExecutable($0, path: path) == nil }
         if !missing.isEmpty { spec.skipped = "\(missing.joined(separator: ", ")) not found" }
-        let directory = service.workingDirectory.map { Files.absolute($0.hasPrefix("/") ? $0 : plan.workspaceDirectory + "/" + $0) }
+        let directory = service.workingDirectory.map {
+            Files.absolute($0.hasPrefix("/") ? $0 : plan.workspaceDirectory + "/" + $0)
+        }
         return PlannedUnit(
             spec: spec, arguments: service.command, environment: environment,
             directory: directory ?? plan.workspaceDirectory, identity: identity)

@@ -153,7 +153,9 @@ public struct Engine: Sendable {
         actions.append(.spawn(id))
     }
 
-    private mutating func exited(_ pid: Int32, _ status: ExitStatus, at now: MonotonicInstant, _ actions: inout [Action]) {
+    private mutating func exited(
+        _ pid: Int32, _ status: ExitStatus, at now: MonotonicInstant, _ actions: inout [Action]
+    ) {
         for id in specs.indices {
             switch states[id] {
             case .running(pid, let since):

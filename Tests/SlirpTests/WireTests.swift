@@ -1,0 +1,166 @@
+import Kernel
+import Testing
+
+@testable import Slirp
+
+/// Bytes given as a span to a parser; for tests.
+private func parse<T, E>(_ bytes: [UInt8], _ body: (RawSpan) throws(E) -> T) throws(E) -> T {
+    let span = bytes.span
+    return try body(span.bytes)
+}
+
+private func emit(_ count: Int, _ body: (inout MutableRawSpan) -> Void) -> [UInt8] {
+    var bytes = [UInt8](repeating: 0, count: count)
+    var span = bytes.mutableSpan
+    var raw = span.mutableBytes
+    body(&raw)
+    return bytes
+}
+
+private let a4 = IPAddress(v4: 0x0a00_0264), b4 = IPAddress(v4: 0xc612_0001)
+private let a6 = IPAddress(high: 0xfd00_0000_0000_0000, low: 0x100), b6 = IPAddress(high: 0xfd18_0000_0000_0000, low: 1)
+
+@Suite("Wire")
+struct WireTests {
+    @Test("headers survive a round trip")
+    func roundTrips() throws {
+        let ethernet = EthernetHeader(
+            destination: HardwareAddress(value: 0x0257_4b00_0264), type: EthernetHeader.ipv4)
+        #expect(try parse(emit(14) { ethernet.emit(into: &$0, at: 0) }) { try EthernetHeader(parsing: $0) } == ethernet)
+
+        let arp = ARPPacket(
+            operation: .request, senderHardware: .gateway, sender: a4, targetHardware: .broadcast, target: b4)
+        #expect(try parse(emit(28) { arp.emit(into: &$0, at: 0) }) { try ARPPacket(parsing: $0) } == arp)
+
+        let udp = UDPHeader(sourcePort: 1, destinationPort: 65535, datagramLength: 20)
+        #expect(try parse(emit(20) { udp.emit(into: &$0, at: 0, checksum: 0) }) { try UDPHeader(parsing: $0) } == udp)
+
+        for (source, destination) in [(a4, b4), (a6, b6)] {
+            let length = IPEmitter.length(v4: source.isV4)
+            let bytes = emit(length + 33) {
+                IPEmitter.emit(
+                    into: &$0, at: 0, source: source, destination: destination, proto: 17, payloadLength: 33,
+                    timeToLive: 7)
+            }
+            let header = try parse(bytes) { try IPHeader(parsing: $0) }
+            #expect(header.source == source && header.destination == destination && header.proto == 17)
+            #expect(header.payloadLength == 33 && header.headerLength == length && header.timeToLive == 7)
+            #expect(header.fragment == nil)
+        }
+    }
+
+    @Test("a SYN's options and an ACK's SACK blocks survive a round trip")
+    func tcp() throws {
+        var syn = TCPHeader(
+            sourcePort: 80, destinationPort: 40000, sequence: SequenceNumber(1), acknowledgement: SequenceNumber(2),
+            flags: [.syn, .ack], window: 65535)
+        syn.maximumSegment = 1460
+        syn.windowScale = 8
+        syn.sackPermitted = true
+        var read = try parse(emit(syn.emittedLength) { syn.emit(into: &$0, at: 0, checksum: 0) }) {
+            try TCPHeader(parsing: $0)
+        }
+        #expect(read.headerLength == syn.emittedLength)
+        read.headerLength = syn.headerLength
+        #expect(read == syn)
+
+        var ack = TCPHeader(
+            sourcePort: 80, destinationPort: 40000, sequence: SequenceNumber(1), acknowledgement: SequenceNumber(2),
+            flags: .ack, window: 1)
+        ack.sack.append(SACKBlock(left: SequenceNumber(10), right: SequenceNumber(20)))
+        ack.sack.append(SACKBlock(left: SequenceNumber(.max), right: SequenceNumber(4)))
+        let bytes = emit(ack.emittedLength) { ack.emit(into: &$0, at: 0, checksum: 0) }
+        #expect(try parse(bytes) { try TCPHeader(parsing: $0) }.sack == ack.sack)
+    }
+
+    @Test("IPv4-mapped addresses in IPv6 packets are refused")
+    func mapped() {
+        let bytes = emit(40) {
+            IPEmitter.emit(into: &$0, at: 0, source: a6, destination: b6, proto: 6, payloadLength: 0)
+            $0.put64(0, 24)
+            $0.put64(0xffff_7f00_0001, 32)
+        }
+        #expect(throws: PacketError.malformed) { try parse(bytes) { try IPHeader(parsing: $0) } }
+    }
+
+    @Test("every parser is total: any truncation, any bytes", arguments: 0..<40)
+    func total(seed: Int) {
+        var random = SeededGenerator(seed: UInt64(seed))
+        for _ in 0..<500 {
+            var bytes = (0..<Int.random(in: 0...120, using: &random)).map { _ in
+                UInt8.random(in: 0...255, using: &random)
+            }
+            // Often enough the first bytes look right, so that what follows is reached.
+            if !bytes.isEmpty, Bool.random(using: &random) {
+                bytes[0] = [0x45, 0x4f, 0x60].randomElement(using: &random) ?? 0
+            }
+            if bytes.count > 6, Bool.random(using: &random) {
+                bytes[6] = [0, 44, 60].randomElement(using: &random) ?? 0
+            }
+            for count in Set([0, 1, bytes.count / 2, max(0, bytes.count - 1), bytes.count]) where count <= bytes.count {
+                let part = Array(bytes[..<count])
+                _ = try? parse(part) { try VirtioHeader(parsing: $0) }
+                _ = try? parse(part) { try EthernetHeader(parsing: $0) }
+                if let header = try? parse(part, { try IPHeader(parsing: $0) }) {
+                    #expect(header.headerLength + header.payloadLength <= part.count)
+                }
+                _ = try? parse(part) { try ARPPacket(parsing: $0) }
+                if let header = try? parse(part, { try TCPHeader(parsing: $0) }) {
+                    #expect(header.headerLength <= part.count)
+                }
+                if let header = try? parse(part, { try UDPHeader(parsing: $0) }) {
+                    #expect(header.datagramLength <= part.count)
+                }
+                _ = try? parse(part) { try ICMPHeader(parsing: $0) }
+                _ = try? parse(part + [UInt8](repeating: 0, count: 236)) { try DHCPRequest(parsing: $0) }
+            }
+        }
+    }
+
+    @Test("the checksum is that of RFC 1071's example, however the bytes are cut")
+    func checksum() {
+        let bytes: [UInt8] = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]
+        var sum = Checksum()
+        sum.add(bytes.span.bytes, 0..<8)
+        #expect(sum.folded == 0xddf2)
+        var parts = Checksum()
+        parts.add(bytes.span.bytes, 0..<2)
+        parts.add(bytes.span.bytes, 2..<8)
+        #expect(parts.value == sum.value)
+    }
+}
+
+@Suite("IPAddress")
+struct IPAddressTests {
+    @Test(arguments: [
+        "10.0.2.3", "fd00::3", "::", "::1", "2001:db8:0:1:1:1:1:1", "fe80::1:0:0:1", "1:2:3:4:5:6:7:8", "fd18:1::",
+    ])
+    func texts(_ text: String) { #expect(IPAddress(text)?.description == text) }
+
+    @Test(arguments: [
+        "", "1.2.3", "1.2.3.256", "01234.1.1.1", ":", ":::", "1::2::3", "12345::", "1:2:3:4:5:6:7", "g::",
+        "1:2:3:4:5:6:7:8:9", "::1.2.3", "1.2.3.4:5",
+    ])
+    func noAddresses(_ text: String) { #expect(IPAddress(text) == nil) }
+
+    @Test("prefixes count from the version's own first bit")
+    func prefixes() {
+        #expect(Subnet("10.0.2.0/24")?.contains(IPAddress(v4: 0x0a00_02ff)) == true)
+        #expect(Subnet("10.0.2.0/24")?.contains(IPAddress(v4: 0x0a00_0300)) == false)
+        #expect(Subnet("fd00::/64")?.contains(a6) == true && Subnet("fd00::/64")?.contains(b6) == false)
+        #expect(Subnet("0.0.0.0/0")?.contains(b4) == true && Subnet("0.0.0.0/0")?.contains(b6) == false)
+    }
+}
+
+/// splitmix64: the same numbers for the same seed, everywhere.
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+    init(seed: UInt64) { state = seed }
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+}

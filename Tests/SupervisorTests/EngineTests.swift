@@ -1,0 +1,299 @@
+import Config
+import Kernel
+import Testing
+
+@testable import Supervisor
+
+/// Drives an engine by hand: events in, actions out, time only when the test says so.
+private struct Script {
+    var engine: Engine
+    var now = MonotonicInstant(nanoseconds: 1_000_000_000)
+    private(set) var actions: [Engine.Action] = []
+
+    init(_ specs: [UnitSpec], budget: Duration = .seconds(6)) { engine = Engine(specs, budget: budget, seed: 7) }
+
+    mutating func feed(_ event: Engine.Event) {
+        var new: [Engine.Action] = []
+        engine.handle(event, at: now, into: &new)
+        actions += new
+    }
+
+    mutating func advance(_ duration: Duration) {
+        now = now + duration
+        var new: [Engine.Action] = []
+        engine.advance(to: now, into: &new)
+        actions += new
+    }
+
+    /// The actions since the last call, without reports.
+    mutating func take() -> [Engine.Action] {
+        defer { actions = [] }
+        return actions.filter { if case .report = $0 { false } else { true } }
+    }
+}
+
+private func service(_ name: String, _ restart: RestartPolicy = .always) -> UnitSpec {
+    var spec = UnitSpec(name: name, kind: .service)
+    spec.restart = restart
+    return spec
+}
+
+@Suite("Engine")
+struct EngineTests {
+    @Test("services start before tasks, skipped units not at all")
+    func startOrder() {
+        var skipped = service("skipped")
+        skipped.skipped = "nothing to run"
+        var script = Script([UnitSpec(name: "task", kind: .task), service("db"), skipped])
+        script.feed(.begun)
+        #expect(script.take() == [.spawn(1), .spawn(0)])
+        #expect(script.engine.states[2] == .skipped("nothing to run"))
+    }
+
+    @Test("a failing service backs off 500 ms, doubled to 30 s, with at most a tenth of jitter")
+    func backoff() {
+        var script = Script([service("s")])
+        script.feed(.begun)
+        var expected = Duration.milliseconds(500)
+        for pid in Int32(10)..<20 {
+            script.feed(.spawned(0, pid: pid))
+            script.feed(.exited(pid: pid, .exited(1)))
+            guard case .backingOff(let until, let delay, _) = script.engine.states[0] else {
+                Issue.record("not backing off")
+                return
+            }
+            #expect(delay >= expected && delay <= expected * 1.1)
+            #expect(until == script.now + delay && script.engine.nextDeadline == until)
+            _ = script.take()
+            script.advance(delay - .milliseconds(1))
+            #expect(script.take() == [])
+            script.advance(.milliseconds(1))
+            #expect(script.take() == [.spawn(0)])
+            expected = min(expected * 2, .seconds(30))
+        }
+        #expect(script.engine.restarts[0] == 10)
+    }
+
+    @Test("thirty seconds of running are forgiveness")
+    func backoffReset() {
+        var script = Script([service("s")])
+        script.feed(.begun)
+        for pid in Int32(10)..<15 {
+            script.feed(.spawned(0, pid: pid))
+            script.feed(.exited(pid: pid, .exited(1)))
+            script.advance(.seconds(40))
+        }
+        script.feed(.spawned(0, pid: 99))
+        script.now = script.now + .seconds(31)
+        script.feed(.exited(pid: 99, .exited(1)))
+        guard case .backingOff(_, let delay, _) = script.engine.states[0] else {
+            Issue.record("not backing off")
+            return
+        }
+        #expect(delay <= .milliseconds(550))
+    }
+
+    @Test("on-failure gives up after its limit, and success ends it at once")
+    func onFailure() {
+        var script = Script([service("s", .onFailure(limit: 3)), service("ok", .onFailure(limit: 3))])
+        script.feed(.begun)
+        script.feed(.spawned(1, pid: 50))
+        script.feed(.exited(pid: 50, .exited(0)))
+        #expect(script.engine.states[1] == .ended(.exited(.exited(0)), byRequest: false))
+        for pid in Int32(10)..<14 {
+            script.feed(.spawned(0, pid: pid))
+            script.feed(.exited(pid: pid, .exited(1)))
+            script.advance(.seconds(40))
+        }
+        #expect(script.engine.states[0] == .ended(.exited(.exited(1)), byRequest: false))
+        #expect(script.engine.restarts[0] == 3)
+    }
+
+    @Test("a stop takes tasks first, then services, each with its own signal")
+    func stopOrder() {
+        var db = service("db")
+        db.stopSignal = .quit
+        var script = Script([db, UnitSpec(name: "task", kind: .task)])
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        script.feed(.spawned(1, pid: 11))
+        _ = script.take()
+        script.feed(.shutdownRequested)
+        #expect(script.take() == [.signal(pid: 11, .terminate)])
+        script.feed(.exited(pid: 11, .signalled(.terminate, coreDumped: false)))
+        #expect(script.take() == [.signal(pid: 10, .quit)])
+        script.feed(.exited(pid: 10, .exited(0)))
+        #expect(script.take() == [.killGroup(pid: 10), .finish(0)])
+    }
+
+    @Test("what does not end within its grace is killed, and the budget kills everything")
+    func graceAndBudget() {
+        var short = UnitSpec(name: "short", kind: .task)
+        short.stopGrace = .seconds(1)
+        var long = UnitSpec(name: "long", kind: .task)
+        long.stopGrace = .seconds(100)
+        var script = Script([short, long], budget: .seconds(3))
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        script.feed(.spawned(1, pid: 11))
+        script.feed(.shutdownRequested)
+        _ = script.take()
+        script.advance(.seconds(1))
+        #expect(script.take() == [.signal(pid: 10, .kill)])
+        script.advance(.seconds(2))
+        #expect(script.take().contains(.signal(pid: 11, .kill)))
+        script.advance(.seconds(1))
+        #expect(script.take().last == .finish(0))
+    }
+
+    @Test("the command's end is the workspace's")
+    func command() {
+        var script = Script([UnitSpec(name: "task", kind: .task), UnitSpec(name: "command", kind: .command)])
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        script.feed(.spawned(1, pid: 11))
+        script.feed(.exited(pid: 11, .exited(7)))
+        script.feed(.exited(pid: 10, .exited(0)))
+        #expect(script.take().last == .finish(7))
+    }
+
+    @Test("a unit that cannot be started is an ending like any other")
+    func spawnFailure() {
+        var script = Script([service("s"), UnitSpec(name: "task", kind: .task)])
+        script.feed(.begun)
+        script.feed(.spawnFailed(0, reason: "cannot execute"))
+        script.feed(.spawnFailed(1, reason: "cannot execute"))
+        #expect(script.engine.lastEndings[1]?.code == 127)
+        guard case .backingOff = script.engine.states[0] else {
+            Issue.record("a service that cannot be started is tried again")
+            return
+        }
+    }
+
+    @Test("a restart stops and starts, and wakes what waits or has ended")
+    func restart() {
+        var script = Script([service("s"), UnitSpec(name: "task", kind: .task)])
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        script.feed(.spawned(1, pid: 11))
+        script.feed(.exited(pid: 11, .exited(0)))
+        _ = script.take()
+        script.feed(.restartRequested(0))
+        #expect(script.take() == [.signal(pid: 10, .terminate)])
+        script.feed(.exited(pid: 10, .signalled(.terminate, coreDumped: false)))
+        #expect(script.take() == [.killGroup(pid: 10), .spawn(0)])
+        script.feed(.restartRequested(1))
+        #expect(script.take() == [.spawn(1)])
+    }
+
+    /// Random histories; the invariants of the theory of operation hold in each.
+    @Test("invariants hold in generated histories", arguments: 0..<200)
+    func generated(seed: Int) {
+        var random = SeededGenerator(seed: UInt64(seed))
+        let specs = (0..<Int.random(in: 1...8, using: &random)).map { index -> UnitSpec in
+            var spec = UnitSpec(name: "u\(index)", kind: Bool.random(using: &random) ? .service : .task)
+            spec.restart = [.no, .always, .onFailure(limit: 2)].randomElement(using: &random) ?? .no
+            spec.isEssential = Int.random(in: 0..<20, using: &random) == 0
+            return spec
+        }
+        var script = Script(specs)
+        var processes: [Int: Int32] = [:]
+        var pending: [Int] = []
+        var nextPid: Int32 = 100
+        var finishes = 0
+        script.feed(.begun)
+        for step in 0..<400 {
+            for action in script.take() {
+                switch action {
+                case .spawn(let id):
+                    #expect(processes[id] == nil, "at most one process per unit")
+                    #expect(!script.engine.isStopping || step == 0, "nothing is started once a shutdown began")
+                    pending.append(id)
+                case .finish:
+                    finishes += 1
+                case .signal, .killGroup, .report: break
+                }
+            }
+            if step == 300 { script.feed(.shutdownRequested) }
+            switch Int.random(in: 0..<4, using: &random) {
+            case 0 where !pending.isEmpty:
+                let id = pending.removeFirst()
+                if Int.random(in: 0..<10, using: &random) == 0 {
+                    script.feed(.spawnFailed(id, reason: "no"))
+                } else {
+                    processes[id] = nextPid
+                    script.feed(.spawned(id, pid: nextPid))
+                    nextPid += 1
+                }
+            case 1:
+                if let (id, pid) = processes.randomElement(using: &random) {
+                    processes[id] = nil
+                    script.feed(.exited(pid: pid, .exited(UInt8.random(in: 0...1, using: &random))))
+                }
+            case 2: script.feed(.restartRequested(Int.random(in: specs.indices, using: &random)))
+            default: script.advance(.milliseconds(Int.random(in: 0...3000, using: &random)))
+            }
+        }
+        for _ in 0..<20 { script.advance(.seconds(1)) }
+        finishes += script.take().filter { if case .finish = $0 { true } else { false } }.count
+        #expect(finishes == 1, "finish is said once")
+    }
+}
+
+/// splitmix64: the same numbers for the same seed, everywhere.
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+    init(seed: UInt64) { state = seed }
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+}
+
+@Suite("LineSplitter")
+struct LineSplitterTests {
+    private func lines(_ chunks: [String]) -> [String] {
+        var splitter = LineSplitter()
+        var result: [String] = []
+        for chunk in chunks {
+            splitter.feed(Array(chunk.utf8)[...]) { result.append(String(decoding: $0, as: UTF8.self)) }
+        }
+        splitter.finish { result.append(String(decoding: $0, as: UTF8.self)) }
+        return result
+    }
+
+    @Test("lines come whole however the bytes came")
+    func chunks() {
+        #expect(lines(["one\ntwo\n", "thr", "ee\r\n", "\nlast"]) == ["one", "two", "three", "", "last"])
+    }
+
+    @Test("a line longer than the limit is cut, and nothing of it is lost")
+    func longLines() {
+        let long = String(repeating: "x", count: 20_000)
+        let parts = lines([long + "\nend\n"])
+        #expect(parts.allSatisfy { $0.utf8.count <= LineSplitter.limit })
+        #expect(parts.dropLast().joined() == long && parts.last == "end")
+    }
+}
+
+@Suite("TaskScript")
+struct TaskScriptTests {
+    private func script(fresh: Bool) -> String {
+        var task = TaskSpec(mark: Mark(line: 1, column: 1))
+        task.before = "b"
+        task.initialize = "i"
+        task.command = "c"
+        return TaskScript(task: task, isFresh: fresh, initMarker: "/w/it's").text
+    }
+
+    @Test("a fresh start runs before, init, command, and remembers that init succeeded")
+    func fresh() {
+        #expect(script(fresh: true) == "{\nb\n} && {\ni\n} && : > '/w/it'\\''s' && {\nc\n}")
+    }
+
+    @Test("a later start runs before and command")
+    func later() { #expect(script(fresh: false) == "{\nb\n} && {\nc\n}") }
+}
