@@ -70,6 +70,9 @@ public enum Ring1 {
         guard let index = RouteNetlink.index(of: link.name) else {
             throw KernelError(call: "find interface", subject: link.name, errno: Errno(rawValue: 19))
         }
+        // Congestion happens outside and is the outside socket's business; on this link of memory copies, pacing (bbr)
+        // only costs. Reno is in every kernel and open to all.
+        try? Files.writeKernelFile("/proc/sys/net/ipv4/tcp_congestion_control", "reno")
         for address in link.addresses { try netlink.addAddress(address, interface: index) }
         for gateway in link.gateways { try netlink.addDefaultRoute(via: gateway, interface: index) }
         let query = try ListenerQuery.open()
