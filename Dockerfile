@@ -1,0 +1,16 @@
+# Both bases are arguments, so that it builds from whatever images are at hand.
+ARG BUILD_BASE=swift:6.3-bookworm
+ARG BASE=debian:bookworm-slim
+
+FROM ${BUILD_BASE} AS build
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends make libyaml-dev libcap-dev pkg-config binutils
+WORKDIR /src
+COPY Package.swift Makefile ./
+COPY Sources Sources
+COPY Tests Tests
+RUN make build
+
+FROM ${BASE}
+COPY --from=build /src/dist/workspacekit /usr/bin/workspacekit
+WORKDIR /workspace
+ENTRYPOINT ["/usr/bin/workspacekit", "run"]
