@@ -25,6 +25,7 @@ final class WorkspaceSession {
     private var forwarderFailures = 0
     private var nextForwarderStart: MonotonicInstant?
     private var killAt: MonotonicInstant?
+    private var stopRequestedAt: MonotonicInstant?
     private var stages: [(name: String, at: MonotonicInstant)] = []
 
     init(
@@ -81,6 +82,8 @@ final class WorkspaceSession {
                     takeNote(rings, poller)
                     if case .signalled(.kill, _) = status, killAt == nil {
                         say("ring1 was killed: the workspace is gone with it")
+                    } else if !isQuiet {
+                        say("stopped\(stopRequestedAt.map { " in \(milliseconds(.now - $0))" } ?? "")")
                     }
                     return Int32(status.code)
                 }
@@ -182,6 +185,7 @@ final class WorkspaceSession {
                 return
             }
             if killAt == nil {
+                stopRequestedAt = .now
                 killAt = .now + grace
                 if !isQuiet { say("stopping (again to stop at once)") }
             }
