@@ -16,14 +16,20 @@ public enum DiagnosticCode: String, Sendable, CaseIterable {
 
 /// Something to say about a configuration file, and where.
 public struct Diagnostic: Hashable, Sendable {
+    /// An error forbids the configuration's use.
     public enum Severity: String, Sendable { case error, warning, note }
+    /// How bad it is.
     public var severity: Severity
+    /// Its stable number.
     public var code: DiagnosticCode
+    /// Where it is.
     public var mark: Mark
     /// Where in the structure: `tasks[1].env`; empty for the file as a whole.
     public var path: String
+    /// What is wrong, and what was meant.
     public var message: String
 
+    /// A diagnostic.
     public init(severity: Severity, code: DiagnosticCode, mark: Mark, path: String, message: String) {
         self.severity = severity
         self.code = code
@@ -48,6 +54,7 @@ public struct Diagnostic: Hashable, Sendable {
 
 /// A configuration as read: the model, as far as the file gave one, and what there is to say about it.
 public struct Reading: Sendable {
+    /// The model, as far as the file gave one.
     public let configuration: WorkspaceConfiguration
     /// In file order.
     public private(set) var diagnostics: [Diagnostic]

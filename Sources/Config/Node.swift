@@ -2,11 +2,13 @@
 public struct Mark: Hashable, Sendable, Comparable {
     public var line: Int, column: Int
 
+    /// A place.
     public init(line: Int, column: Int) {
         self.line = line
         self.column = column
     }
 
+    /// By line, then column.
     public static func < (a: Mark, b: Mark) -> Bool { (a.line, a.column) < (b.line, b.column) }
 }
 
@@ -20,6 +22,7 @@ public struct Node: Sendable {
         /// Pairs in file order, duplicates and merge keys as written.
         case mapping([(key: Node, value: Node)])
     }
+    /// What it holds.
     public var content: Content
     public var start: Mark, end: Mark
     /// This node and all below it, aliases expanded.

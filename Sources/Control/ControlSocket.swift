@@ -4,8 +4,10 @@ internal import SystemPackage
 
 /// Where a workspace keeps what outlives a command: the control socket, logs, and the staging directory of the rings.
 public struct StateDirectory: Hashable, Sendable {
+    /// Absolute path.
     public let path: String
 
+    /// The directory at a path.
     public init(_ path: String) { self.path = path }
 
     /// The directory to use when none is named: WORKSPACEKIT_STATE_DIR, which is set inside a workspace; else
@@ -19,9 +21,13 @@ public struct StateDirectory: Hashable, Sendable {
         return StateDirectory("/tmp/workspacekit-\(uid)")
     }
 
+    /// The control socket.
     public var socket: String { path + "/control.sock" }
+    /// The folder of the log files.
     public var logs: String { path + "/logs" }
+    /// Where the new root is assembled.
     public var rings: String { path + "/rings" }
+    /// Locked while a workspace runs.
     public var lock: String { path + "/lock" }
 
     /// The log file of a unit; its name is made fit for a file name.
@@ -104,6 +110,7 @@ public func prettyJSON(_ value: some Encodable) -> String {
 
 /// A client of a running workspace.
 public struct ControlClient {
+    /// The connection.
     public let connection: ControlConnection
 
     /// Connects; throws ENOENT or ECONNREFUSED when no workspace runs there.

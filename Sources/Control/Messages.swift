@@ -1,6 +1,8 @@
 /// What a client asks over the control socket: one JSON object on a line; `exec` sends descriptors beside it.
 public struct ControlRequest: Codable, Hashable, Sendable {
+    /// What is asked.
     public enum Verb: String, Codable, Sendable { case status, restart, stop, exec }
+    /// What is asked.
     public var verb: Verb
     /// The unit, for `restart`.
     public var name: String?
@@ -8,11 +10,14 @@ public struct ControlRequest: Codable, Hashable, Sendable {
     public var command: [String]?
     /// Run it on a terminal of the workspace's; the answer brings the terminal's other side.
     public var terminal: Bool?
+    /// Whom to run it as, for `exec`.
     public var user: String?
+    /// Where to run it, for `exec`.
     public var directory: String?
     /// `NAME=value`, besides the workspace's environment.
     public var environment: [String]?
 
+    /// A request without particulars.
     public init(_ verb: Verb) { self.verb = verb }
 }
 
@@ -20,10 +25,12 @@ public struct ControlRequest: Codable, Hashable, Sendable {
 public struct ControlResponse: Codable, Hashable, Sendable {
     /// Why not; nil when it was done.
     public var error: String?
+    /// For `status`.
     public var status: WorkspaceStatus?
     /// The exit code of an `exec` that ended.
     public var exitCode: UInt8?
 
+    /// An answer.
     public init(error: String? = nil, status: WorkspaceStatus? = nil, exitCode: UInt8? = nil) {
         self.error = error
         self.status = status
@@ -35,8 +42,10 @@ public struct ControlResponse: Codable, Hashable, Sendable {
 public struct WorkspaceStatus: Codable, Hashable, Sendable {
     /// `running` or `stopping`.
     public var state: String
+    /// Services, tasks, then the command.
     public var units: [UnitStatus]
 
+    /// A status.
     public init(state: String, units: [UnitStatus]) {
         self.state = state
         self.units = units
@@ -45,11 +54,13 @@ public struct WorkspaceStatus: Codable, Hashable, Sendable {
 
 /// One task or service.
 public struct UnitStatus: Codable, Hashable, Sendable {
+    /// As in the configuration.
     public var name: String
     /// `task`, `service` or `command`.
     public var kind: String
     /// `waiting`, `running`, `backing off`, `stopping`, `completed`, `failed`, `stopped` or `skipped`.
     public var state: String
+    /// While it has a process; as the workspace numbers it.
     public var pid: Int32?
     /// The exit code it ended with last: 128 + n for signal n.
     public var exitCode: UInt8?
@@ -59,10 +70,12 @@ public struct UnitStatus: Codable, Hashable, Sendable {
     public var restarts: Int
     /// The delay before the next try, and what is left of it, in seconds.
     public var backoffSeconds: Double?
+    /// What is left of the delay.
     public var nextTrySeconds: Double?
     /// How long it has run, in seconds.
     public var uptimeSeconds: Double?
 
+    /// A unit that has not run yet.
     public init(name: String, kind: String, state: String, restarts: Int) {
         self.name = name
         self.kind = kind

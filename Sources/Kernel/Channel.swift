@@ -2,8 +2,11 @@ internal import SystemPackage
 
 /// A message between two stages: a word for its kind, text fields, and descriptors that travel with it.
 public struct ChannelMessage {
+    /// What the message is.
     public var kind: String
+    /// Its contents.
     public var fields: [String]
+    /// What travels with it.
     public var descriptors: [Descriptor]
 
     /// A message of that kind.

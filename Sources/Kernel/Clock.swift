@@ -11,8 +11,11 @@ public struct MonotonicInstant: Hashable, Comparable, Sendable {
     /// The clock, read.
     public static var now: MonotonicInstant { MonotonicInstant(nanoseconds: ck_monotonic_ns()) }
 
+    /// Earlier.
     public static func < (a: Self, b: Self) -> Bool { a.nanoseconds < b.nanoseconds }
+    /// Later by a duration, wrapping.
     public static func + (a: Self, b: Duration) -> Self { Self(nanoseconds: a.nanoseconds &+ b.nanoseconds) }
+    /// The time between.
     public static func - (a: Self, b: Self) -> Duration { .nanoseconds(a.nanoseconds &- b.nanoseconds) }
 }
 

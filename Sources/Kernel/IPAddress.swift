@@ -88,6 +88,7 @@ public struct IPAddress: Hashable, Sendable, CustomStringConvertible {
         return value
     }
 
+    /// As RFC 5952 writes it; dotted for IPv4.
     public var description: String {
         if isV4 { return (0..<4).map { String(v4 >> UInt32(24 - 8 * $0) & 255) }.joined(separator: ".") }
         let groups = (0..<8).map { UInt16(truncatingIfNeeded: ($0 < 4 ? high : low) >> UInt64(48 - 16 * ($0 % 4))) }
@@ -113,14 +114,18 @@ public struct IPAddress: Hashable, Sendable, CustomStringConvertible {
 
 /// An address and a port. Plain data.
 public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
+    /// The address.
     public var address: IPAddress
+    /// The port.
     public var port: UInt16
 
+    /// An endpoint.
     @inlinable public init(_ address: IPAddress, _ port: UInt16) {
         self.address = address
         self.port = port
     }
 
+    /// `10.0.2.3:53` or `[fd00::3]:53`.
     public var description: String { address.isV4 ? "\(address):\(port)" : "[\(address)]:\(port)" }
 
     @inline(__always)
@@ -132,9 +137,12 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
 
 /// A network: an address and the length of its prefix.
 public struct Subnet: Hashable, Sendable, CustomStringConvertible {
+    /// Any address of the network.
     public var address: IPAddress
+    /// Bits of the prefix, from the version's own first bit.
     public var length: Int
 
+    /// A network.
     public init(_ address: IPAddress, _ length: Int) {
         self.address = address
         self.length = length
@@ -152,5 +160,6 @@ public struct Subnet: Hashable, Sendable, CustomStringConvertible {
     /// Whether the address lies in the network.
     @inlinable public func contains(_ other: IPAddress) -> Bool { other.matches(address, prefix: length) }
 
+    /// `10.0.2.0/24`.
     public var description: String { "\(address)/\(length)" }
 }

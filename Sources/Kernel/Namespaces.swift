@@ -4,14 +4,23 @@ internal import SystemPackage
 
 /// A set of namespaces (namespaces(7)).
 public struct Namespaces: OptionSet, Sendable, CustomStringConvertible {
+    /// The bits of unshare(2).
     public let rawValue: Int32
+    /// From the bits of unshare(2).
     public init(rawValue: Int32) { self.rawValue = rawValue }
+    /// Mounts.
     public static let mount = Namespaces(rawValue: 0x0002_0000)
+    /// The root of the cgroup tree in view.
     public static let cgroup = Namespaces(rawValue: 0x0200_0000)
+    /// Host name.
     public static let uts = Namespaces(rawValue: 0x0400_0000)
+    /// System V IPC and message queues.
     public static let ipc = Namespaces(rawValue: 0x0800_0000)
+    /// Ids and capabilities.
     public static let user = Namespaces(rawValue: 0x1000_0000)
+    /// Process numbers; for children.
     public static let pid = Namespaces(rawValue: 0x2000_0000)
+    /// Interfaces, addresses, sockets.
     public static let network = Namespaces(rawValue: 0x4000_0000)
 
     /// The names as in /proc/PID/ns, joined by `+`.
@@ -31,16 +40,27 @@ public func unshare(_ namespaces: Namespaces) throws(KernelError) {
 
 /// Flags of mount(2).
 public struct MountFlags: OptionSet, Sendable {
+    /// The bits of mount(2).
     public let rawValue: UInt
+    /// From the bits of mount(2).
     public init(rawValue: UInt) { self.rawValue = rawValue }
+    /// MS_RDONLY
     public static let readOnly = MountFlags(rawValue: 1)
+    /// MS_NOSUID
     public static let noSetuid = MountFlags(rawValue: 2)
+    /// MS_NODEV
     public static let noDevices = MountFlags(rawValue: 4)
+    /// MS_NOEXEC
     public static let noExecute = MountFlags(rawValue: 8)
+    /// MS_REMOUNT
     public static let remount = MountFlags(rawValue: 32)
+    /// MS_BIND
     public static let bind = MountFlags(rawValue: 4096)
+    /// MS_REC
     public static let recursive = MountFlags(rawValue: 16384)
+    /// MS_PRIVATE
     public static let isPrivate = MountFlags(rawValue: 1 << 18)
+    /// MS_SLAVE
     public static let isSlave = MountFlags(rawValue: 1 << 19)
 }
 

@@ -3,7 +3,9 @@ internal import SystemPackage
 
 /// Which readiness is asked for or was reported (epoll(7)).
 public struct Readiness: OptionSet, Sendable {
+    /// The bits of epoll(7).
     public let rawValue: UInt32
+    /// From the bits of epoll(7).
     public init(rawValue: UInt32) { self.rawValue = rawValue }
     /// There is something to read, or the end.
     public static let readable = Readiness(rawValue: 0x001)
@@ -21,7 +23,9 @@ public struct Readiness: OptionSet, Sendable {
 
 /// One report: the token given with the descriptor, and what it is ready for.
 public struct ReadyEvent: Sendable {
+    /// What was given with the descriptor.
     public let token: UInt64
+    /// What it is ready for.
     public let readiness: Readiness
 }
 

@@ -19,6 +19,7 @@ public enum ExitStatus: Hashable, Sendable, CustomStringConvertible {
     /// Whether it exited with 0.
     public var isSuccess: Bool { self == .exited(0) }
 
+    /// In words: `exit status 3`, `SIGKILL`.
     public var description: String {
         switch self {
         case .exited(let code): "exit status \(code)"
@@ -153,6 +154,7 @@ public struct SpawnPlan: Sendable {
 /// Ids a process runs with.
 public struct Identity: Hashable, Sendable {
     public var uid: UInt32, gid: UInt32
+    /// Supplementary groups.
     public var groups: [UInt32]
     /// Ids to run with.
     public init(uid: UInt32, gid: UInt32, groups: [UInt32] = []) {

@@ -2,20 +2,34 @@ internal import CKernel
 
 /// A signal by number (signal(7)).
 public struct Signal: Hashable, Sendable, RawRepresentable, CustomStringConvertible {
+    /// The number.
     public let rawValue: Int32
+    /// The signal of that number.
     public init(rawValue: Int32) { self.rawValue = rawValue }
 
+    /// SIGHUP
     public static let hangup = Signal(rawValue: 1)
+    /// SIGINT
     public static let interrupt = Signal(rawValue: 2)
+    /// SIGQUIT
     public static let quit = Signal(rawValue: 3)
+    /// SIGKILL
     public static let kill = Signal(rawValue: 9)
+    /// SIGUSR1
     public static let user1 = Signal(rawValue: 10)
+    /// SIGUSR2
     public static let user2 = Signal(rawValue: 12)
+    /// SIGPIPE
     public static let pipe = Signal(rawValue: 13)
+    /// SIGTERM
     public static let terminate = Signal(rawValue: 15)
+    /// SIGCHLD
     public static let child = Signal(rawValue: 17)
+    /// SIGCONT
     public static let resume = Signal(rawValue: 18)
+    /// SIGTTOU
     public static let terminalOutput = Signal(rawValue: 22)
+    /// SIGWINCH
     public static let windowChanged = Signal(rawValue: 28)
 
     private static let names = [

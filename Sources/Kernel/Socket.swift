@@ -107,6 +107,7 @@ public enum InternetSocket {
         /// Time to live, 0: unknown or the default.
         public var timeToLive: UInt8
 
+        /// Facts of a datagram to be sent.
         public init(peer: Endpoint, segment: Int = 0, timeToLive: UInt8 = 0) {
             self.peer = peer
             self.segment = segment
@@ -120,6 +121,7 @@ public enum InternetSocket {
         public let peer: Endpoint
         /// Who reported it; the zero address when it was this machine.
         public let offender: IPAddress
+        /// The error.
         public let errno: Errno
         /// 2: ICMP, 3: ICMPv6, 1: local.
         public let origin: UInt8

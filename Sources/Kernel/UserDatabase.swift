@@ -1,5 +1,6 @@
 /// A line of passwd(5).
 public struct UserRecord: Hashable, Sendable {
+    /// Login name.
     public let name: String
     public let uid: UInt32, gid: UInt32
     public let home: String, shell: String

@@ -21,6 +21,7 @@ public struct IDRange: Hashable, Sendable, CustomStringConvertible {
         self.count = count
     }
 
+    /// As uid_map wants it.
     public var description: String { "\(inside) \(outside) \(count)" }
 }
 
@@ -35,6 +36,7 @@ public struct IDMap: Hashable, Sendable {
         /// ring0, its own id only; needs setgroups denied.
         case single
     }
+    /// Who writes the maps.
     public var method: Method
     public var users: [IDRange], groups: [IDRange]
 

@@ -21,6 +21,7 @@ public struct StageFailure: Error, Hashable, Sendable, CustomStringConvertible {
         self.init(stage: stage, underlying: error, cure: Self.cure(for: error))
     }
 
+    /// `ring1: cannot CALL SUBJECT: reason (cure)`.
     public var description: String { "\(stage): \(underlying)\(cure.isEmpty ? "" : " (\(cure))")" }
 
     private static func cure(for error: KernelError) -> String {

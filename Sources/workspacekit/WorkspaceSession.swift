@@ -21,7 +21,8 @@ final class WorkspaceSession {
     private let isQuiet: Bool
     private let forwarder: ForwarderPlan?
     private var rings: Ring0?
-    private var forwarderProcess: (pid: Int32, channel: Channel, startedAt: MonotonicInstant)?
+    /// The forwarder, the channel to it, and its flow table, which is readable from here too.
+    private var forwarderProcess: (pid: Int32, channel: Channel, table: Descriptor)?
     private var forwarderFailures = 0
     private var nextForwarderStart: MonotonicInstant?
     private var killAt: MonotonicInstant?
@@ -148,7 +149,7 @@ final class WorkspaceSession {
             segmentationOffload: link.tso, datagramOffload: link.uso)
         let table = try makeMemoryFile("workspacekit-flows", holding: [])
         try ours.send(configuration.message(tap: link.tap, listeners: link.listeners, table: table))
-        forwarderProcess = (pid, ours, .now)
+        forwarderProcess = (pid, ours, table)
     }
 
     private func awaitForwarder() throws {

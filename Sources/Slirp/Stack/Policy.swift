@@ -34,9 +34,12 @@ public struct NetworkLayout: Hashable, Sendable {
 
 /// A port of the container's loopback that the workspace may reach at the gateway's address.
 public struct LoopbackException: Hashable, Sendable {
+    /// The port.
     public var port: UInt16
+    /// UDP; else TCP.
     public var isUDP: Bool
 
+    /// An exception.
     public init(port: UInt16, isUDP: Bool) {
         self.port = port
         self.isUDP = isUDP

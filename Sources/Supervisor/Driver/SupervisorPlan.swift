@@ -6,7 +6,9 @@ public struct SupervisorPlan: Hashable, Sendable {
     public var configuration: [UInt8] = []
     /// The name of its file, for messages.
     public var configurationName: String
+    /// Absolute path of the workspace directory.
     public var workspaceDirectory: String
+    /// Absolute path of the state directory.
     public var stateDirectory: String
     /// The command of `run -- COMMAND`; empty without.
     public var command: [String]
@@ -15,6 +17,7 @@ public struct SupervisorPlan: Hashable, Sendable {
     /// How long the supervisor's part of a stop may take.
     public var budget: Duration
 
+    /// A plan for one run.
     public init(
         configuration: [UInt8], configurationName: String, workspaceDirectory: String, stateDirectory: String,
         command: [String], isQuiet: Bool, budget: Duration

@@ -20,6 +20,7 @@ public struct Engine: Sendable {
     /// A unit's place in ``specs``.
     public typealias UnitID = Int
 
+    /// What happened.
     public enum Event: Sendable {
         case begun
         case spawned(UnitID, pid: Int32)
@@ -30,6 +31,7 @@ public struct Engine: Sendable {
         case shutdownRequested
     }
 
+    /// What the driver is to do, in order.
     public enum Action: Hashable, Sendable {
         case spawn(UnitID)
         /// Signal the unit's process group.
@@ -49,10 +51,13 @@ public struct Engine: Sendable {
         case finished
     }
 
+    /// The units, by ``UnitID``.
     public let specs: [UnitSpec]
+    /// Where each unit stands, by ``UnitID``.
     public private(set) var states: [UnitState]
     /// Starts after the first, by unit.
     public private(set) var restarts: [Int]
+    /// How each unit ended last; nil before its first end.
     public private(set) var lastEndings: [Ending?]
     private var backoffs: [Backoff]
     private var phase = Phase.running
@@ -73,6 +78,7 @@ public struct Engine: Sendable {
         random = seed | 1
     }
 
+    /// A shutdown has begun.
     public var isStopping: Bool { phase != .running }
 
     /// Takes an event that happened at `now`.

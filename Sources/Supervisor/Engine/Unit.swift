@@ -3,6 +3,7 @@ public import Kernel
 
 /// A task or service as the engine sees it: what decides about its life, nothing of how it is started.
 public struct UnitSpec: Hashable, Sendable {
+    /// What a unit is, which decides when it stops and what its end means.
     public enum Kind: String, Sendable {
         /// A task of Gitpod's: runs once.
         case task
@@ -11,16 +12,22 @@ public struct UnitSpec: Hashable, Sendable {
         /// The command of `run -- COMMAND`: its end is the workspace's.
         case command
     }
+    /// The name users know it by.
     public var name: String
+    /// What it is.
     public var kind: Kind
+    /// Whether its end is followed by another start.
     public var restart = RestartPolicy.no
+    /// What asks it to end.
     public var stopSignal = Signal.terminate
+    /// How long it may take to end before it is killed.
     public var stopGrace = Duration.seconds(5)
     /// When it ends for good, the workspace ends with its status.
     public var isEssential = false
     /// Why it is not to be started; nil to start it.
     public var skipped: String?
 
+    /// A unit with defaults.
     public init(name: String, kind: Kind) {
         self.name = name
         self.kind = kind
@@ -56,13 +63,16 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
     /// It could not be started.
     case notStarted(String)
 
+    /// The shell's number for it; 127 for what could not be started.
     public var code: UInt8 {
         switch self {
         case .exited(let status): status.code
         case .notStarted: 127
         }
     }
+    /// Whether it exited with 0.
     public var isSuccess: Bool { self == .exited(.exited(0)) }
+    /// In words.
     public var description: String {
         switch self {
         case .exited(let status): status.description
