@@ -57,6 +57,24 @@ def download(host, count):
     return {"length": length, "equal": digest.hexdigest() == digest_of(count)}
 
 
+def heard_after_its_end(host, count):
+    """Sends after the far side has closed its half; what did it hear?"""
+    data = b"".join(stream(int(count)))
+    with connect(host, 9002) as connection:
+        assert connection.recv(100) == b"bye\n" and connection.recv(100) == b""
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        time.sleep(0.2)
+    with connect(host, 9003) as connection:
+        length, digest = connection.makefile().read().split()
+    return {"length": int(length), "equal": digest == hashlib.sha256(data).hexdigest()}
+
+
+def greeting(host):
+    with connect(host, 9002, 5) as connection:
+        return {"heard": connection.recv(100).decode(), "end": connection.recv(100) == b""}
+
+
 def udp_echo(host, *sizes):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     result = {}

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -148,9 +149,36 @@ def test_an_unreachable_network_says_so(space, lab, host):
 
 @pytest.mark.parametrize("host", [WORLD4, WORLD6])
 def test_half_close_both_ways(space, host):
-    # upload: we close first, then read; download: the far side closes first, after we did.
+    # upload and download: we close our half first, then read.
     assert client(space, "upload", host, 100_000) == {"length": 100_000, "equal": True}
     assert client(space, "download", host, 100_000) == {"length": 100_000, "equal": True}
+    # The far side closes its half first, and still hears us.
+    assert client(space, "heard_after_its_end", host, 3_000_000) == {"length": 3_000_000, "equal": True}
+
+
+def test_a_server_that_speaks_first_is_heard_by_a_late_forwarder(space, lab):
+    """The forwarder is held while the connection comes about: its words arrive with the news that it stands."""
+    relay = subprocess.Popen(
+        [PYTHON, str(HERE / "delay.py"), str(lab.pod.pid), str(lab.world.pid), "100"], stdout=subprocess.PIPE)
+    slirp = space.stage("slirp")
+    asking = None
+    try:
+        assert relay.stdout.readline() == b"ready\n"
+        lab.in_pod("ping", "-c", "1", "198.18.9.1")
+        asking = subprocess.Popen([*lab.enter(lab.pod), *space.prefix, BINARY, "exec", "--state-dir", str(space.state), "--",
+                                   PYTHON, CLIENT, "greeting", "198.18.9.1"], stdout=subprocess.PIPE, text=True)
+        until(lambda: "198.18.9.1:9002" in lab.in_pod("ss", "-tnH", "state", "syn-sent").stdout, 5, "the outside connect")
+        os.kill(slirp, signal.SIGSTOP)
+        until(lambda: re.search(r"^4 +0 .*198\.18\.9\.1:9002", lab.in_pod("ss", "-tnH", "state", "close-wait").stdout, re.M)
+              or re.search(r"^5 +0 .*198\.18\.9\.1:9002", lab.in_pod("ss", "-tnH", "state", "close-wait").stdout, re.M),
+              5, "the server's words, and its end")
+        os.kill(slirp, signal.SIGCONT)
+        assert json.loads(asking.communicate(timeout=10)[0]) == {"heard": "bye\n", "end": True}
+    finally:
+        os.kill(slirp, signal.SIGCONT)
+        for process in filter(None, (relay, asking)):
+            process.kill()
+            process.wait()
 
 
 def test_five_thousand_connections_leak_nothing(space):

@@ -4,6 +4,7 @@ TCP 7     echo
 TCP 8000  HTTP: "hello from world"
 TCP 9000  sink: reads to the end, answers with the length and sha256 of what came (a half-close each way)
 TCP 9001  source: reads a line with a number, sends as many bytes of `stream()` and closes
+TCP 9002  says "bye", closes its half, reads to the end; TCP 9003 tells the length and sha256 of what 9002 read last
 UDP 7     echo
 UDP, TCP 53  DNS: A and AAAA of *.test; big.test TXT only fits TCP; anything else NXDOMAIN"""
 
@@ -53,6 +54,24 @@ def source(connection):
         line += connection.recv(64)
     for block in stream(int(line)):
         connection.sendall(block)
+
+
+last_heard = "nothing"
+
+
+def half_closer(connection):
+    global last_heard
+    connection.sendall(b"bye\n")
+    connection.shutdown(socket.SHUT_WR)
+    digest, length = hashlib.sha256(), 0
+    while data := connection.recv(1 << 16):
+        digest.update(data)
+        length += len(data)
+    last_heard = f"{length} {digest.hexdigest()}"
+
+
+def tell(connection):
+    connection.sendall(last_heard.encode())
 
 
 def serve(family, address, port, handler):
@@ -125,7 +144,7 @@ def dns_tcp(connection):
 
 
 for family, address in ((socket.AF_INET, V4), (socket.AF_INET6, V6)):
-    for port, handler in ((7, echo), (8000, http), (9000, sink), (9001, source), (53, dns_tcp)):
+    for port, handler in ((7, echo), (8000, http), (9000, sink), (9001, source), (9002, half_closer), (9003, tell), (53, dns_tcp)):
         serve(family, "::" if family == socket.AF_INET6 else "0.0.0.0", port, handler)
     udp(family, address, 7, lambda data: data)
     udp(family, address, 53, lambda data: dns_answer(data, False))

@@ -325,6 +325,8 @@ extension Forwarder {
         switch table[index].tcp.phase {
         case .opening:
             guard !readiness.isDisjoint(with: [.writable, .failed, .hungUp]) else { return }
+            // A server that speaks first may have spoken already, and this edge is the only news of it.
+            table[index].isReadable = !readiness.isDisjoint(with: [.readable, .peerClosed, .hungUp])
             connected(index)
         case .synSent:
             if !readiness.isDisjoint(with: [.failed, .hungUp]) { close(index, resetOutside: false, resetGuest: true) }
