@@ -23,7 +23,7 @@ help: ## show this
 build: ## the static release binary, stripped: dist/workspacekit
 	$(call install,$(BUILD_PACKAGES))
 	@mkdir -p dist
-	swift build -c release --product workspacekit -Xswiftc -static-executable -Xlinker --gc-sections -Xlinker --icf=all 2>&1 | { grep -v -e 'statically linked applications requires' -e 'is dangerous' -e Compiling || true; }
+	swift build -c release --product workspacekit -Xswiftc -static-executable -Xswiftc -use-ld=lld $(addprefix -Xlinker ,--gc-sections --icf=all -O2 --build-id=none) 2>&1 | { grep -v -e 'statically linked applications requires' -e 'is dangerous' -e Compiling || true; }
 	strip -o dist/workspacekit.new .build/release/workspacekit && mv dist/workspacekit.new dist/workspacekit
 	@ls -l dist/workspacekit | awk '{printf "dist/workspacekit: %.1f MB\n", $$5 / 1e6}'
 

@@ -84,7 +84,10 @@ public struct IDMap: Hashable, Sendable {
         for line in map.split(separator: "\n") {
             let numbers = line.split(whereSeparator: { $0 == " " || $0 == "\t" }).compactMap { UInt32($0) }
             guard numbers.count == 3, numbers[2] > 0 else { continue }
-            ranges.append(IDRange(inside: numbers[0], outside: numbers[0], count: numbers[2]))
+            // A map of every id there is looks like the machine's first user namespace to runc and others, which then
+            // try what only that may do. The very last id is nobody's; without it they see where they are.
+            let count = numbers[0] == 0 && numbers[2] == .max ? numbers[2] - 1 : numbers[2]
+            ranges.append(IDRange(inside: numbers[0], outside: numbers[0], count: count))
         }
         guard !mapRoot else { return ranges }
         var split: [IDRange] = [IDRange(inside: 0, outside: substitute, count: 1)]

@@ -10,7 +10,9 @@ struct WorkspacekitCommand: ParsableCommand {
         commandName: "workspacekit",
         abstract: "A workspace with its own users, mounts, processes and network, inside an ordinary container.",
         version: "0.1.0",
-        subcommands: [Run.self, Status.self, Logs.self, Restart.self, Exec.self, Stop.self])
+        subcommands: [
+            Run.self, Status.self, Logs.self, Restart.self, Exec.self, Stop.self, Validate.self,
+        ])
 }
 
 struct StateOption: ParsableArguments {

@@ -35,7 +35,9 @@ enum HostsFile {
             let isOwn = words.count >= 2 && words.dropFirst().contains { $0 == hostName } && !words[0].hasPrefix("127.")
             if !isOwn { lines.append(String(line)) }
         }
-        if !lines.contains(where: { $0.contains("localhost") }) { lines.append("127.0.0.1 localhost") }
+        if !lines.contains(where: { $0.split { $0 == " " || $0 == "\t" }.contains("localhost") }) {
+            lines.append("127.0.0.1 localhost")
+        }
         if hostName != "localhost" { lines.append("127.0.0.1 \(hostName)") }
         lines.append("\(gateway) host.workspacekit.internal")
         return lines.joined(separator: "\n") + "\n"

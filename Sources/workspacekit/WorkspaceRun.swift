@@ -88,32 +88,10 @@ final class WorkspaceRun {
 
     /// Reads the configuration and prints everything there is to say about it; errors end the program.
     private func check(_ bytes: [UInt8], _ name: String) -> WorkspaceConfiguration {
-        var reading = Reading(bytes, file: name)
-        let users = UserDatabase.system
-        var more: [Diagnostic] = []
-        func error(_ mark: Mark?, _ path: String, _ message: String) {
-            more.append(
-                Diagnostic(
-                    severity: .error, code: .unknownReference, mark: mark ?? Mark(line: 1, column: 1), path: path,
-                    message: message))
-        }
-        let configuration = reading.configuration
-        if let user = configuration.user, users.identity(for: user) == nil {
-            error(configuration.userMark, "workspacekit.user", "unknown user \"\(user)\"")
-        }
-        for service in configuration.services {
-            let path = "workspacekit.services.\(service.name)"
-            if let user = service.user, users.identity(for: user) == nil {
-                error(service.userMark, path + ".user", "unknown user \"\(user)\"")
-            }
-            if let signal = service.stopSignal, Signal(name: signal) == nil {
-                error(service.stopSignalMark, path + ".stop_signal", "unknown signal \"\(signal)\"")
-            }
-        }
-        reading.add(more)
+        let reading = checkedReading(bytes, file: name)
         for text in reading.rendered { writeLine(text + "\n", to: 2) }
-        if reading.hasErrors { exit(ExitCodes.configuration) }
-        return configuration
+        if reading.hasErrors { quit(ExitCodes.configuration) }
+        return reading.configuration
     }
 
     private func networkMode(_ configuration: WorkspaceConfiguration) -> NetworkMode {

@@ -236,6 +236,9 @@ class Workspace:
 def lab(tmp_path_factory):
     if os.geteuid() != 0:
         pytest.skip("the lab needs root to make network namespaces")
+    for old in pathlib.Path("/tmp").glob("wk-lab-*"):  # of runs that were killed: files, nothing else, is left of those
+        if not os.path.exists(f"/proc/{old.name.split('-')[-1]}"):
+            shutil.rmtree(old, ignore_errors=True)
     folder = pathlib.Path("/tmp") / f"wk-lab-{os.getpid()}"
     folder.mkdir(mode=0o755)
     made = Lab(folder)

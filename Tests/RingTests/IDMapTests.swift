@@ -12,11 +12,11 @@ struct IDMapTests {
             subuid: "", subgid: "", userName: "root", hasHelpers: false)
     }
 
-    @Test("root maps its whole range onto itself")
+    @Test("root maps its whole range onto itself, but not so that it looks like the first user namespace")
     func direct() {
         let map = IDMap.choose(root)
         #expect(map.method == .direct)
-        #expect(map.users == [IDRange(inside: 0, outside: 0, count: 4_294_967_295)])
+        #expect(map.users == [IDRange(inside: 0, outside: 0, count: 4_294_967_294)])
     }
 
     @Test("in a container that lives in a user namespace, the range is the container's")
