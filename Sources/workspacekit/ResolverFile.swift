@@ -43,3 +43,32 @@ enum HostsFile {
         return lines.joined(separator: "\n") + "\n"
     }
 }
+
+/// Follows the container's resolv.conf: edited, replaced by rename, or its link switched. The directories are watched, of
+/// the name and of the file that it leads to, because a watched file would be lost with its inode.
+struct ResolverWatch {
+    private static let path = "/etc/resolv.conf"
+    /// What becomes readable when something may have changed.
+    let descriptors: [Descriptor]
+
+    init() {
+        var directories = ["/etc"]
+        if let target = Files.linkTarget(Self.path) {
+            let file = Files.absolute(target.hasPrefix("/") ? target : "/etc/" + target)
+            directories.append("/" + file.split(separator: "/").dropLast().joined(separator: "/"))
+        }
+        descriptors = directories.compactMap { try? watchDirectory($0) }
+    }
+
+    /// The servers that the file names now; nil when it cannot be read, as in the middle of a replacement.
+    func changed() -> [IPAddress]? {
+        var buffer = [UInt8](repeating: 0, count: 8192)
+        for descriptor in descriptors {
+            for _ in 0..<64 {
+                guard case .bytes(let n) = Kernel.read(descriptor.number, into: &buffer), n > 0 else { break }
+            }
+        }
+        guard let text = Files.text(Self.path) else { return nil }
+        return ResolverFile(text).servers
+    }
+}

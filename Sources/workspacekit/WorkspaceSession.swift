@@ -19,7 +19,7 @@ final class WorkspaceSession {
     private let grace: Duration
     private let startedAt: MonotonicInstant
     private let isQuiet: Bool
-    private let forwarder: ForwarderPlan?
+    private var forwarder: ForwarderPlan?
     private var rings: Ring0?
     /// The forwarder, the channel to it, and its flow table, which is readable from here too.
     private var forwarderProcess: (pid: Int32, channel: Channel, table: Descriptor)?
@@ -40,7 +40,8 @@ final class WorkspaceSession {
     }
 
     private enum Token {
-        static let signals: UInt64 = 0, report: UInt64 = 1, rings: UInt64 = 2, forwarder: UInt64 = 3
+        static let signals: UInt64 = 0, report: UInt64 = 1, rings: UInt64 = 2, forwarder: UInt64 = 3,
+            resolver: UInt64 = 4
     }
 
     /// Runs the workspace; its exit code.
@@ -50,6 +51,10 @@ final class WorkspaceSession {
         let poller = try Poller()
         try poller.add(signals.number, .readable, token: Token.signals)
         try poller.add(reportReading.descriptor.number, .readable, token: Token.report)
+        let resolver = ResolverWatch()
+        for descriptor in resolver.descriptors where forwarder != nil {
+            try poller.add(descriptor.number, .readable, token: Token.resolver)
+        }
         stages.append(("configuration", .now))
         let rings = try bringUp(configuration, reportWriting.descriptor)
         self.rings = rings
@@ -75,6 +80,7 @@ final class WorkspaceSession {
                 case Token.signals: while let (signal, _) = signals.next() { relay(signal, rings) }
                 case Token.report: takeReport(reportReading, poller)
                 case Token.rings: takeNote(rings, poller)
+                case Token.resolver: if let servers = resolver.changed() { tellNameServers(servers) }
                 default: takeForwarderReport(poller)
                 }
             }
@@ -239,6 +245,13 @@ final class WorkspaceSession {
         case .ready?: forwarderFailures = 0
         case nil: break
         }
+    }
+
+    /// The container's resolv.conf names other servers than before.
+    private func tellNameServers(_ servers: [IPAddress]) {
+        guard forwarder?.nameServers != servers else { return }
+        forwarder?.nameServers = servers
+        try? forwarderProcess?.channel.send(SlirpCommand.nameServers(servers).message)
     }
 
     /// The address at which others reach this machine: the one it would use itself. Nothing is sent.

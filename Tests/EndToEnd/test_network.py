@@ -121,6 +121,35 @@ def test_the_libc_resolver_finds_names(space):
     assert result.stdout.startswith(WORLD4)
 
 
+@pytest.fixture
+def resolver(lab):
+    """Replaces the pod's resolv.conf, by rename; afterwards it is as before."""
+    def replace(text):
+        (lab.folder / "etc" / "resolv.new").write_text(text)
+        os.rename(lab.folder / "etc" / "resolv.new", lab.folder / "etc" / "resolv.conf")
+    yield replace
+    replace(f"nameserver {WORLD4}\nsearch example.test\n")
+
+
+# Refuses at once, and stays silent.
+@pytest.mark.parametrize("dead", [POD4, "198.18.0.77"])
+def test_the_next_name_server_is_asked(workspace, resolver, dead):
+    resolver(f"nameserver {dead}\nnameserver {WORLD4}\n")
+    space = workspace("").started()
+    dig = lambda: space.exec("dig", "+short", "+time=4", "+tries=1", "@10.0.2.3", "www.example.test", check=False).stdout.strip()
+    assert dig() == WORLD4
+    assert dig() == WORLD4
+
+
+def test_the_containers_resolv_conf_is_followed(workspace, resolver):
+    resolver("nameserver 198.18.0.77\n")
+    space = workspace("").started()
+    dig = lambda: space.exec("dig", "+short", "+time=1", "+tries=1", "@10.0.2.3", "www.example.test", check=False).stdout.strip()
+    assert dig() != WORLD4
+    resolver(f"nameserver {WORLD4}\n")
+    until(lambda: dig() == WORLD4, 5, "the new name server")
+
+
 @pytest.mark.parametrize("host", ["10.0.2.2", WORLD4, "fd00::2", WORLD6])
 def test_ping(space, host):
     result = space.exec("ping", "-c", "2", "-i", "0.2", "-W", "2", host)

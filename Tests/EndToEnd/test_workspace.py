@@ -3,7 +3,9 @@
 import json
 import os
 import pathlib
+import pty
 import re
+import select
 import signal
 import subprocess
 import time
@@ -128,6 +130,52 @@ def test_an_interrupt_key_reaches_the_command_only(lab, workspace):
     child.stdin.flush()
     rest, _ = child.communicate(timeout=15)
     assert "interrupted" in rest and "ended 5" in rest
+
+
+def test_a_shell_on_a_terminal_has_job_control(lab, workspace):
+    space = workspace("", command=["true"])
+    space.wait()
+    pid, terminal = pty.fork()
+    if pid == 0:
+        command = f"{BINARY} run --workspace {space.folder} --state-dir {space.state} -- bash --norc --noprofile; echo ended $?"
+        os.execvpe("sh", ["sh", "-c", command], space.environment)
+    seen = ""
+
+    def expect(pattern):
+        nonlocal seen
+        def look():
+            nonlocal seen
+            if select.select([terminal], [], [], 0.05)[0]:
+                seen += os.read(terminal, 4096).decode(errors="replace")
+            return re.search(pattern, seen)
+        until(look, 10, f"{pattern!r} on the terminal")
+        seen = seen[re.search(pattern, seen).end():]
+
+    try:
+        expect(r"\$ |# ")
+        os.write(terminal, b"sleep 100\n")
+        time.sleep(0.3)
+        os.write(terminal, b"\x1a")
+        expect(r"\[1\]\+ +Stopped")
+        os.write(terminal, b"sleep 200\n")
+        time.sleep(0.3)
+        os.write(terminal, b"\x03")
+        os.write(terminal, b"kill %1; echo still-here\n")
+        expect(r"\nstill-here")
+        os.write(terminal, b"exit 9\n")
+        expect(r"ended 9")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+
+
+def test_a_workspace_in_a_workspace(workspace, lab):
+    inner = lab.folder / "inner"
+    space = workspace("", command=[BINARY, "run", "--network", "sandbox", "--state-dir", str(inner), "--workspace", "/tmp", "--", "sh", "-c",
+                                   f"cat /proc/1/comm; ip -br addr show tap0; curl -sS -m 5 http://{WORLD4}:8000/; exit 4"])
+    assert space.wait(20) == 4
+    assert "workspacekit" in space.stdout and "10.0.2.100/24" in space.stdout and "hello from world" in space.stdout
 
 
 STUBBORN = """

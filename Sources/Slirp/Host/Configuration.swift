@@ -96,3 +96,22 @@ public enum SlirpReport: Sendable {
         }
     }
 }
+
+/// What ring0 tells the forwarder while it runs.
+public enum SlirpCommand: Sendable {
+    /// The outside's name servers are these now.
+    case nameServers([IPAddress])
+
+    /// The command as a channel message.
+    public var message: ChannelMessage {
+        switch self {
+        case .nameServers(let servers): ChannelMessage("name servers", servers.map(\.description))
+        }
+    }
+
+    /// Reads a message of ring0's; nil for anything else.
+    init?(_ message: ChannelMessage) {
+        guard message.kind == "name servers" else { return nil }
+        self = .nameServers(message.fields.compactMap { IPAddress($0) })
+    }
+}

@@ -106,23 +106,59 @@ extension Forwarder {
 
     // MARK: the name server
 
-    /// Passes a query to the current name server; a repeated one, or one after an error, to the next.
+    /// Passes a query to the current name server, and keeps it until it is answered.
     private mutating func askNameServer(
         _ header: UDPHeader, guest: Endpoint, remote: Endpoint, _ ip: IPHeader, _ place: TransportPlace
     ) {
-        let servers = configuration.nameServers
-        guard !servers.isEmpty else { return answer(.port, ip, place) }
-        // Workspace IPv6 may ask an IPv4 server: the socket's family is the server's.
-        let existing = table.find(.udp, guest: guest, remote: remote)
-        if let existing, table[existing].unanswered > 0 { currentNameServer = (currentNameServer + 1) % servers.count }
-        let server = Endpoint(servers[currentNameServer % servers.count], 53)
-        if let existing, table[existing].target.address.isV4 != server.address.isV4 { closeDatagram(existing) }
-        guard let index = datagramFlow(.udp, guest: guest, remote: remote, v4: server.address.isV4) else {
+        // A client that asks again has waited long enough for this server.
+        if let index = table.find(.udp, guest: guest, remote: remote), table[index].unanswered > 0 {
+            nameServers.passOver(table[index].target.address)
+        }
+        guard let server = nameServers.current, let index = nameFlow(guest, remote, server) else {
             return answer(.port, ip, place)
         }
-        table[index].target = server
         table[index].unanswered = table[index].unanswered == .max ? .max : table[index].unanswered + 1
-        sendDatagram(index, to: server, header, ip, place)
+        let offset = place.offset + UDPHeader.length
+        let count = header.datagramLength - UDPHeader.length
+        if count <= NameServers.queryLimit {
+            let pointer = unsafe incoming.bytes
+            nameServers.queries[index] = unsafe pointer.bytes.array(offset..<offset + count)
+        }
+        sendDatagram(index, to: table[index].target, header, ip, place)
+        wheel.schedule(index, at: (now + NameServers.patience).nanoseconds, in: table)
+    }
+
+    /// The flow of a resolver's port, on a socket of the server's family: the workspace may ask over IPv6 what an IPv4
+    /// server answers.
+    private mutating func nameFlow(_ guest: Endpoint, _ remote: Endpoint, _ server: IPAddress) -> Int? {
+        if let index = table.find(.udp, guest: guest, remote: remote),
+            table[index].target.address.isV4 != server.isV4, table[index].target.port != 0
+        {
+            closeDatagram(index)
+        }
+        guard let index = datagramFlow(.udp, guest: guest, remote: remote, v4: server.isV4) else { return nil }
+        table[index].target = Endpoint(server, 53)
+        return index
+    }
+
+    /// Asks the next server what the last one did not answer; nothing when there is none left to ask.
+    private mutating func askAgain(_ index: Int) {
+        guard let query = nameServers.queries[index] else { return }
+        nameServers.passOver(table[index].target.address)
+        guard let server = nameServers.current, server != table[index].target.address, table[index].unanswered < 8,
+            let next = nameFlow(table[index].guest, table[index].remote, server)
+        else { return }
+        nameServers.queries[next] = query
+        table[next].unanswered = min(table[next].unanswered + 1, 8)
+        do {
+            let pointer = unsafe outgoing.bytes
+            var out = unsafe pointer.mutableBytes
+            out.put(query, 0)
+        }
+        _ = outgoing.sendDatagram(
+            table[next].socket, v4: server.isV4, at: 0, count: query.count,
+            InternetSocket.Datagram(peer: table[next].target))
+        wheel.schedule(next, at: (now + NameServers.patience).nanoseconds, in: table)
     }
 
     // MARK: from the outside
@@ -158,6 +194,7 @@ extension Forwarder {
             guard source == table[index].target || table[index].remote.port != 53 else { return }
             source = table[index].remote
             table[index].unanswered = 0
+            nameServers.queries[index] = nil
         }
         let guest = table[index].guest
         let start = transportOffset(v4: guest.address.isV4)
@@ -222,9 +259,9 @@ extension Forwarder {
         _ = InternetSocket.takeError(table[index].socket)
         for _ in 0..<16 {
             guard let (error, length) = outgoing.receiveError(table[index].socket, at: 0, count: 512) else { return }
-            let isName = table[index].remote.port == 53
-            if isName, !configuration.nameServers.isEmpty {
-                currentNameServer = (currentNameServer + 1) % configuration.nameServers.count
+            if table[index].remote.port == 53, nameServers.queries[index] != nil {
+                askAgain(index)
+                if table[index].kind == .free || table[index].target != error.peer { return }
             }
             let guest = table[index].guest
             let remote = table[index].remote.port != 0 ? table[index].remote : error.peer
@@ -272,11 +309,16 @@ extension Forwarder {
         let isStream = flow.packetsUp > 2 && flow.packetsDown > 0
         let timeout = isName ? Self.nameTimeout : isStream ? Self.streamTimeout : Self.idleTimeout
         let deadline = flow.activeAt + timeout.nanoseconds
+        if isName, flow.unanswered > 0, deadline > now.nanoseconds {
+            askAgain(index)
+            if table[index].kind == .free || table[index].deadline != 0 { return }
+        }
         if deadline <= now.nanoseconds { return closeDatagram(index) }
         wheel.schedule(index, at: deadline, in: table)
     }
 
     private mutating func closeDatagram(_ index: Int) {
+        nameServers.queries[index] = nil
         InternetSocket.close(table[index].socket)
         wheel.cancel(index, in: table)
         table.remove(index)

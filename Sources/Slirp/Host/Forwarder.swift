@@ -48,7 +48,7 @@ struct Forwarder: ~Copyable {
     let hasPeekOffset: Bool
     let secret: UInt64
     var identification: UInt16 = 1
-    var currentNameServer = 0
+    var nameServers: NameServers
     var forwards: [UInt16: Descriptor] = [:]
     /// Said once each.
     var notedPing = false
@@ -80,6 +80,7 @@ struct Forwarder: ~Copyable {
         try poller.add(tap.number, .readable, token: Token.tap)
         try poller.add(report.descriptor.number, .readable, token: Token.report)
         self.configuration = configuration
+        nameServers = NameServers(configuration.nameServers)
         self.tap = tap
         self.listeners = listeners
         self.report = report
@@ -117,7 +118,9 @@ struct Forwarder: ~Copyable {
                 case 1:
                     if event.readiness.contains(.failed) { return }  // the workspace's network namespace is gone
                     tapIsReadable = true
-                case 2: return
+                case 2:
+                    guard let message = try? report.receive(within: .zero) else { return }  // ring0 is gone
+                    if case .nameServers(let servers)? = SlirpCommand(message) { nameServers.replace(with: servers) }
                 case 3: handleFlowEvent(event)
                 default: acceptForward(UInt16(truncatingIfNeeded: event.token))
                 }

@@ -71,10 +71,10 @@ extension Forwarder {
         switch policy.route(remote, isUDP: false) {
         case .outside(let endpoint), .loopback(let endpoint): target = endpoint
         case .nameServer:
-            guard !configuration.nameServers.isEmpty else {
+            guard let server = nameServers.current else {
                 return refuse(syn, count: 0, guest: guest, remote: remote)
             }
-            target = Endpoint(configuration.nameServers[currentNameServer % configuration.nameServers.count], 53)
+            target = Endpoint(server, 53)
         case .denied:
             table.counters.denied += 1
             return refuse(syn, count: 0, guest: guest, remote: remote)
