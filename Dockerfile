@@ -3,7 +3,9 @@ ARG BUILD_BASE=swift:6.3-bookworm
 ARG BASE=debian:bookworm-slim
 
 FROM ${BUILD_BASE} AS build
-RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends make libyaml-dev libcap-dev pkg-config binutils
+# A base that has everything needs no network here.
+RUN dpkg -s make libyaml-dev libcap-dev pkg-config binutils >/dev/null 2>&1 || { apt-get update -qq && \
+    apt-get install -y -qq --no-install-recommends make libyaml-dev libcap-dev pkg-config binutils; }
 WORKDIR /src
 COPY Package.swift Makefile ./
 COPY Sources Sources

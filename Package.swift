@@ -46,9 +46,12 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: small),
+        .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: test),
         .testTarget(name: "ConfigTests", dependencies: ["Config"], swiftSettings: test),
-        .testTarget(name: "SlirpTests", dependencies: ["Slirp", "Kernel"], swiftSettings: test),
-        .testTarget(name: "SupervisorTests", dependencies: ["Supervisor", "Kernel", "Config"], swiftSettings: test),
+        .testTarget(name: "SlirpTests", dependencies: ["Slirp", "Kernel", "TestSupport"], swiftSettings: test),
+        .testTarget(
+            name: "SupervisorTests", dependencies: ["Supervisor", "Kernel", "Config", "TestSupport"],
+            swiftSettings: test),
         .testTarget(name: "RingTests", dependencies: ["Ring", "Kernel"], swiftSettings: test),
     ]
 )

@@ -4,21 +4,11 @@ import errno
 import hashlib
 import json
 import socket
-import struct
 import sys
 import threading
 import time
 
-BLOCK = hashlib.shake_256(b"workspacekit").digest(1 << 20)
-
-
-def stream(count):
-    number = 0
-    while count > 0:
-        block = struct.pack(">Q", number) + BLOCK[8:]
-        yield block[:count]
-        count -= len(block)
-        number += 1
+from payload import stream
 
 
 def digest_of(count):

@@ -1,4 +1,5 @@
 import Kernel
+import TestSupport
 import Testing
 
 @testable import Slirp
@@ -149,18 +150,5 @@ struct IPAddressTests {
         #expect(Subnet("10.0.2.0/24")?.contains(IPAddress(v4: 0x0a00_0300)) == false)
         #expect(Subnet("fd00::/64")?.contains(a6) == true && Subnet("fd00::/64")?.contains(b6) == false)
         #expect(Subnet("0.0.0.0/0")?.contains(b4) == true && Subnet("0.0.0.0/0")?.contains(b6) == false)
-    }
-}
-
-/// splitmix64: the same numbers for the same seed, everywhere.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }

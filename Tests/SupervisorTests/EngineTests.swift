@@ -1,5 +1,6 @@
 import Config
 import Kernel
+import TestSupport
 import Testing
 
 @testable import Supervisor
@@ -237,19 +238,6 @@ struct EngineTests {
         for _ in 0..<20 { script.advance(.seconds(1)) }
         finishes += script.take().filter { if case .finish = $0 { true } else { false } }.count
         #expect(finishes == 1, "finish is said once")
-    }
-}
-
-/// splitmix64: the same numbers for the same seed, everywhere.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }
 

@@ -1,0 +1,71 @@
+internal import Kernel
+internal import SystemPackage
+
+/// Declared ports: an outside listener exists while something listens inside, and no longer.
+extension Forwarder {
+    /// Opens and closes outside listeners with what listens inside: refused means refused.
+    mutating func followListeners() {
+        guard let found = try? listeners.listeners() else { return }
+        let layout = configuration.layout
+        var open: Set<UInt16> = []
+        for endpoint in found where configuration.forwards.contains(endpoint.port) {
+            let address = endpoint.address
+            if address == .any4 || address == .any6 || address == layout.guest4 || address == layout.guest6 {
+                open.insert(endpoint.port)
+            }
+        }
+        for port in forwards.keys where !open.contains(port) {
+            forwards[port] = nil
+            try? report.send(SlirpReport.closed(port).message)
+        }
+        for port in open.sorted() where forwards[port] == nil {
+            do {
+                let listener = try listenOutside(port)
+                try poller.add(listener.number, .readable, token: Token.forward | UInt64(port))
+                forwards[port] = listener
+                try? report.send(SlirpReport.opened(port).message)
+            } catch {
+                if notedForwards.insert(port).inserted { note("port \(port) is not forwarded: \(error)") }
+            }
+        }
+    }
+
+    func listenOutside(_ port: UInt16) throws(KernelError) -> Descriptor {
+        do { return try InternetSocket.listen(Endpoint(.any6, port)) } catch {
+            if error.errno == .addressInUse || error.errno == .permissionDenied { throw error }
+            return try InternetSocket.listen(Endpoint(.any4, port))
+        }
+    }
+
+    /// A client of the outside: the workspace sees its address, unless that address means something else inside.
+    mutating func acceptForward(_ port: UInt16) {
+        guard let listener = forwards[port] else { return }
+        for _ in 0..<64 {
+            guard let (socket, peer) = InternetSocket.accept(listener.number) else { return }
+            InternetSocket.setNoDelay(socket)
+            let layout = configuration.layout
+            let v4 = peer.address.isV4 || layout.subnet6 == nil
+            let guest = Endpoint(v4 ? layout.guest4 : layout.guest6, port)
+            var remote = peer
+            let isInside = layout.subnet4.contains(peer.address) || layout.subnet6?.contains(peer.address) == true
+            if isInside || peer.address.isV4 != v4 || !Policy.isOrdinary(peer.address) {
+                remote.address = v4 ? layout.gateway4 : layout.gateway6
+            }
+            guard table.find(.tcp, guest: guest, remote: remote) == nil else {
+                InternetSocket.setLingerZero(socket)
+                InternetSocket.close(socket)
+                continue
+            }
+            let state = TCPState(
+                opening: initialSequence(guest, remote), mtuSegment: v4 ? mtuSegment4 : mtuSegment6)
+            let flow = Flow(kind: .tcp, socket: socket, guest: guest, remote: remote, target: peer, tcp: state)
+            guard let index = insert(flow, [.readable, .writable, .peerClosed, .edgeTriggered], otherwise: { _ in })
+            else { continue }
+            if hasPeekOffset { _ = InternetSocket.setPeekOffset(socket, 0) }
+            table[index].isReadable = true
+            table[index].tcp.sendMaximum = table[index].tcp.sendUnacknowledged + 1
+            sendSyn(index)
+            arm(index)
+        }
+    }
+}
