@@ -40,7 +40,7 @@ test: build unit ## unit tests and end-to-end tests
 .PHONY: unit
 unit: ## unit tests: pure, no privileges
 	$(call install,$(BUILD_PACKAGES))
-	swift test --quiet
+	SWIFT_BACKTRACE=enable=no swift test --quiet
 
 .PHONY: lint
 lint: ## formatting, and the rules that only a grep can keep

@@ -47,6 +47,7 @@ let package = Package(
             ],
             swiftSettings: small),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: test),
+        .testTarget(name: "KernelTests", dependencies: ["Kernel"], swiftSettings: test),
         .testTarget(name: "ConfigTests", dependencies: ["Config"], swiftSettings: test),
         .testTarget(name: "SlirpTests", dependencies: ["Slirp", "Kernel", "TestSupport"], swiftSettings: test),
         .testTarget(

@@ -24,6 +24,7 @@ from conftest import BINARY, Lab, USER, WORLD4, die_with_parent, until  # noqa: 
 
 TICK = os.sysconf("SC_CLK_TCK")
 PORT = "5201"
+DEFAULT_CONGESTION = "--default-congestion" in sys.argv
 # Every forwarder runs as the same ordinary user, as it would in the field.
 AS_USER = ["setpriv", "--pdeathsig", "KILL", "--reuid", str(USER), "--regid", str(USER), "--clear-groups"]
 
@@ -59,8 +60,9 @@ class Peer:
                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid
         until(lambda: conftest.run(*self.enter(), "ip", "route", "get", WORLD4, check=False).returncode == 0, 10, f"{self.name}'s route")
 
-        # The same congestion control in every namespace.
-        conftest.run(*self.enter(), "sysctl", "-qw", "net.ipv4.tcp_congestion_control=reno")
+        # The same congestion control in every namespace, unless the peers are to have the kernel's default.
+        if not DEFAULT_CONGESTION:
+            conftest.run(*self.enter(), "sysctl", "-qw", "net.ipv4.tcp_congestion_control=reno")
 
     def enter(self):
         return ["nsenter", f"--net=/proc/{self.guest.pid}/ns/net", "--"]
@@ -142,6 +144,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--default-congestion", action="store_true", help="leave the peers' namespaces the kernel's default instead of reno")
     options = parser.parse_args()
     folder = pathlib.Path("/tmp") / f"wk-bench-{os.getpid()}"
     folder.mkdir(mode=0o755)

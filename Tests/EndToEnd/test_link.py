@@ -1,5 +1,6 @@
 """The link itself, seen with raw frames and with ordinary clients of its services."""
 
+import os
 import pathlib
 import re
 import textwrap
@@ -141,8 +142,19 @@ def test_ping_without_permission_is_said(workspace, lab):
         lab.in_pod("sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647")
 
 
-def test_the_forwarder_has_no_privileges(space):
-    status = pathlib.Path(f"/proc/{space.stage('slirp')}/status").read_text()
+def test_the_forwarder_has_no_privileges_no_files_and_few_calls(space):
+    pid = space.stage("slirp")
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
     for line in ("CapPrm", "CapEff", "CapInh", "CapAmb"):
         assert re.search(rf"^{line}:\s+0+$", status, re.M), status
-    assert re.search(r"^NoNewPrivs:\s+1$", status, re.M)
+    assert re.search(r"^NoNewPrivs:\s+1$", status, re.M) and re.search(r"^Seccomp:\s+2$", status, re.M)
+    assert list(pathlib.Path(f"/proc/{pid}/root/").iterdir()) == []
+    for namespace in ("user", "mnt"):
+        assert os.readlink(f"/proc/{pid}/ns/{namespace}") != os.readlink(f"/proc/{space.process.pid}/ns/{namespace}")
+    assert os.readlink(f"/proc/{pid}/ns/net") == os.readlink(f"/proc/{space.process.pid}/ns/net")
+
+
+def test_a_low_port_that_may_not_be_taken_is_said(workspace):
+    space = workspace("ports: [{port: 81}]").started()
+    space.exec("sh", "-c", f"setsid {PYTHON} -m http.server 81 >/dev/null 2>&1 </dev/null &")
+    until(lambda: "port 81 is not forwarded" in space.stderr and "ip_unprivileged_port_start=0" in space.stderr, 5, "the line")

@@ -121,6 +121,8 @@ int ck_set_dumpable(int on);
 int ck_raise_nofile(void);                                               /* RLIMIT_NOFILE soft = hard */
 int ck_set_umask(unsigned mask);
 
+int ck_seccomp_forwarder(void);                                          /* nothing but what a forwarder calls */
+
 /* ---- sockets; an address is IPv6, IPv4 as ::ffff:a.b.c.d, in two host-order words ---- */
 struct ck_endpoint { uint64_t high, low; uint32_t scope; uint16_t port; };
 int ck_socket(int domain, int type, int protocol);                       /* CLOEXEC | NONBLOCK */

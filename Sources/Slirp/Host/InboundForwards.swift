@@ -25,7 +25,9 @@ extension Forwarder {
                 forwards[port] = listener
                 try? report.send(SlirpReport.opened(port).message)
             } catch {
-                if notedForwards.insert(port).inserted { note("port \(port) is not forwarded: \(error)") }
+                if notedForwards.insert(port).inserted {
+                    note("port \(port) is not forwarded: \(error)\(hint(error, port))")
+                }
             }
         }
     }
@@ -67,5 +69,11 @@ extension Forwarder {
             sendSyn(index)
             arm(index)
         }
+    }
+
+    /// The forwarder has no capability to take a low port with.
+    private func hint(_ error: KernelError, _ port: UInt16) -> String {
+        guard error.errno == .permissionDenied, port < 1024 else { return "" }
+        return " (allow it with the sysctl net.ipv4.ip_unprivileged_port_start=0 in the container)"
     }
 }

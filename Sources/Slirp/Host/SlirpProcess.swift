@@ -15,15 +15,18 @@ public enum SlirpProcess {
             guard let message = try channel.receive(within: .seconds(5)),
                 let configuration = SlirpConfiguration(message)
             else { return 70 }
-            try Capabilities.dropAll()
-            try CurrentProcess.forbidNewPrivileges()
-            CurrentProcess.setDumpable(false)
-            // setDumpable and the change of capabilities may have cleared it (prctl(2)).
+            do { try Sandbox.leaveFileSystem() } catch {
+                // Where user namespaces cannot be nested the forwarder still has no privilege and few calls.
+                try channel.send(SlirpReport.note("it keeps the container's root: \(error)").message)
+            }
+            try Sandbox.dropPrivileges()
+            // These changes of credentials cleared it (prctl(2)).
             try CurrentProcess.setDeathSignal(.kill)
             var forwarder = try Forwarder(
                 configuration, tap: message.descriptors[0],
                 listeners: ListenerQuery(descriptor: message.descriptors[1]), table: message.descriptors[2],
                 report: channel)
+            try Sandbox.allowForwarderCallsOnly()
             try channel.send(SlirpReport.ready.message)
             try forwarder.run()
             return 0

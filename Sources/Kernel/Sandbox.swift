@@ -1,0 +1,38 @@
+internal import CKernel
+internal import SystemPackage
+
+/// One-way steps that take from the calling process what it does not need. In this order: root, capabilities, calls.
+public enum Sandbox {
+    /// Leaves the file system: the root becomes an empty, read-only tmpfs, in a user and a mount namespace of its own,
+    /// so that this needs no privilege. Open descriptors stay.
+    public static func leaveFileSystem() throws(KernelError) {
+        let uid = CurrentProcess.effectiveUser
+        let gid = CurrentProcess.group
+        try unshare([.user, .mount])
+        // Without maps the process could not mount: its own ids, and no others (user_namespaces(7)).
+        try Files.writeKernelFile("/proc/self/setgroups", "deny")
+        try Files.writeKernelFile("/proc/self/uid_map", "\(uid) \(uid) 1")
+        try Files.writeKernelFile("/proc/self/gid_map", "\(gid) \(gid) 1")
+        try Mounts.mount("none", on: "/", flags: [.isPrivate, .recursive])
+        // /proc is there for certain: nothing of ours starts without it.
+        try Mounts.mount(
+            "tmpfs", on: "/proc", type: "tmpfs", flags: [.readOnly, .noSetuid, .noDevices, .noExecute],
+            options: "size=4k,mode=555")
+        try CurrentProcess.changeDirectory("/proc")
+        try Mounts.pivotRootHere()
+        try Mounts.detach(".")
+        try CurrentProcess.changeDirectory("/")
+    }
+
+    /// Gives up every capability and the way to new ones, and hides the process's memory from others of its user.
+    public static func dropPrivileges() throws(KernelError) {
+        try Capabilities.dropAll()
+        try CurrentProcess.forbidNewPrivileges()
+        CurrentProcess.setDumpable(false)
+    }
+
+    /// From now on any call that a forwarder does not make ends the process (seccomp(2)). Needs no_new_privs.
+    public static func allowForwarderCallsOnly() throws(KernelError) {
+        _ = try check(ck_seccomp_forwarder(), "filter system calls")
+    }
+}
