@@ -148,6 +148,12 @@ final class WorkspaceRun {
     private func takeStateDirectory() {
         do {
             try Files.makeDirectories(state.path, mode: 0o700)
+            // Whoever owns the directory could replace the socket in it.
+            guard Files.status(state.path)?.uid == CurrentProcess.effectiveUser else {
+                fail(
+                    "the state directory \(state.path) belongs to another user: name another with --state-dir",
+                    ExitCodes.usage)
+            }
             let lock = try Files.openForAppending(state.lock, mode: 0o600)
             guard Files.lock(lock) else {
                 fail(

@@ -450,6 +450,15 @@ def test_a_state_directory_serves_one_workspace(workspace, lab):
     assert space.status()["sleeper"]["state"] == "running"
 
 
+def test_a_state_directory_of_another_users_is_refused(lab, workspace):
+    foreign = lab.folder / "foreign"
+    foreign.mkdir()
+    os.chown(foreign, PLAIN_USER, PLAIN_USER)
+    result = lab.in_pod(BINARY, "run", "--workspace", "/tmp", "--state-dir", str(foreign), "--", "true", check=False)
+    assert result.returncode == 64 and "belongs to another user" in result.stderr
+    assert list(foreign.iterdir()) == []
+
+
 # ---- bad input: one clear line, the documented code, nothing left, nothing written
 
 BAD = [
