@@ -28,7 +28,6 @@ int ck_close(int fd) { return OR_ERRNO(close(fd)); }
 long ck_read(int fd, void *buffer, size_t count) { return RETRY(read(fd, buffer, count)); }
 long ck_write(int fd, const void *buffer, size_t count) { return RETRY(write(fd, buffer, count)); }
 int ck_dup(int fd) { return OR_ERRNO(fcntl(fd, F_DUPFD_CLOEXEC, 10)); }
-int ck_dup_onto(int fd, int target) { return RETRY(dup2(fd, target)); }
 
 int ck_set_nonblocking(int fd, int on)
 {
@@ -37,7 +36,6 @@ int ck_set_nonblocking(int fd, int on)
     return OR_ERRNO(fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK));
 }
 
-int ck_set_inheritable(int fd, int on) { return OR_ERRNO(fcntl(fd, F_SETFD, on ? 0 : FD_CLOEXEC)); }
 int ck_pipe(int fds[2]) { return OR_ERRNO(pipe2(fds, O_CLOEXEC)); }
 int ck_socketpair(int type, int fds[2]) { return OR_ERRNO(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds)); }
 int ck_memfd(const char *name) { return OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
@@ -61,7 +59,6 @@ int ck_rename(const char *from, const char *to) { return OR_ERRNO(rename(from, t
 int ck_symlink(const char *target, const char *path) { return OR_ERRNO(symlink(target, path)); }
 long ck_readlink(const char *path, char *buffer, size_t count) { return OR_ERRNO(readlink(path, buffer, count)); }
 int ck_chown(const char *path, unsigned uid, unsigned gid) { return OR_ERRNO(lchown(path, uid, gid)); }
-int ck_chmod(const char *path, unsigned mode) { return OR_ERRNO(chmod(path, mode)); }
 int ck_access(const char *path, int mode) { return OR_ERRNO(faccessat(AT_FDCWD, path, mode, AT_EACCESS)); }
 
 int ck_stat(const char *path, int follow, struct ck_stat *out)
@@ -82,7 +79,6 @@ static int64_t clock_ns(clockid_t id)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 int64_t ck_monotonic_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
-int64_t ck_realtime_ns(void) { return clock_ns(CLOCK_REALTIME); }
 
 int ck_random(void *buffer, size_t count)
 {
@@ -99,10 +95,6 @@ static int control(int epoll, int operation, int fd, uint32_t events, uint64_t t
 int ck_epoll_add(int epoll, int fd, uint32_t events, uint64_t token)
 {
     return control(epoll, EPOLL_CTL_ADD, fd, events, token);
-}
-int ck_epoll_modify(int epoll, int fd, uint32_t events, uint64_t token)
-{
-    return control(epoll, EPOLL_CTL_MOD, fd, events, token);
 }
 int ck_epoll_remove(int epoll, int fd) { return control(epoll, EPOLL_CTL_DEL, fd, 0, 0); }
 

@@ -112,7 +112,7 @@ int ck_local_endpoint(int fd, struct ck_endpoint *out)
     return 0;
 }
 
-int ck_get_option(int fd, int level, int name)
+static int get_option(int fd, int level, int name)
 {
     int value = 0;
     socklen_t n = sizeof value;
@@ -124,7 +124,7 @@ int ck_set_option(int fd, int level, int name, int value)
     return OR_ERRNO(setsockopt(fd, level, name, &value, sizeof value));
 }
 
-int ck_socket_error(int fd) { return ck_get_option(fd, SOL_SOCKET, SO_ERROR); }
+int ck_socket_error(int fd) { return get_option(fd, SOL_SOCKET, SO_ERROR); }
 
 int ck_linger_zero(int fd)
 {

@@ -65,18 +65,11 @@ int ck_wait(int pid, int also_stopped, struct ck_exit *out)
 }
 
 int ck_kill(int pid, int number) { return OR_ERRNO(kill(pid, number)); }
-int ck_pidfd_open(int pid) { return OR_ERRNO((int)syscall(SYS_pidfd_open, pid, 0)); }
 int ck_getpid(void) { return getpid(); }
 int ck_getppid(void) { return getppid(); }
 int ck_getuid(void) { return (int)getuid(); }
 int ck_geteuid(void) { return (int)geteuid(); }
 int ck_getgid(void) { return (int)getgid(); }
-
-int ck_thread_count(void)
-{
-    struct stat st;
-    return stat("/proc/self/task", &st) < 0 ? -errno : (int)st.st_nlink - 2;
-}
 
 /* ---- spawn ----
  * The child runs on a copy of the parent's memory and makes only async-signal-safe calls. It tells the parent, on a
@@ -234,7 +227,6 @@ int ck_spawn_go(struct ck_spawn_result *result, int timeout_ms)
 
 /* ---- namespaces, mounts, credentials ---- */
 int ck_unshare(int flags) { return OR_ERRNO(unshare(flags)); }
-int ck_setns(int fd, int type) { return OR_ERRNO(setns(fd, type)); }
 int ck_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)
 {
     return OR_ERRNO(mount(source, target, type, flags, data));

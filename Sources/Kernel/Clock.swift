@@ -33,9 +33,6 @@ extension Duration {
     public var millisecondsRoundedUp: Int32 { Int32(clamping: (nanoseconds &+ 999_999) / 1_000_000) }
 }
 
-/// Wall-clock time in nanoseconds since 1970 (CLOCK_REALTIME), for timestamps people read.
-public func realTimeNanoseconds() -> Int64 { ck_realtime_ns() }
-
 /// Unpredictable bytes (getrandom(2)).
 public func randomUInt64() -> UInt64 {
     var value: UInt64 = 0

@@ -51,11 +51,6 @@ public struct ReadyEvent: Sendable {
         _ = try check(ck_epoll_add(epoll, descriptor, interest.rawValue, token), "watch descriptor", "\(descriptor)")
     }
 
-    /// Changes what a descriptor is watched for.
-    public borrowing func modify(_ descriptor: Int32, _ interest: Readiness, token: UInt64) throws(KernelError) {
-        _ = try check(ck_epoll_modify(epoll, descriptor, interest.rawValue, token), "watch descriptor", "\(descriptor)")
-    }
-
     /// Stops watching. Closing a descriptor that has no duplicate does the same.
     public borrowing func remove(_ descriptor: Int32) { _ = ck_epoll_remove(epoll, descriptor) }
 

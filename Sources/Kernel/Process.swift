@@ -69,8 +69,6 @@ public enum CurrentProcess {
     public static var user: UInt32 { UInt32(bitPattern: ck_getuid()) }
     /// Its real group id.
     public static var group: UInt32 { UInt32(bitPattern: ck_getgid()) }
-    /// How many threads it has: one, in every stage.
-    public static var threadCount: Int { Int(ck_thread_count()) }
     /// Its process group.
     public static var processGroup: Int32 { ck_getpgrp() }
 
@@ -90,8 +88,6 @@ public enum CurrentProcess {
     public static func setDumpable(_ on: Bool) { _ = ck_set_dumpable(on ? 1 : 0) }
     /// Raises the soft limit of open files to the hard one.
     public static func raiseOpenFilesLimit() { _ = ck_raise_nofile() }
-    /// Sets the file mode creation mask.
-    public static func setUmask(_ mask: UInt32) { _ = ck_set_umask(mask) }
     /// Changes the working directory.
     public static func changeDirectory(_ path: String) throws(KernelError) {
         _ = try check(unsafe ck_chdir(path), "change directory to", path)

@@ -22,9 +22,7 @@ int ck_close(int fd);
 long ck_read(int fd, void *buffer, size_t count);                        /* read(2), EINTR retried */
 long ck_write(int fd, const void *buffer, size_t count);                 /* write(2), EINTR retried */
 int ck_dup(int fd);                                                      /* a CLOEXEC duplicate, at least 10 */
-int ck_dup_onto(int fd, int target);                                     /* dup2(2): target is inherited by exec */
 int ck_set_nonblocking(int fd, int on);
-int ck_set_inheritable(int fd, int on);                                  /* clears (1) or sets (0) FD_CLOEXEC */
 int ck_pipe(int fds[2]);                                                 /* pipe2(O_CLOEXEC) */
 int ck_socketpair(int type, int fds[2]);                                 /* AF_UNIX, CLOEXEC */
 int ck_memfd(const char *name);                                          /* memfd_create(MFD_CLOEXEC) */
@@ -39,7 +37,6 @@ int ck_rename(const char *from, const char *to);
 int ck_symlink(const char *target, const char *path);
 long ck_readlink(const char *path, char *buffer, size_t count);
 int ck_chown(const char *path, unsigned uid, unsigned gid);
-int ck_chmod(const char *path, unsigned mode);
 int ck_access(const char *path, int mode);
 struct ck_stat { uint64_t device, inode, size; uint32_t mode, uid, gid; uint64_t rdev; };
 int ck_stat(const char *path, int follow, struct ck_stat *out);
@@ -51,14 +48,12 @@ void ck_directory_close(void *directory);
 
 /* ---- clock, random ---- */
 int64_t ck_monotonic_ns(void);
-int64_t ck_realtime_ns(void);
 int ck_random(void *buffer, size_t count);
 
 /* ---- epoll ---- */
 struct ck_event { uint64_t token; uint32_t events; };
 int ck_epoll_create(void);
 int ck_epoll_add(int epoll, int fd, uint32_t events, uint64_t token);
-int ck_epoll_modify(int epoll, int fd, uint32_t events, uint64_t token);
 int ck_epoll_remove(int epoll, int fd);
 int ck_epoll_wait(int epoll, struct ck_event *events, int capacity, int timeout_ms);
 int ck_poll(int fd, int events, int timeout_ms);                         /* poll(2) of one descriptor: revents */
@@ -72,13 +67,11 @@ int ck_signal_read(int fd, struct ck_signal *out);                       /* 1, 0
 int ck_ignore_signal(int number);
 int ck_wait(int pid, int also_stopped, struct ck_exit *out);             /* pid, 0 none yet, -ECHILD; pid -1: any */
 int ck_kill(int pid, int number);
-int ck_pidfd_open(int pid);
 int ck_getpid(void);
 int ck_getppid(void);
 int ck_getuid(void);
 int ck_geteuid(void);
 int ck_getgid(void);
-int ck_thread_count(void);
 
 enum ck_spawn_step {
     CK_STEP_NONE, CK_STEP_FORK, CK_STEP_UNSHARE, CK_STEP_MAPS, CK_STEP_SESSION, CK_STEP_TERMINAL, CK_STEP_FDS,
@@ -107,7 +100,6 @@ int ck_spawn_go(struct ck_spawn_result *result, int timeout_ms);         /* 0 on
 
 /* ---- namespaces, mounts, credentials ---- */
 int ck_unshare(int flags);
-int ck_setns(int fd, int type);
 int ck_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
 int ck_umount(const char *target, int flags);
 int ck_pivot_root(const char *new_root, const char *put_old);
@@ -131,7 +123,6 @@ int ck_bind(int fd, int family, const struct ck_endpoint *at);
 int ck_listen(int fd, int backlog);
 int ck_accept(int fd, struct ck_endpoint *from);
 int ck_local_endpoint(int fd, struct ck_endpoint *out);
-int ck_get_option(int fd, int level, int name);                          /* an int option's value, or -errno */
 int ck_set_option(int fd, int level, int name, int value);
 int ck_socket_error(int fd);                                             /* SO_ERROR as a positive errno, 0 none */
 int ck_linger_zero(int fd);

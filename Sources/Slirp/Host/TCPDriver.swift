@@ -35,7 +35,6 @@ extension Forwarder {
             return markDirty(index)
         case .reset: return close(index, resetOutside: true, resetGuest: false)
         }
-        if result.opened { opened(index) }
         if result.discard > 0 {
             InternetSocket.discard(table[index].socket, result.discard)
         }
@@ -131,10 +130,6 @@ extension Forwarder {
         hash.combine(remote)
         return SequenceNumber(
             UInt32(truncatingIfNeeded: hash.finalize()) &+ UInt32(truncatingIfNeeded: now.nanoseconds >> 12))
-    }
-
-    mutating func opened(_ index: Int) {
-        table[index].tcp.retries = 0
     }
 
     // MARK: from the outside
