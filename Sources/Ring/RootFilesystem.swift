@@ -73,6 +73,13 @@ struct RootFilesystem {
             try Files.touch("\(dev)/\(name)")
             try Mounts.mount("\(container)/\(name)", on: "\(dev)/\(name)", flags: .bind)
         }
+        // The caller's terminal belongs to the container's devpts; /dev/console names it inside, as in other containers.
+        if Terminal.isTerminal(0), let terminal = Files.linkTarget("/proc/self/fd/0"), Files.status(terminal) != nil {
+            try Files.touch("\(dev)/console")
+            do { try Mounts.mount(terminal, on: "\(dev)/console", flags: .bind) } catch {
+                note("no /dev/console: \(error)")
+            }
+        }
         for name in ["pts", "shm", "mqueue"] { try Files.makeDirectory("\(dev)/\(name)") }
         do {
             try Mounts.mount(

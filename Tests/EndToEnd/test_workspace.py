@@ -142,6 +142,8 @@ def test_a_shell_on_a_terminal_has_job_control(lab, workspace):
 
     try:
         expect(r"\$ |# ")
+        os.write(terminal, b"tty\n")
+        expect(r"\n/dev/console")
         os.write(terminal, b"sleep 100\n")
         time.sleep(0.3)
         os.write(terminal, b"\x1a")
