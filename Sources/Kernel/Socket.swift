@@ -136,10 +136,13 @@ public enum InternetSocket {
     /// The whole block.
     public let bytes: UnsafeMutableRawBufferPointer
 
-    /// Maps `count` bytes: of the memory file, made that large first, or private with nil.
+    /// Maps `count` bytes that read as zero: of the memory file, emptied and made that large first, or private with nil.
     public init(count: Int, sharedWith file: Descriptor? = nil) throws(KernelError) {
         var address: UnsafeMutableRawPointer?
-        if let file { _ = try check(ck_ftruncate(file.number, UInt64(count)), "size memory file") }
+        if let file {
+            _ = try check(ck_ftruncate(file.number, 0), "empty memory file")
+            _ = try check(ck_ftruncate(file.number, UInt64(count)), "size memory file")
+        }
         _ = try check(unsafe ck_map(file?.number ?? -1, count, &address), "map memory", "\(count) bytes")
         unsafe bytes = UnsafeMutableRawBufferPointer(start: address, count: count)
     }

@@ -34,38 +34,51 @@ public struct Ring0 {
         _ plan: RingPlan, configuration: Descriptor, report: Descriptor, note: (String) -> Void
     ) throws(StageFailure) -> Ring0 {
         let idMap = IDMap.choose(situation())
-        do {
-            let (ours, theirs) = try Channel.pair()
-            var spawnPlan = SpawnPlan(
-                path: "/proc/self/exe", arguments: ["workspacekit", "ring1"], environment: currentEnvironment(),
-                descriptors: [0, 1, 2, theirs.descriptor.number, configuration.number, report.number])
-            spawnPlan.namespaces = [.user, .mount, .ipc, .uts, .cgroup]
-            if plan.network != .host { spawnPlan.namespaces.insert(.network) }
-            spawnPlan.becomeRoot = true
-            spawnPlan.deathSignal = .kill
-            let pid = try spawn(spawnPlan, deadline: deadline) { (pid) throws(KernelError) in
-                try write(idMap, to: pid)
+        let launched: (pid: Int32, channel: Channel)
+        do { launched = try launch(plan, idMap, configuration, report) } catch { throw StageFailure("ring0", error) }
+        var link: LinkHandles?
+        while plan.link != nil, link == nil {
+            if case .link(let tap, let listeners, let checksum, let tso, let uso) = try next(launched, note: note) {
+                link = LinkHandles(tap: tap, listeners: listeners, checksum: checksum, tso: tso, uso: uso)
             }
-            try ours.send(.plan(plan))
-            var link: LinkHandles?
-            while plan.link != nil, link == nil {
-                switch try ours.next(within: deadline) {
-                case .link(let tap, let listeners, let checksum, let tso, let uso)?:
-                    link = LinkHandles(tap: tap, listeners: listeners, checksum: checksum, tso: tso, uso: uso)
-                case .note(let text)?: note(text)
-                case .failed(let failure)?: throw failure
-                case nil: throw ended(pid)
-                default: break
-                }
+        }
+        return Ring0(pid: launched.pid, channel: launched.channel, link: link, idMap: idMap)
+    }
+
+    /// ring1 in its namespaces, with its ids and its plan. Its end of the channel is its alone once this returns, so that
+    /// its death shows.
+    private static func launch(
+        _ plan: RingPlan, _ idMap: IDMap, _ configuration: Descriptor, _ report: Descriptor
+    ) throws(KernelError) -> (pid: Int32, channel: Channel) {
+        let (ours, theirs) = try Channel.pair()
+        var spawnPlan = SpawnPlan(
+            path: "/proc/self/exe", arguments: ["workspacekit", "ring1"], environment: currentEnvironment(),
+            descriptors: [0, 1, 2, theirs.descriptor.number, configuration.number, report.number])
+        spawnPlan.namespaces = [.user, .mount, .ipc, .uts, .cgroup]
+        if plan.network != .host { spawnPlan.namespaces.insert(.network) }
+        spawnPlan.becomeRoot = true
+        spawnPlan.deathSignal = .kill
+        let pid = try spawn(spawnPlan, deadline: deadline) { (pid) throws(KernelError) in
+            try write(idMap, to: pid)
+        }
+        withExtendedLifetime((theirs, configuration, report)) {}
+        try ours.send(.plan(plan))
+        return (pid, ours)
+    }
+
+    /// The next message that is neither a note nor a failure.
+    private static func next(_ ring1: (pid: Int32, channel: Channel), note: (String) -> Void) throws(StageFailure)
+        -> RingMessage
+    {
+        while true {
+            let message: RingMessage?
+            do { message = try ring1.channel.next(within: deadline) } catch { throw StageFailure("ring0", error) }
+            switch message {
+            case .note(let text)?: note(text)
+            case .failed(let failure)?: throw failure
+            case nil: throw ended(ring1.pid)
+            case let message?: return message
             }
-            withExtendedLifetime((theirs, configuration, report)) {}
-            return Ring0(pid: pid, channel: ours, link: link, idMap: idMap)
-        } catch let failure as StageFailure {
-            throw failure
-        } catch let error as KernelError {
-            throw StageFailure("ring0", error)
-        } catch {
-            throw StageFailure("ring0", KernelError(call: "start the rings", errno: .invalidArgument))
         }
     }
 
@@ -86,22 +99,8 @@ public struct Ring0 {
 
     /// Waits until ring2 has the workspace's root; nothing of the user's runs yet.
     public func awaitReady(note: (String) -> Void) throws(StageFailure) {
-        do {
-            while true {
-                switch try channel.next(within: Self.deadline) {
-                case .ready?: return
-                case .note(let text)?: note(text)
-                case .failed(let failure)?: throw failure
-                case nil: throw Self.ended(pid)
-                default: break
-                }
-            }
-        } catch let failure as StageFailure {
-            throw failure
-        } catch let error as KernelError {
-            throw StageFailure("ring0", error)
-        } catch {
-            throw StageFailure("ring0", KernelError(call: "start the rings", errno: .invalidArgument))
+        while true {
+            if case .ready = try Self.next((pid, channel), note: note) { return }
         }
     }
 

@@ -294,11 +294,9 @@ def test_a_declared_port_is_reached_while_something_listens(workspace, lab, host
     until(lambda: fetch().returncode == 7, 5, "refusal once nothing listens")
 
 
-def test_a_forward_carries_a_gibibyte_both_ways(workspace, lab):
-    space = workspace("ports: [{port: 9000}, {port: 9001}]\n",
-                      command=[PYTHON, str(HERE / "world.py"), "0.0.0.0", "::1"]).started()
-    until(lambda: lab.in_world("sh", "-c", f"exec 3<>/dev/tcp/{POD4}/9001", check=False).returncode == 0 or
-          json.loads(lab.in_world(PYTHON, CLIENT, "errno_of", POD4, "9001").stdout)["errno"] == "connected", 5, "the forward")
+def test_a_forward_carries_much_both_ways(workspace, lab):
+    workspace("ports: [{port: 9000}, {port: 9001}]\n", command=[PYTHON, str(HERE / "world.py"), "0.0.0.0", "::1"]).started()
+    until(lambda: json.loads(lab.in_world(PYTHON, CLIENT, "errno_of", POD4, "9001").stdout)["errno"] == "connected", 5, "the forward")
     for verb in ("upload", "download"):
         result = lab.in_world(PYTHON, CLIENT, verb, POD4, str(1 << 28))
         assert json.loads(result.stdout) == {"length": 1 << 28, "equal": True}
