@@ -5,7 +5,7 @@ SHELL := /bin/bash
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BUILD_PACKAGES := libyaml-dev libcap-dev pkg-config binutils
 RUN_PACKAGES := uidmap python3
-TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest busybox-static bsdutils util-linux iproute2 nftables iputils-ping dnsutils curl procps
+TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest busybox-static bsdutils util-linux strace iproute2 nftables iputils-ping dnsutils curl procps
 BENCH_PACKAGES := iperf3 slirp4netns passt rootlesskit
 
 # apt-get is asked only for what is missing.

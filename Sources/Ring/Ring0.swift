@@ -93,8 +93,8 @@ public struct Ring0 {
             pause(.milliseconds(1))
         }
         return StageFailure(
-            stage: "ring1",
-            underlying: KernelError(call: "set up the stage", subject: "(\(how))", errno: .noChildProcess), cure: "")
+            stage: "ring1", underlying: KernelError(call: "hear from the stage", errno: .connectionReset),
+            cure: "it ended: \(how)")
     }
 
     /// Waits until ring2 has the workspace's root; nothing of the user's runs yet.

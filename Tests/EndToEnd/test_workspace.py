@@ -6,6 +6,7 @@ import pathlib
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -547,6 +548,19 @@ def test_a_masked_proc_degrades_aloud(workspace, lab):
     assert "shares the container's process numbers" in result.stderr
     assert result.stdout.splitlines()[:2] == ["0", "code 6"]
     assert "sleep" not in result.stdout
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
+@pytest.mark.parametrize("call,network", [("socket", "sandbox"), ("mount", "none"), ("pivot_root", "none")])
+def test_a_stage_that_dies_without_a_word_is_missed_at_once(lab, call, network):
+    """A signal at one of its calls stands for the OOM killer."""
+    state = lab.folder / f"died-{call}"
+    started = time.monotonic()
+    result = lab.in_pod("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when=1",
+                        BINARY, "run", "--network", network, "--workspace", "/tmp", "--state-dir", str(state), "--", "true", check=False)
+    assert time.monotonic() - started < 5
+    assert result.returncode == 71 and "ring1: cannot hear from the stage" in result.stderr and "it ended" in result.stderr
+    assert not state.exists()
 
 
 def test_a_wrong_argument_is_a_usage_error(lab):
