@@ -5,8 +5,11 @@ SHELL := /bin/bash
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BUILD_PACKAGES := libyaml-dev libcap-dev pkg-config binutils
 RUN_PACKAGES := uidmap python3
-TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest busybox-static bsdutils util-linux strace iproute2 nftables iputils-ping dnsutils curl procps
+TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-jsonschema busybox-static bsdutils util-linux strace iproute2 nftables iputils-ping dnsutils curl procps
 BENCH_PACKAGES := iperf3 slirp4netns passt rootlesskit
+
+# A function a section, so that what is not called is not linked; nothing here unwinds, so no table for it.
+SMALL := -Xswiftc -Xfrontend -Xswiftc -function-sections $(addprefix -Xlinker ,--gc-sections --icf=all -O2 --build-id=none --no-eh-frame-hdr)
 
 # apt-get is asked only for what is missing.
 define install
@@ -23,7 +26,7 @@ help: ## show this
 build: ## the static release binary, stripped: dist/workspacekit
 	$(call install,$(BUILD_PACKAGES))
 	@mkdir -p dist
-	swift build -c release --product workspacekit -Xswiftc -static-executable -Xswiftc -use-ld=lld $(addprefix -Xlinker ,--gc-sections --icf=all -O2 --build-id=none) 2>&1 | { grep -v -e 'statically linked applications requires' -e 'is dangerous' -e Compiling || true; }
+	swift build -c release --product workspacekit -Xswiftc -static-executable -Xswiftc -use-ld=lld $(SMALL) 2>&1 | { grep -v -e 'statically linked applications requires' -e 'is dangerous' -e Compiling || true; }
 	strip -o dist/workspacekit.new .build/release/workspacekit && mv dist/workspacekit.new dist/workspacekit
 	@ls -l dist/workspacekit | awk '{printf "dist/workspacekit: %.1f MB\n", $$5 / 1e6}'
 
@@ -44,14 +47,14 @@ unit: ## unit tests: pure, no privileges
 
 .PHONY: lint
 lint: ## formatting, and the rules that only a grep can keep
-	swift format lint --strict --recursive Package.swift Sources Tests
+	swift format lint --strict --recursive Package.swift Sources Tests Tools
 	@! grep -rnE '^\s*(internal |public |private )?import (Foundation|Dispatch)$$' Sources || { echo "no Foundation or Dispatch"; exit 1; }
 	@! grep -rnE '\b(Task|actor) *[{(]|\bawait\b' Sources --include=*.swift || { echo "no concurrency in a stage"; exit 1; }
 	@! grep -rln 'import CKernel' Sources | grep -v '^Sources/Kernel/' || { echo "only Kernel imports CKernel"; exit 1; }
 
 .PHONY: format
 format: ## format everything
-	swift format --in-place --recursive Package.swift Sources Tests
+	swift format --in-place --recursive Package.swift Sources Tests Tools
 
 .PHONY: bench
 bench: build ## side by side with slirp4netns, pasta and rootlesskit, as ratios
@@ -59,7 +62,11 @@ bench: build ## side by side with slirp4netns, pasta and rootlesskit, as ratios
 	$(SUDO) /usr/bin/python3 Benchmarks/bench.py
 
 .PHONY: docs
-docs: build ## regenerate docs/commands.md from the binary's own help
+docs: build ## regenerate what docs/ holds of the binary's help and of the configuration's table
+	@mkdir -p docs/man
+	swift build --quiet --product configuration-docs
+	@.build/debug/configuration-docs markdown > docs/configuration.md && echo docs/configuration.md
+	@.build/debug/configuration-docs man > docs/man/workspacekit.yml.5 && echo docs/man/workspacekit.yml.5
 	@bash docs/generate.sh dist/workspacekit > docs/commands.md && echo docs/commands.md
 
 .PHONY: clean

@@ -46,9 +46,14 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: small),
+        .executableTarget(
+            name: "configuration-docs", dependencies: ["Config"], path: "Tools/configuration-docs",
+            swiftSettings: strict),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: test),
         .testTarget(name: "KernelTests", dependencies: ["Kernel"], swiftSettings: test),
-        .testTarget(name: "ConfigTests", dependencies: ["Config"], swiftSettings: test),
+        .testTarget(
+            name: "ConfigTests", dependencies: ["Config", "TestSupport"], exclude: ["Golden", "Imports"],
+            swiftSettings: test),
         .testTarget(name: "SlirpTests", dependencies: ["Slirp", "Kernel", "TestSupport"], swiftSettings: test),
         .testTarget(
             name: "SupervisorTests", dependencies: ["Supervisor", "Kernel", "Config", "TestSupport"],

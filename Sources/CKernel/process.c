@@ -84,6 +84,20 @@ static void fail(int fd, int step)
     _exit(127);
 }
 
+/* No printf: it is not async-signal-safe. */
+static void set_oom_score_adj(int value, int pipe_end)
+{
+    char text[8];
+    int at = sizeof text;
+    unsigned rest = value < 0 ? -(unsigned)value : (unsigned)value;
+    do text[--at] = (char)('0' + rest % 10);
+    while ((rest /= 10) && at > 1);
+    if (value < 0) text[--at] = '-';
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, text + at, sizeof text - (size_t)at) < 0) fail(pipe_end, CK_STEP_OOM_SCORE);
+    close(fd);
+}
+
 static void child(const struct ck_spawn_plan *plan, int status, int go)
 {
     if (plan->unshare_flags) {
@@ -121,10 +135,11 @@ static void child(const struct ck_spawn_plan *plan, int status, int go)
         tcsetpgrp(plan->foreground_terminal, getpid());
         sigprocmask(SIG_SETMASK, &old, NULL);
     }
-    if (plan->set_core) {
-        struct rlimit limit = { plan->core_soft, plan->core_hard };
-        if (setrlimit(RLIMIT_CORE, &limit) < 0) fail(pipe_end, CK_STEP_LIMITS);
+    for (int i = 0; i < plan->limit_count; i++) {
+        struct rlimit limit = { plan->limits[i].soft, plan->limits[i].hard };
+        if (setrlimit((__rlimit_resource_t)plan->limits[i].resource, &limit) < 0) fail(pipe_end, CK_STEP_LIMITS);
     }
+    if (plan->set_oom_score_adj) set_oom_score_adj(plan->oom_score_adj, pipe_end);
     if (plan->set_ids) {
         if (setgroups((size_t)plan->group_count, plan->groups) < 0 && errno != EPERM) fail(pipe_end, CK_STEP_IDS);
         if (setresgid(plan->gid, plan->gid, plan->gid) < 0) fail(pipe_end, CK_STEP_IDS);

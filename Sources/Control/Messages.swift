@@ -1,7 +1,7 @@
 /// What a client asks over the control socket: one JSON object on a line; `exec` sends descriptors beside it.
 public struct ControlRequest: Codable, Hashable, Sendable {
     /// What is asked.
-    public enum Verb: String, Codable, Sendable { case status, restart, stop, exec }
+    public enum Verb: String, Codable, Sendable { case status, restart, stop, exec, plan, reload }
     /// What is asked.
     public var verb: Verb
     /// The unit, for `restart`.
@@ -29,9 +29,14 @@ public struct ControlResponse: Codable, Hashable, Sendable {
     public var status: WorkspaceStatus?
     /// The exit code of an `exec` that ended.
     public var exitCode: UInt8?
+    /// For `plan` and `reload`.
+    public var plan: ReloadPlan?
 
     /// An answer.
-    public init(error: String? = nil, status: WorkspaceStatus? = nil, exitCode: UInt8? = nil) {
+    public init(
+        error: String? = nil, status: WorkspaceStatus? = nil, exitCode: UInt8? = nil, plan: ReloadPlan? = nil
+    ) {
+        self.plan = plan
         self.error = error
         self.status = status
         self.exitCode = exitCode
@@ -81,5 +86,60 @@ public struct UnitStatus: Codable, Hashable, Sendable {
         self.kind = kind
         self.state = state
         self.restarts = restarts
+    }
+}
+
+/// One thing that a reload of the configuration does, or would do.
+public struct ReloadChange: Codable, Hashable, Sendable {
+    /// What happens to it.
+    public enum Action: String, Codable, Sendable {
+        case start, restart, adjust, stop, skip
+        case atNextStart = "at next start"
+    }
+    /// `service`, `task`, `port` or `setting`.
+    public var kind: String
+    /// Its name; a port's number or range; a setting's key.
+    public var name: String
+    /// What happens to it.
+    public var action: Action
+    /// The keys that changed, or why it is skipped.
+    public var because: [String]
+
+    /// A change.
+    public init(kind: String, name: String, action: Action, because: [String]) {
+        self.kind = kind
+        self.name = name
+        self.action = action
+        self.because = because
+    }
+}
+
+/// What `plan` shows and `reload` does.
+public struct ReloadPlan: Codable, Hashable, Sendable {
+    /// In the order in which they are done.
+    public var changes: [ReloadChange] = []
+    /// What there is to say about the configuration, as people read it.
+    public var diagnostics: [String] = []
+    /// Whether the configuration can be used; nothing changes when it cannot.
+    public var isValid = true
+
+    /// A plan without changes.
+    public init() {}
+}
+
+extension ReloadChange {
+    /// `task web: restart (command)`.
+    public var sentence: String {
+        let reasons = because.isEmpty ? "" : " (\(because.joined(separator: ", ")))"
+        let verb =
+            switch (kind, action) {
+            case ("port", .start): "declared"
+            case ("port", .stop): "no longer declared"
+            case (_, .adjust): "changed, without a restart"
+            case (_, .atNextStart): "takes effect at the next start of the workspace"
+            case (_, .skip): "skipped"
+            default: action.rawValue
+            }
+        return "\(kind) \(name): \(verb)\(reasons)"
     }
 }

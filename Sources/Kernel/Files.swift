@@ -71,6 +71,18 @@ public enum Files {
     /// Writes the file anew.
     public static func write(_ path: String, _ bytes: [UInt8], mode: UInt32 = 0o644) throws(KernelError) {
         let file = OwnedDescriptor(owning: try check(unsafe ck_open(path, 0o1101, mode), "create", path))
+        try writeAll(file, bytes, path)
+    }
+
+    /// Writes a file that must not be there yet; EEXIST when it is.
+    public static func create(_ path: String, _ bytes: [UInt8], mode: UInt32 = 0o644) throws(KernelError) {
+        let file = OwnedDescriptor(owning: try check(unsafe ck_open(path, 0o301, mode), "create", path))
+        try writeAll(file, bytes, path)
+    }
+
+    private static func writeAll(
+        _ file: borrowing OwnedDescriptor, _ bytes: [UInt8], _ path: String
+    ) throws(KernelError) {
         var done = 0
         while done < bytes.count {
             switch file.write(bytes, from: done) {

@@ -131,8 +131,10 @@ public struct SpawnPlan: Sendable {
     public var becomeRoot = false
     /// User, group and supplementary groups to run as.
     public var identity: Identity?
-    /// RLIMIT_CORE, soft and hard.
-    public var coreLimit: (soft: UInt64, hard: UInt64)?
+    /// Limits to set (setrlimit(2)), in this order.
+    public var limits: [ProcessLimit] = []
+    /// What the kernel adds to its badness when memory runs out: -1000 to 1000.
+    public var outOfMemoryAdjustment: Int32?
     /// Set no_new_privs before exec.
     public var forbidNewPrivileges = false
     /// A `cgroup.procs` file to write itself into first.
@@ -144,6 +146,32 @@ public struct SpawnPlan: Sendable {
         self.arguments = arguments
         self.environment = environment
         self.descriptors = descriptors
+    }
+}
+
+/// A limit of setrlimit(2).
+public struct ProcessLimit: Hashable, Sendable {
+    /// What is limited; the numbers are the kernel's.
+    public enum Resource: Int32, Sendable, CaseIterable {
+        case cpu, fsize, data, stack, core, rss, nproc, nofile, memlock, addressSpace, locks, sigpending, msgqueue,
+            nice, rtprio, rttime
+
+        /// The limit that `ulimits` and Compose call so; nil for none.
+        public init?(name: String) {
+            guard let found = Self.allCases.first(where: { "\($0)" == name }) else { return nil }
+            self = found
+        }
+    }
+    /// What is limited.
+    public var resource: Resource
+    /// `.max` is unlimited.
+    public var soft: UInt64, hard: UInt64
+
+    /// A limit.
+    public init(_ resource: Resource, soft: UInt64, hard: UInt64) {
+        self.resource = resource
+        self.soft = soft
+        self.hard = hard
     }
 }
 
@@ -194,7 +222,8 @@ private func throwStep(_ result: Int32, _ step: Int32, _ plan: SpawnPlan) throws
         case 4: ("make a session for", plan.path)
         case 5: ("take the terminal for", plan.path)
         case 6: ("place descriptors for", plan.path)
-        case 7: ("set limits for", plan.path)
+        case 7: ("set the limits (ulimits) of", plan.path)
+        case 11: ("set oom_score_adj of", plan.path)
         case 8: ("become user", plan.identity.map { "\($0.uid):\($0.gid)" } ?? "")
         case 9: ("enter directory", plan.directory ?? "")
         case 10: ("execute", plan.path)
@@ -232,14 +261,20 @@ private func withSpawnPlan<R>(_ plan: SpawnPlan, _ body: (UnsafePointer<ck_spawn
                                 unsafe raw.groups = groups.baseAddress
                                 unsafe raw.group_count = CInt(groups.count)
                             }
-                            if let core = plan.coreLimit {
-                                unsafe raw.set_core = 1
-                                unsafe raw.core_soft = core.soft
-                                unsafe raw.core_hard = core.hard
+                            if let adjustment = plan.outOfMemoryAdjustment {
+                                unsafe raw.set_oom_score_adj = 1
+                                unsafe raw.oom_score_adj = adjustment
                             }
                             unsafe raw.no_new_privileges = plan.forbidNewPrivileges ? 1 : 0
                             unsafe raw.cgroup_procs = plan.cgroupProcs ?? -1
-                            return unsafe withUnsafePointer(to: &raw) { unsafe body($0) }
+                            let limits = plan.limits.map {
+                                ck_limit(resource: $0.resource.rawValue, soft: $0.soft, hard: $0.hard)
+                            }
+                            return unsafe limits.withUnsafeBufferPointer { limits in
+                                unsafe raw.limits = limits.baseAddress
+                                unsafe raw.limit_count = CInt(limits.count)
+                                return unsafe withUnsafePointer(to: &raw) { unsafe body($0) }
+                            }
                         }
                     }
                 }

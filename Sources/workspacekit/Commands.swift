@@ -11,7 +11,8 @@ struct WorkspacekitCommand: ParsableCommand {
         abstract: "A workspace with its own users, mounts, processes and network, inside an ordinary container.",
         version: "0.1.0",
         subcommands: [
-            Run.self, Status.self, Logs.self, Restart.self, Exec.self, Stop.self, Validate.self,
+            Run.self, Status.self, Logs.self, Restart.self, Exec.self, Stop.self, Validate.self, Plan.self, Reload.self,
+            Configuration.self,
         ])
 }
 

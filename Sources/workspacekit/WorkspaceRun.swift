@@ -43,8 +43,8 @@ final class WorkspaceRun {
                 "the workspace directory \(workspaceDirectory) does not exist: name another with --workspace",
                 ExitCodes.usage)
         }
-        let (bytes, name) = readConfiguration()
-        let configuration = check(bytes, name)
+        let (sources, files) = readConfiguration()
+        let configuration = check(sources)
         let mode = networkMode(configuration)
         let grace = configuration.stopGrace ?? .seconds(8)
         takeStateDirectory()
@@ -52,8 +52,8 @@ final class WorkspaceRun {
         do {
             let (reportReading, reportWriting) = try Channel.pair()
             let plan = SupervisorPlan(
-                configuration: bytes, configurationName: name, workspaceDirectory: workspaceDirectory,
-                stateDirectory: state.path, command: command, isQuiet: !command.isEmpty,
+                sources: sources, files: files, workspaceDirectory: workspaceDirectory, stateDirectory: state.path,
+                command: command, isQuiet: !command.isEmpty,
                 budget: max(grace - .milliseconds(1500), .milliseconds(200)))
             let memory = try makeMemoryFile("workspacekit-configuration", holding: plan.encoded)
             let ringPlan = ringPlan(configuration, mode, grace)
@@ -72,24 +72,26 @@ final class WorkspaceRun {
 
     // MARK: what the user gave
 
-    private func readConfiguration() -> (bytes: [UInt8], name: String) {
-        let standard = workspaceDirectory + "/.gitpod.yml"
-        let path = configurationFile ?? standard
-        if configurationFile == nil, Files.status(path) == nil {
-            say("no .gitpod.yml in \(workspaceDirectory): a workspace without tasks")
-            return ([], ".gitpod.yml")
-        }
+    private func readConfiguration() -> (sources: [Source], files: ConfigurationFiles) {
+        let files = ConfigurationFiles(
+            path: configurationFile ?? workspaceDirectory + "/.gitpod.yml", name: configurationFile ?? ".gitpod.yml")
         do {
-            return (try Files.read(path), configurationFile ?? ".gitpod.yml")
+            let sources = try files.read(required: configurationFile != nil)
+            if sources.isEmpty {
+                say(
+                    "no .gitpod.yml in \(workspaceDirectory): a workspace without tasks (\"workspacekit config init\" writes one)"
+                )
+            }
+            return (sources, files)
         } catch {
             fail("\(error)", ExitCodes.configuration)
         }
     }
 
-    /// Reads the configuration and prints everything there is to say about it; errors end the program.
-    private func check(_ bytes: [UInt8], _ name: String) -> WorkspaceConfiguration {
-        let reading = checkedReading(bytes, file: name)
-        for text in reading.rendered { writeLine(text + "\n", to: 2) }
+    /// Reads the configuration and prints what is wrong with it; errors end the program.
+    private func check(_ sources: [Source]) -> WorkspaceConfiguration {
+        let reading = Reading(sources, on: .system)
+        for text in reading.rendered(notes: false, colour: hasColour(2)) { writeLine(text + "\n", to: 2) }
         if reading.hasErrors { quit(ExitCodes.configuration) }
         return reading.configuration
     }
@@ -132,11 +134,8 @@ final class WorkspaceRun {
 
     private func forwarderPlan(_ configuration: WorkspaceConfiguration, _ plan: RingPlan) -> ForwarderPlan? {
         guard let link = plan.link else { return nil }
-        let ports = configuration.ports.flatMap { spec in spec.ports.map { ($0, spec.name) } }
         return ForwarderPlan(
-            layout: layout(configuration), mtu: link.mtu, ports: ports.map(\.0),
-            portNames: Dictionary(
-                ports.compactMap { port, name in name.map { (port, $0) } }, uniquingKeysWith: { a, _ in a }),
+            layout: layout(configuration), mtu: link.mtu, ports: DeclaredPorts(configuration.ports),
             nameServers: ResolverFile(Files.text("/etc/resolv.conf") ?? "").servers,
             loopbackExceptions: configuration.network.hostLoopback.map {
                 LoopbackException(port: $0.port, isUDP: $0.isUDP)

@@ -1,3 +1,4 @@
+internal import Config
 internal import Kernel
 internal import Ring
 internal import Slirp
@@ -7,8 +8,7 @@ internal import SystemPackage
 struct ForwarderPlan {
     var layout: NetworkLayout
     var mtu: Int
-    var ports: [UInt16]
-    var portNames: [UInt16: String]
+    var ports: DeclaredPorts
     var nameServers: [IPAddress]
     var loopbackExceptions: [LoopbackException]
 }
@@ -150,7 +150,8 @@ final class WorkspaceSession {
         let pid = try spawn(plan)
         withExtendedLifetime(theirs) {}
         let configuration = SlirpConfiguration(
-            layout: forwarder.layout, mtu: forwarder.mtu, forwards: forwarder.ports, nameServers: forwarder.nameServers,
+            layout: forwarder.layout, mtu: forwarder.mtu, forwards: PortSet(forwarder.ports),
+            nameServers: forwarder.nameServers,
             loopbackExceptions: forwarder.loopbackExceptions, checksumOffload: link.checksum,
             segmentationOffload: link.tso, datagramOffload: link.uso)
         let table = try makeMemoryFile("workspacekit-flows", holding: [])
@@ -205,6 +206,7 @@ final class WorkspaceSession {
         guard let message = try? channel.receive(within: .zero) else {
             return poller.remove(channel.descriptor.number)
         }
+        if message.kind == "ports" { return declare(DeclaredPorts(fields: message.fields)) }
         guard message.kind == "started", let nanoseconds = message.fields.first.flatMap({ Int64($0) }), !isQuiet else {
             return
         }
@@ -238,13 +240,24 @@ final class WorkspaceSession {
         }
         switch SlirpReport(message) {
         case .opened(let port)?:
-            let name = forwarder.portNames[port].map { " (\($0))" } ?? ""
-            if !isQuiet { say("port \(port)\(name) is forwarded: http://\(outsideAddress()):\(port)") }
+            let name = forwarder.ports.name(of: port).map { " (\($0))" } ?? ""
+            if !isQuiet {
+                say(
+                    "port \(port)\(name) is forwarded: \(forwarder.ports.scheme(of: port))://\(outsideAddress()):\(port)"
+                )
+            }
         case .closed(let port)?: if !isQuiet { say("port \(port) is closed: nothing listens there any more") }
         case .note(let text)?: say("forwarder: \(text)")
         case .ready?: forwarderFailures = 0
         case nil: break
         }
+    }
+
+    /// The configuration declares these ports now.
+    private func declare(_ ports: DeclaredPorts) {
+        guard forwarder?.ports != ports else { return }
+        forwarder?.ports = ports
+        try? forwarderProcess?.channel.send(SlirpCommand.forwards(PortSet(ports)).message)
     }
 
     /// The container's resolv.conf names other servers than before.
@@ -292,5 +305,12 @@ final class WorkspaceSession {
             send(.kill, to: rings.pid)
             killAt = now + .seconds(1)
         }
+    }
+}
+
+extension PortSet {
+    /// The ports to forward.
+    init(_ declared: DeclaredPorts) {
+        self = declared.layers.reduce(PortSet([])) { PortSet($0.ranges + $1.shown, without: $1.hidden) }
     }
 }

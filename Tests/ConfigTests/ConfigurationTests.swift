@@ -6,7 +6,7 @@ private func read(_ text: String) -> Reading { Reading(Array(text.utf8), file: "
 
 /// The first line of each diagnostic.
 private func heads(_ reading: Reading) -> [String] {
-    reading.rendered.map { String($0.split(separator: "\n", omittingEmptySubsequences: false)[0]) }
+    reading.rendered().map { String($0.split(separator: "\n", omittingEmptySubsequences: false)[0]) }
 }
 
 @Suite("Scalars by the YAML 1.2 core schema")
@@ -60,7 +60,7 @@ struct ConfigurationTests {
                   requires: postgres
               shutdown: {grace: 500ms}
             """)
-        #expect(reading.rendered == [])
+        #expect(reading.rendered(notes: false) == [])
         let c = reading.configuration
         #expect(c.tasks.map(\.name) == ["web"] && c.tasks[0].initialize == "b\nc\n")
         #expect(c.tasks[0].environment.map(\.value) == ["x", "1", "true", "[1,\"two\"]", "{\"k\":null}"])
@@ -69,7 +69,8 @@ struct ConfigurationTests {
         #expect(c.coreDump == CoreDumpSpec(isEnabled: true, softLimit: 5, hardLimit: 1 << 30))
         #expect(c.network.mtu == 1400 && c.network.hostLoopback.map(\.isUDP) == [false, true])
         #expect(c.services[0].command == ["postgres", "-D", "/my data"])
-        #expect(c.services[0].restart == .onFailure(limit: 3) && c.services[0].stopGrace == .seconds(90))
+        #expect(
+            c.services[0].options.restart == .onFailure(limit: 3) && c.services[0].options.stopGrace == .seconds(90))
         #expect(c.services[0].environment == [EnvironmentVariable(name: "X", value: "y=z")])
         #expect(c.stopGrace == .milliseconds(500))
     }
@@ -96,9 +97,9 @@ struct ConfigurationTests {
             ),
             (
                 "experimentalNetwork: yes",
-                ".gitpod.yml:1:22: error: experimentalNetwork: expected true or false, found a string"
+                ".gitpod.yml:1:22: error: experimentalNetwork: expected true or false, found a string (did you mean true?)"
             ),
-            ("github: {}", ".gitpod.yml:1:9: warning: github: deprecated, without effect here"),
+            ("github: {}", ".gitpod.yml:1:1: warning: github: deprecated, and without effect here"),
             (
                 "checkoutLocation: ../up",
                 ".gitpod.yml:1:19: error: checkoutLocation: the path leads out of the workspace: \"../up\""
@@ -132,7 +133,7 @@ struct ConfigurationTests {
         let reading = read("ports: 1\ntasks: 2\n")
         #expect(reading.hasErrors && reading.diagnostics.map(\.mark.line) == [1, 2])
         #expect(
-            reading.rendered[1]
+            reading.rendered()[1]
                 == ".gitpod.yml:2:8: error: tasks: expected a list, found a number\n  tasks: 2\n         ^")
     }
 
@@ -146,7 +147,7 @@ struct ConfigurationTests {
 
     @Test("an empty file, a BOM and CRLF are ordinary")
     func ordinary() {
-        #expect(read("").rendered == [] && read("# nothing\n").rendered == [])
+        #expect(read("").rendered() == [] && read("# nothing\n").rendered() == [])
         #expect(read("\u{feff}tasks:\r\n  - name: x\r\n").configuration.tasks.map(\.name) == ["x"])
     }
 
@@ -167,32 +168,45 @@ struct ConfigurationTests {
             #expect(took < .seconds(2))
         }
     }
+}
 
-    @Test("flipped, dropped and doubled bytes give a model or a place, never a trap", arguments: 0..<50)
-    func mutations(seed: Int) {
-        let base = Array(
-            "tasks:\n  - &a {name: one, command: 'c', env: {A: [1, \"x\"]}}\n  - <<: *a\n    init: |\n      x\n      y\nports: [{port: 3000-3001}]\nworkspacekit:\n  services: {s: {command: a b, restart: always}}\n"
-                .utf8)
-        var state = UInt64(seed) &* 0x9e37_79b9_7f4a_7c15 | 1
-        func random(_ n: Int) -> Int {
-            state ^= state << 13
-            state ^= state >> 7
-            state ^= state << 17
-            return Int(state % UInt64(n))
-        }
-        for _ in 0..<100 {
-            var bytes = base
-            for _ in 0...random(4) {
-                let at = random(bytes.count)
-                switch random(3) {
-                case 0: bytes[at] = UInt8(random(256))
-                case 1: bytes.remove(at: at)
-                default: bytes.insert(bytes[at], at: at)
-                }
-            }
-            let reading = Reading(bytes, file: "f")
-            for diagnostic in reading.diagnostics { #expect(diagnostic.mark.line >= 1 && diagnostic.mark.column >= 1) }
-        }
+@Suite("Two places")
+struct SourcesTests {
+    private func read(_ whole: String?, _ extensions: String) -> Reading {
+        let first = whole.map { [Source(name: "w/.gitpod.yml", bytes: Array($0.utf8))] } ?? []
+        return Reading(first + [Source(name: "w/.workspacekit.yml", bytes: Array(extensions.utf8))])
+    }
+
+    @Test("a .workspacekit.yml holds what stands under workspacekit otherwise")
+    func beside() {
+        let reading = read("tasks: [{name: t, command: x}]", "tasks: {t: {restart: always}}\nnetwork: {mtu: 1400}")
+        #expect(reading.rendered() == [])
+        #expect(reading.configuration.tasks[0].options.restart == .always)
+        #expect(reading.configuration.network.mtu == 1400)
+        #expect(reading.document["workspacekit"]?["network"]?["mtu"]?.number == 1400)
+    }
+
+    @Test("diagnostics name the file that they are about, first things first")
+    func places() {
+        let reading = read("task: 1", "network: {mtuu: 1}\ntasks: {t: {}}")
+        #expect(
+            reading.rendered().map { String($0.split(separator: "\n")[0]) } == [
+                "w/.gitpod.yml:1:1: warning: unknown key \"task\" (did you mean \"tasks\"?)",
+                "w/.workspacekit.yml:1:11: warning: network: unknown key \"mtuu\" (did you mean \"mtu\"?)",
+                "w/.workspacekit.yml:2:9: error: workspacekit.tasks.t: no task is called \"t\"",
+            ])
+    }
+
+    @Test("both places at once is an error")
+    func both() {
+        let reading = read("workspacekit: {network: {mtu: 1400}}", "network: {mtu: 1500}")
+        #expect(reading.diagnostics.map(\.code) == [.conflict] && reading.hasErrors)
+    }
+
+    @Test("alone it is enough")
+    func alone() {
+        let reading = read(nil, "services: {s: {command: a}}")
+        #expect(reading.rendered() == [] && reading.configuration.services.map(\.name) == ["s"])
     }
 }
 

@@ -476,15 +476,15 @@ def test_validate_says_everything_and_runs_nothing(lab):
     validate = lambda *flags: lab.in_pod(BINARY, "validate", *flags, str(file), check=False)
     file.write_text("tasks: [{name: t, command: exit 9}]\nports: [{port: 80}]\n")
     result = validate("--strict")
-    assert (result.returncode, result.stdout) == (0, f"{file}: in order (1 tasks, 1 ports, 0 services)\n")
+    assert (result.returncode, result.stdout) == (0, f"{file}: in order (1 task, 1 port, 0 services)\n")
     file.write_text("taks: []\n")
     assert (validate().returncode, validate("--strict").returncode) == (0, 1)
-    assert 'unknown key "taks" (did you mean "tasks"?)\n  taks: []\n  ^\n' in validate().stdout
+    assert 'unknown key "taks" (did you mean "tasks"?)\n  taks: []\n  ^~~~\n' in validate().stdout
     file.write_text("tasks: 1\nworkspacekit: {services: {s: {command: x, stop_signal: SIGNOPE}}}\n")
     result = validate("--json")
     assert result.returncode == 78
     assert [(d["line"], d["code"], d["severity"], d["path"]) for d in json.loads(result.stdout)] == [
-        (1, "WK1003", "error", "tasks"), (2, "WK1012", "error", "workspacekit.services.s.stop_signal")]
+        (1, "WK1003", "error", "tasks"), (2, "WK1006", "error", "workspacekit.services.s.stop_signal")]
     assert lab.in_pod(BINARY, "validate", "/no/such.yml", check=False).returncode == 78
 
 

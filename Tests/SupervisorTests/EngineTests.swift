@@ -187,6 +187,76 @@ struct EngineTests {
         #expect(script.take() == [.spawn(1)])
     }
 
+    @Test("a redefined unit ends in the old way and starts in the new one")
+    func redefined() {
+        var old = service("s")
+        old.stopSignal = .interrupt
+        old.stopGrace = .seconds(1)
+        var script = Script([old])
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        _ = script.take()
+        script.feed(.redefined(0, service("s", .no)))
+        #expect(script.take() == [.signal(pid: 10, .interrupt)])
+        script.advance(.seconds(1))
+        #expect(script.take() == [.signal(pid: 10, .kill)])
+        script.feed(.exited(pid: 10, .signalled(.kill, coreDumped: false)))
+        #expect(script.take() == [.killGroup(pid: 10), .spawn(0)])
+        script.feed(.spawned(0, pid: 11))
+        script.feed(.exited(pid: 11, .exited(1)))
+        #expect(script.engine.states[0] == .ended(.exited(.exited(1)), byRequest: false))
+    }
+
+    @Test("an adjusted unit goes on, and its new policy holds")
+    func adjusted() {
+        var script = Script([service("s", .no)])
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        _ = script.take()
+        script.feed(.adjusted(0, service("s", .always)))
+        #expect(script.take() == [])
+        script.feed(.exited(pid: 10, .exited(0)))
+        script.advance(.seconds(1))
+        #expect(script.take() == [.killGroup(pid: 10), .spawn(0)])
+    }
+
+    @Test("a removed unit stops and stays so, an essential one without the workspace; it may return")
+    func removed() {
+        var essential = service("s")
+        essential.isEssential = true
+        var script = Script([essential, service("backing off")])
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        script.feed(.spawnFailed(1, reason: "no"))
+        _ = script.take()
+        script.feed(.removed(0))
+        script.feed(.removed(1))
+        script.feed(.exited(pid: 10, .exited(3)))
+        script.feed(.restartRequested(0))
+        script.advance(.seconds(60))
+        #expect(script.take() == [.signal(pid: 10, .terminate), .killGroup(pid: 10)])
+        #expect(!script.engine.isStopping && script.engine.nextDeadline == nil)
+        script.feed(.redefined(0, essential))
+        #expect(script.take() == [.spawn(0)])
+    }
+
+    @Test("an added unit starts at once, skipped ones and those of a stopping workspace do not")
+    func added() {
+        var script = Script([UnitSpec(name: "t", kind: .task)])
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        script.feed(.added(service("new")))
+        var skipped = service("skipped")
+        skipped.skipped = "nothing to run"
+        script.feed(.added(skipped))
+        #expect(script.take() == [.spawn(0), .spawn(1)])
+        #expect(script.engine.states[2] == .skipped("nothing to run"))
+        script.feed(.spawned(1, pid: 11))
+        script.feed(.shutdownRequested)
+        script.feed(.added(service("late")))
+        #expect(script.take() == [.signal(pid: 10, .terminate)])
+    }
+
     /// Random histories; the invariants of the theory of operation hold in each.
     @Test("invariants hold in generated histories", arguments: 0..<200)
     func generated(seed: Int) {
@@ -216,7 +286,7 @@ struct EngineTests {
                 }
             }
             if step == 300 { script.feed(.shutdownRequested) }
-            switch Int.random(in: 0..<4, using: &random) {
+            switch Int.random(in: 0..<5, using: &random) {
             case 0 where !pending.isEmpty:
                 let id = pending.removeFirst()
                 if Int.random(in: 0..<10, using: &random) == 0 {
@@ -232,6 +302,15 @@ struct EngineTests {
                     script.feed(.exited(pid: pid, .exited(UInt8.random(in: 0...1, using: &random))))
                 }
             case 2: script.feed(.restartRequested(Int.random(in: specs.indices, using: &random)))
+            case 3:
+                let spec = specs.randomElement(using: &random) ?? service("new")
+                let id = Int.random(in: script.engine.specs.indices, using: &random)
+                switch Int.random(in: 0..<8, using: &random) {
+                case 0 where script.engine.specs.count < 20: script.feed(.added(spec))
+                case 1...3: script.feed(.redefined(id, spec))
+                case 4, 5: script.feed(.adjusted(id, spec))
+                default: script.feed(.removed(id))
+                }
             default: script.advance(.milliseconds(Int.random(in: 0...3000, using: &random)))
             }
         }

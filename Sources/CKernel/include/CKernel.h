@@ -75,8 +75,9 @@ int ck_getgid(void);
 
 enum ck_spawn_step {
     CK_STEP_NONE, CK_STEP_FORK, CK_STEP_UNSHARE, CK_STEP_MAPS, CK_STEP_SESSION, CK_STEP_TERMINAL, CK_STEP_FDS,
-    CK_STEP_LIMITS, CK_STEP_IDS, CK_STEP_CHDIR, CK_STEP_EXEC,
+    CK_STEP_LIMITS, CK_STEP_IDS, CK_STEP_CHDIR, CK_STEP_EXEC, CK_STEP_OOM_SCORE,
 };
+struct ck_limit { int resource; uint64_t soft, hard; };
 struct ck_spawn_plan {
     const char *path;               /* absolute path of the program */
     char *const *argv, *const *envp;
@@ -89,7 +90,8 @@ struct ck_spawn_plan {
     int death_signal;               /* PR_SET_PDEATHSIG, 0: none */
     int become_root;                /* setresgid(0), setresuid(0) once the id maps are written */
     int set_ids; unsigned uid, gid; const unsigned *groups; int group_count;
-    uint64_t core_soft, core_hard; int set_core; /* RLIMIT_CORE */
+    const struct ck_limit *limits; int limit_count; /* setrlimit(2) */
+    int oom_score_adj, set_oom_score_adj;   /* proc_pid_oom_score_adj(5) */
     int no_new_privileges;
     int cgroup_procs;               /* descriptor of a cgroup.procs file to enter, or -1 */
 };

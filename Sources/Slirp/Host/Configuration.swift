@@ -7,7 +7,7 @@ public struct SlirpConfiguration: Sendable {
     /// The link's MTU.
     public var mtu: Int
     /// Ports of the outside that lead to the same ports of the workspace while something listens there.
-    public var forwards: [UInt16]
+    public var forwards: PortSet
     /// The outside's name servers.
     public var nameServers: [IPAddress]
     /// Ports of the container's loopback that the gateway's address leads to.
@@ -19,7 +19,7 @@ public struct SlirpConfiguration: Sendable {
 
     /// A configuration for a tap with those abilities.
     public init(
-        layout: NetworkLayout, mtu: Int, forwards: [UInt16], nameServers: [IPAddress],
+        layout: NetworkLayout, mtu: Int, forwards: PortSet, nameServers: [IPAddress],
         loopbackExceptions: [LoopbackException], checksumOffload: Bool, segmentationOffload: Bool, datagramOffload: Bool
     ) {
         self.layout = layout
@@ -38,7 +38,7 @@ public struct SlirpConfiguration: Sendable {
             "configure",
             [
                 layout.subnet4.description, layout.subnet6 == nil ? "4" : "46", "\(mtu)",
-                forwards.map(String.init).joined(separator: " "),
+                forwards.description,
                 nameServers.map(\.description).joined(separator: " "),
                 loopbackExceptions.map { "\($0.port)/\($0.isUDP ? "udp" : "tcp")" }.joined(separator: " "),
                 "\(checksumOffload)", "\(segmentationOffload)", "\(datagramOffload)",
@@ -53,7 +53,7 @@ public struct SlirpConfiguration: Sendable {
         else { return nil }
         self.init(
             layout: NetworkLayout(subnet4: subnet, ipv6: f[1] == "46"), mtu: mtu,
-            forwards: f[3].split(separator: " ").compactMap { UInt16($0) },
+            forwards: PortSet(text: f[3]),
             nameServers: f[4].split(separator: " ").compactMap { IPAddress($0) },
             loopbackExceptions: f[5].split(separator: " ").compactMap { text in
                 let parts = text.split(separator: "/")
@@ -101,17 +101,23 @@ public enum SlirpReport: Sendable {
 public enum SlirpCommand: Sendable {
     /// The outside's name servers are these now.
     case nameServers([IPAddress])
+    /// These ports of the outside lead inside while something listens there.
+    case forwards(PortSet)
 
     /// The command as a channel message.
     public var message: ChannelMessage {
         switch self {
         case .nameServers(let servers): ChannelMessage("name servers", servers.map(\.description))
+        case .forwards(let ports): ChannelMessage("forwards", [ports.description])
         }
     }
 
     /// Reads a message of ring0's; nil for anything else.
     init?(_ message: ChannelMessage) {
-        guard message.kind == "name servers" else { return nil }
-        self = .nameServers(message.fields.compactMap { IPAddress($0) })
+        switch message.kind {
+        case "name servers": self = .nameServers(message.fields.compactMap { IPAddress($0) })
+        case "forwards": self = .forwards(PortSet(text: message.fields.first ?? ""))
+        default: return nil
+        }
     }
 }

@@ -26,7 +26,7 @@ struct Forwarder: ~Copyable {
     /// Frames that the link's ring holds for one flow.
     static let ringFrames = 4096
 
-    let configuration: SlirpConfiguration
+    var configuration: SlirpConfiguration
     let policy: Policy
     let tap: Descriptor
     let listeners: ListenerQuery
@@ -120,7 +120,13 @@ struct Forwarder: ~Copyable {
                     tapIsReadable = true
                 case 2:
                     guard let message = try? report.receive(within: .zero) else { return }  // ring0 is gone
-                    if case .nameServers(let servers)? = SlirpCommand(message) { nameServers.replace(with: servers) }
+                    switch SlirpCommand(message) {
+                    case .nameServers(let servers)?: nameServers.replace(with: servers)
+                    case .forwards(let ports)?:
+                        configuration.forwards = ports
+                        nextListenerLook = now
+                    case nil: break
+                    }
                 case 3: handleFlowEvent(event)
                 default: acceptForward(UInt16(truncatingIfNeeded: event.token))
                 }
@@ -130,17 +136,20 @@ struct Forwarder: ~Copyable {
             runReady()
             settleDirty()
             while let index = wheel.next(at: now, in: table) { handleTimer(index) }
-            if !configuration.forwards.isEmpty, nextListenerLook <= now {
+            if followsListeners, nextListenerLook <= now {
                 nextListenerLook = now + .milliseconds(100)
                 followListeners()
             }
         }
     }
 
+    /// Something is or may be forwarded in.
+    private var followsListeners: Bool { !configuration.forwards.isEmpty || !forwards.isEmpty }
+
     private func timeout() -> Duration? {
         if !ready.isEmpty { return .zero }
         var next = wheel.nextDeadline()
-        if !configuration.forwards.isEmpty { next = min(next ?? nextListenerLook, nextListenerLook) }
+        if followsListeners { next = min(next ?? nextListenerLook, nextListenerLook) }
         return next.map { max(.zero, $0 - .now) }
     }
 

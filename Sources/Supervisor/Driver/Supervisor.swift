@@ -9,13 +9,13 @@ internal import SystemPackage
 /// engine's actions into processes and signals. It decides nothing. One thread, one epoll loop; a child of ring2, and
 /// subreaper, so that every orphan of a task comes here first.
 final class Supervisor {
-    private let plan: SupervisorPlan
-    private let units: [PlannedUnit]
-    private let state: StateDirectory
-    private let console: Console
-    private let report: Channel
-    private var engine: Engine
-    private var logs: [UnitLog]
+    let plan: SupervisorPlan
+    var units: [PlannedUnit]
+    let state: StateDirectory
+    let console: Console
+    let report: Channel
+    var engine: Engine
+    var logs: [UnitLog]
     /// The reading end of each unit's output, while it has one.
     private var outputs: [Int: Descriptor] = [:]
     private let listener: Descriptor
@@ -26,13 +26,18 @@ final class Supervisor {
     private var executions: [Int32: Int32] = [:]
     private var exitCode: UInt8?
     private var hasReported = false
-    private let planner: UnitPlanner
+    var planner: UnitPlanner
+    var reading: Reading
+    private var watch: ConfigurationWatch
+    /// The files' content when they were read last, in order or not: what was said once is not said again.
+    var lastSources: [Source]
 
     private enum Token {
         static let signals: UInt64 = 1 << 32
         static let listener: UInt64 = 2 << 32
         static let connection: UInt64 = 3 << 32
         static let output: UInt64 = 4 << 32
+        static let configuration: UInt64 = 5 << 32
     }
 
     init(_ plan: SupervisorPlan, report: Channel) throws(KernelError) {
@@ -40,30 +45,37 @@ final class Supervisor {
         self.report = report
         state = StateDirectory(plan.stateDirectory)
         console = Console(output: 1, isQuiet: plan.isQuiet)
-        let reading = Reading(plan.configuration, file: plan.configurationName)
-        var planner = UnitPlanner(
-            configuration: reading.configuration, plan: plan, users: .system, inherited: currentEnvironment())
+        reading = Reading(plan.sources)
+        lastSources = plan.sources
+        watch = ConfigurationWatch(plan.files)
+        var planner = UnitPlanner(configuration: reading.configuration, plan: plan)
         units = planner.units()
         for note in planner.notes { console.notice(note) }
         self.planner = planner
         engine = Engine(units.map(\.spec), budget: plan.budget, seed: randomUInt64())
         try Files.makeDirectory(state.logs, mode: 0o700)
-        logs = units.map { [state, console] in
-            UnitLog(name: $0.spec.name, path: state.log(of: $0.spec.name), console: console)
-        }
+        logs = units.map { [state, console] in Self.log(of: $0, state, console) }
         signals = try SignalReader([.child, .terminate, .interrupt, .hangup, .quit, .user1, .user2, .pipe])
         listener = try LocalSocket.listen(state.socket)
         poller = try Poller()
         try poller.add(signals.number, .readable, token: Token.signals)
         try poller.add(listener.number, .readable, token: Token.listener)
+        if let descriptor = watch.descriptor {
+            try poller.add(descriptor.number, .readable, token: Token.configuration)
+        }
         try CurrentProcess.becomeSubreaper()
+    }
+
+    static func log(of unit: PlannedUnit, _ state: StateDirectory, _ console: Console) -> UnitLog {
+        UnitLog(name: unit.spec.name, path: state.log(of: unit.spec.name), console: console)
     }
 
     /// Runs until the engine has finished; the workspace's exit code.
     func run() throws(KernelError) -> UInt8 {
         perform { engine, now, actions in engine.handle(.begun, at: now, into: &actions) }
         while exitCode == nil {
-            let timeout = engine.nextDeadline.map { max(.zero, $0 - .now) }
+            let due = [engine.nextDeadline, watch.dueAt].compactMap { $0 }.min()
+            let timeout = due.map { max(.zero, $0 - .now) }
             for index in 0..<(try poller.wait(timeout)) {
                 let event = poller.event(index)
                 let number = Int32(truncatingIfNeeded: event.token & 0xffff_ffff)
@@ -71,10 +83,12 @@ final class Supervisor {
                 case Token.signals: takeSignals()
                 case Token.listener: acceptConnection()
                 case Token.connection: serve(number)
+                case Token.configuration: watch.take(at: .now)
                 default: readOutput(Int(number))
                 }
             }
             perform { engine, now, actions in engine.advance(to: now, into: &actions) }
+            if watch.isDue(at: .now) { followConfiguration() }
         }
         for index in Array(outputs.keys) { readOutput(index) }
         try? Files.remove(state.socket)
@@ -83,7 +97,7 @@ final class Supervisor {
 
     // MARK: the engine
 
-    private func perform(_ event: (inout Engine, MonotonicInstant, inout [Engine.Action]) -> Void) {
+    func perform(_ event: (inout Engine, MonotonicInstant, inout [Engine.Action]) -> Void) {
         var actions: [Engine.Action] = []
         event(&engine, .now, &actions)
         var next = 0
@@ -124,7 +138,8 @@ final class Supervisor {
             path: program, arguments: unit.arguments, environment: unit.environment, descriptors: [0, 1, 2])
         spawnPlan.directory = unit.directory
         spawnPlan.identity = unit.identity
-        spawnPlan.coreLimit = coreLimit
+        spawnPlan.limits = unit.limits
+        spawnPlan.outOfMemoryAdjustment = unit.outOfMemoryAdjustment
         if unit.spec.kind == .command {
             // A job of the caller's terminal, as a shell would start it.
             spawnPlan.newGroup = true
@@ -143,12 +158,6 @@ final class Supervisor {
         outputs[id] = reading
         try poller.add(reading.number, .readable, token: Token.output | UInt64(id))
         return pid
-    }
-
-    /// RLIMIT_CORE: off unless the configuration turns core dumps on, as with Gitpod.
-    private var coreLimit: (soft: UInt64, hard: UInt64) {
-        guard let dump = planner.configuration.coreDump, dump.isEnabled else { return (0, 0) }
-        return (min(dump.softLimit, dump.hardLimit), dump.hardLimit)
     }
 
     /// The workspace remembers which tasks' `init` has run, out of version control's sight.
@@ -256,8 +265,8 @@ final class Supervisor {
             connection.send(ControlResponse())
             perform { engine, now, actions in engine.handle(.shutdownRequested, at: now, into: &actions) }
         case .restart:
-            guard let id = units.firstIndex(where: { $0.spec.name == request.name }) else {
-                let names = units.map(\.spec.name).joined(separator: ", ")
+            guard let id = visibleUnits.first(where: { units[$0].spec.name == request.name }) else {
+                let names = visibleUnits.map { units[$0].spec.name }.joined(separator: ", ")
                 connection.send(ControlResponse(error: "no unit \"\(request.name ?? "")\" (there are: \(names))"))
                 return
             }
@@ -267,6 +276,12 @@ final class Supervisor {
             }
             perform { engine, now, actions in engine.handle(.restartRequested(id), at: now, into: &actions) }
             connection.send(ControlResponse())
+        case .plan:
+            connection.send(ControlResponse(plan: readAgain().plan))
+        case .reload:
+            let (plan, apply) = readAgain()
+            apply()
+            connection.send(ControlResponse(plan: plan))
         case .exec:
             do {
                 try execute(request, connection)
@@ -297,7 +312,7 @@ final class Supervisor {
         spawnPlan.directory = request.directory ?? plan.workspaceDirectory
         spawnPlan.identity = identity
         spawnPlan.newSession = true
-        spawnPlan.coreLimit = coreLimit
+        spawnPlan.limits = [planner.coreLimit]
         var answerDescriptors: [Descriptor] = []
         var held: [Descriptor] = []
         if request.terminal == true {
@@ -324,10 +339,21 @@ final class Supervisor {
         connections[waiting]?.send(ControlResponse(exitCode: status.code))
     }
 
+    /// All but those that the configuration no longer has, once they ended.
+    private var visibleUnits: [Int] {
+        units.indices.filter { id in
+            if !engine.isRemoved[id] { return true }
+            switch engine.states[id] {
+            case .running, .stopping: return true
+            default: return false
+            }
+        }
+    }
+
     private func status() -> WorkspaceStatus {
         let now = MonotonicInstant.now
         func seconds(_ duration: Duration) -> Double { Double(duration.nanoseconds / 1_000_000) / 1000 }
-        let list = units.indices.map { id in
+        let list = visibleUnits.map { id in
             var unit = UnitStatus(
                 name: units[id].spec.name, kind: units[id].spec.kind.rawValue, state: "", restarts: engine.restarts[id])
             unit.exitCode = engine.lastEndings[id]?.code
@@ -354,33 +380,5 @@ final class Supervisor {
             return unit
         }
         return WorkspaceStatus(state: engine.isStopping ? "stopping" : "running", units: list)
-    }
-}
-
-/// The supervisor as a process of ring2's.
-public enum SupervisorProcess {
-    /// The whole life of the process. Returns the workspace's exit code.
-    ///
-    /// - Parameters:
-    ///   - configuration: the descriptor of the memory file with the ``SupervisorPlan``.
-    ///   - report: the descriptor of the channel to ring0.
-    public static func main(configuration: Int32, report: Int32) -> UInt8 {
-        CurrentProcess.setName("supervisor")
-        do {
-            try CurrentProcess.setDeathSignal(.kill)
-            let bytes = try readWhole(configuration)
-            guard let plan = SupervisorPlan(decoding: bytes) else { return 70 }
-            let supervisor = try Supervisor(
-                plan, report: Channel(Descriptor(OwnedDescriptor(owning: report))))
-            return try supervisor.run()
-        } catch {
-            writeLine("workspacekit: supervisor: \(error)\n", to: 2)
-            return 70
-        }
-    }
-
-    private static func readWhole(_ descriptor: Int32) throws(KernelError) -> [UInt8] {
-        // The memory file's offset is shared with whoever wrote it; its path starts anew.
-        try Files.read("/proc/self/fd/\(descriptor)", limit: 4 << 20)
     }
 }

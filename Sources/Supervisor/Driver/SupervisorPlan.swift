@@ -1,11 +1,12 @@
+public import Config
 internal import Kernel
 
-/// What ring0 hands the supervisor: the configuration's bytes, and how this run is meant.
+/// What ring0 hands the supervisor: the configuration as read, and how this run is meant.
 public struct SupervisorPlan: Hashable, Sendable {
     /// The configuration as read; empty for none.
-    public var configuration: [UInt8] = []
-    /// The name of its file, for messages.
-    public var configurationName: String
+    public var sources: [Source]
+    /// Where it is read again.
+    public var files: ConfigurationFiles
     /// Absolute path of the workspace directory.
     public var workspaceDirectory: String
     /// Absolute path of the state directory.
@@ -19,11 +20,11 @@ public struct SupervisorPlan: Hashable, Sendable {
 
     /// A plan for one run.
     public init(
-        configuration: [UInt8], configurationName: String, workspaceDirectory: String, stateDirectory: String,
+        sources: [Source], files: ConfigurationFiles, workspaceDirectory: String, stateDirectory: String,
         command: [String], isQuiet: Bool, budget: Duration
     ) {
-        self.configuration = configuration
-        self.configurationName = configurationName
+        self.sources = sources
+        self.files = files
         self.workspaceDirectory = workspaceDirectory
         self.stateDirectory = stateDirectory
         self.command = command
@@ -31,28 +32,40 @@ public struct SupervisorPlan: Hashable, Sendable {
         self.budget = budget
     }
 
+    private static let marker: [UInt8] = [0xff, 0xff, 0xff, 0xff]
+
     /// The plan as bytes of a memory file.
     public var encoded: [UInt8] {
-        ChannelMessage(
-            "supervise",
-            [
-                configurationName, workspaceDirectory, stateDirectory, isQuiet ? "quiet" : "", "\(budget.nanoseconds)",
-                "\(command.count)",
-            ] + command
-        ).encoded + [0xff, 0xff, 0xff, 0xff] + configuration
+        let head = [
+            files.path, files.name, workspaceDirectory, stateDirectory, isQuiet ? "quiet" : "", "\(budget.nanoseconds)",
+            "\(command.count)",
+        ]
+        let described = sources.flatMap { [$0.name, $0.role.rawValue, "\($0.bytes.count)"] }
+        return ChannelMessage("supervise", head + command + described).encoded + Self.marker + sources.flatMap(\.bytes)
     }
 
     /// Reads what ``encoded`` wrote; nil for anything else.
     init?(decoding bytes: [UInt8]) {
-        let marker: [UInt8] = [0xff, 0xff, 0xff, 0xff]
         guard
-            let split = bytes.indices.first(where: { bytes[$0...].starts(with: marker) }),
+            let split = bytes.indices.first(where: { bytes[$0...].starts(with: Self.marker) }),
             let message = ChannelMessage(decoding: bytes[..<split]), message.kind == "supervise"
         else { return nil }
         let f = message.fields
-        guard f.count >= 6, let budget = Int64(f[4]), let count = Int(f[5]), f.count == 6 + count else { return nil }
+        guard f.count >= 7, let budget = Int64(f[5]), let count = Int(f[6]), count >= 0, f.count >= 7 + count,
+            (f.count - 7 - count) % 3 == 0
+        else { return nil }
+        var sources: [Source] = []
+        var rest = bytes[(split + 4)...]
+        for index in stride(from: 7 + count, to: f.count, by: 3) {
+            guard let role = Source.Role(rawValue: f[index + 1]), let length = Int(f[index + 2]), length >= 0,
+                length <= rest.count
+            else { return nil }
+            sources.append(Source(name: f[index], bytes: Array(rest.prefix(length)), role: role))
+            rest = rest.dropFirst(length)
+        }
         self.init(
-            configuration: Array(bytes[(split + 4)...]), configurationName: f[0], workspaceDirectory: f[1],
-            stateDirectory: f[2], command: Array(f[6...]), isQuiet: !f[3].isEmpty, budget: .nanoseconds(budget))
+            sources: sources, files: ConfigurationFiles(path: f[0], name: f[1]), workspaceDirectory: f[2],
+            stateDirectory: f[3], command: Array(f[7..<(7 + count)]), isQuiet: !f[4].isEmpty,
+            budget: .nanoseconds(budget))
     }
 }

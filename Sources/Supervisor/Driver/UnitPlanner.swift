@@ -9,8 +9,20 @@ struct PlannedUnit {
     var environment: [String]
     var directory: String
     var identity: Identity?
+    var limits: [ProcessLimit]
+    var outOfMemoryAdjustment: Int32?
     /// Set for a task with an `init`: made before it starts, written by its shell once `init` succeeded.
     var initMarker: String?
+    /// What the configuration says of it, by key, to tell an edit that matters from one that does not.
+    var aspects: [Aspect]
+
+    /// One key of a unit's.
+    struct Aspect: Hashable {
+        let name: String
+        let value: String
+        /// A running process would have to be started anew for it.
+        let needsRestart: Bool
+    }
 }
 
 /// Turns the configuration into units: command lines, environments, users. It looks at files, and changes none.
@@ -22,16 +34,27 @@ struct UnitPlanner {
     let inherited: [String]
     private(set) var notes: [String] = []
 
+    init(
+        configuration: WorkspaceConfiguration, plan: SupervisorPlan, users: UserDatabase = .system,
+        inherited: [String] = currentEnvironment()
+    ) {
+        self.configuration = configuration
+        self.plan = plan
+        self.users = users
+        self.inherited = inherited
+    }
+
     /// All units: services, tasks, then the command.
     mutating func units() -> [PlannedUnit] {
         var units = configuration.services.map { service($0) }
-        for (index, task) in configuration.tasks.enumerated() { units.append(self.task(task, index)) }
-        if !plan.command.isEmpty { units.append(command()) }
+        let directory = workingDirectory()
+        for (index, task) in configuration.tasks.enumerated() { units.append(self.task(task, index, directory)) }
+        if !plan.command.isEmpty { units.append(command(directory)) }
         return units
     }
 
     /// `checkoutLocation` below the workspace directory, if it is there.
-    mutating func workingDirectory() -> String {
+    private mutating func workingDirectory() -> String {
         guard let location = configuration.checkoutLocation ?? folder(configuration.workspaceLocation) else {
             return plan.workspaceDirectory
         }
@@ -73,17 +96,20 @@ struct UnitPlanner {
         return order.compactMap { name in values[name].map { "\(name)=\($0)" } }
     }
 
-    private mutating func task(_ task: TaskSpec, _ index: Int) -> PlannedUnit {
-        var spec = UnitSpec(name: task.name ?? "task-\(index + 1)", kind: .task)
-        let (identity, problem) = identity(configuration.user)
-        spec.skipped = problem
-        let marker = task.initialize.flatMap { isBlank($0) ? nil : initMarker(spec.name, index) }
+    private func task(_ task: TaskSpec, _ index: Int, _ directory: String) -> PlannedUnit {
+        let name = task.name ?? "task-\(index + 1)"
+        var unit = unit(
+            UnitSpec(name: name, kind: .task), task.options, environment: task.environment,
+            user: task.options.user ?? configuration.user, directory: directory)
+        let marker = task.initialize.flatMap { isBlank($0) ? nil : initMarker(name, index) }
         let isFresh = marker.map { Files.status($0) == nil } ?? false
         let script = TaskScript(task: task, isFresh: isFresh, initMarker: marker).text
-        return PlannedUnit(
-            spec: spec, arguments: [Self.shell, "-c", script],
-            environment: environment(for: identity, adding: task.environment), directory: workingDirectory(),
-            identity: identity, initMarker: isFresh ? marker : nil)
+        unit.arguments = [Self.shell, "-c", script]
+        unit.initMarker = isFresh ? marker : nil
+        for (key, phase) in [("before", task.before), ("init", task.initialize), ("command", task.command)] {
+            unit.aspects.append(.init(name: key, value: phase ?? "", needsRestart: true))
+        }
+        return unit
     }
 
     private func initMarker(_ name: String, _ index: Int) -> String {
@@ -91,36 +117,90 @@ struct UnitPlanner {
         return "\(plan.workspaceDirectory)/.workspacekit/init/\(index + 1)-\(String(safe))"
     }
 
-    private mutating func service(_ service: ServiceSpec) -> PlannedUnit {
-        var spec = UnitSpec(name: service.name, kind: .service)
-        spec.restart = service.restart
-        spec.isEssential = service.isEssential
-        if let grace = service.stopGrace { spec.stopGrace = grace }
-        if let name = service.stopSignal, let signal = Signal(name: name) { spec.stopSignal = signal }
-        let (identity, problem) = identity(service.user)
-        spec.skipped = problem
-        let environment = environment(for: identity, adding: service.environment)
-        let path = environment.first { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? ""
+    private func service(_ service: ServiceSpec) -> PlannedUnit {
+        var unit = unit(
+            UnitSpec(name: service.name, kind: .service), service.options, environment: service.environment,
+            user: service.options.user, directory: plan.workspaceDirectory)
+        unit.arguments = service.command
+        let path = unit.environment.first { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? ""
         let missing = service.requires.filter { findExecutable($0, path: path) == nil }
-        if !missing.isEmpty { spec.skipped = "\(missing.joined(separator: ", ")) not found" }
-        let directory = service.workingDirectory.map {
-            Files.absolute($0.hasPrefix("/") ? $0 : plan.workspaceDirectory + "/" + $0)
+        if !missing.isEmpty { unit.spec.skipped = "\(missing.joined(separator: ", ")) not found" }
+        unit.aspects.append(.init(name: "command", value: "\(service.command)", needsRestart: true))
+        unit.aspects.append(.init(name: "requires", value: "\(service.requires)", needsRestart: false))
+        return unit
+    }
+
+    private func command(_ directory: String) -> PlannedUnit {
+        var unit = unit(
+            UnitSpec(name: "command", kind: .command), UnitOptions(), environment: [], user: nil, directory: directory)
+        unit.arguments = plan.command
+        return unit
+    }
+
+    /// What all kinds have in common; the command line is still to come.
+    private func unit(
+        _ spec: UnitSpec, _ options: UnitOptions, environment more: [EnvironmentVariable], user: UserSpec?,
+        directory: String
+    ) -> PlannedUnit {
+        var spec = spec
+        spec.restart = options.restart ?? .no
+        spec.isEssential = options.isEssential
+        if let grace = options.stopGrace { spec.stopGrace = grace }
+        if let name = options.stopSignal, let signal = Signal(name: name) { spec.stopSignal = signal }
+        var identity: Identity?
+        if let user {
+            identity = users.identity(for: user.name)
+            if identity == nil { spec.skipped = "unknown user \"\(user.name)\"" }
         }
+        var variables: [EnvironmentVariable] = []
+        for file in options.environmentFiles {
+            let path = inWorkspace(file)
+            guard let text = Files.text(path) else {
+                spec.skipped = "cannot read its env_file \(path)"
+                continue
+            }
+            switch parseEnvironmentFile(text) {
+            case .success(let found): variables += found
+            case .failure(let error): spec.skipped = "its env_file \(path):\(error.line): \(error.message)"
+            }
+        }
+        let environment = environment(for: identity, adding: variables + more)
+        let directory = options.workingDirectory.map(inWorkspace) ?? directory
+        let limits = limits(options)
+        let adjustment = options.outOfMemoryAdjustment.map { Int32($0) }
+        let aspects = [
+            PlannedUnit.Aspect(name: "environment", value: "\(environment)", needsRestart: true),
+            .init(name: "user", value: user?.name ?? "", needsRestart: true),
+            .init(name: "working_dir", value: directory, needsRestart: true),
+            .init(name: "ulimits", value: "\(limits)", needsRestart: true),
+            .init(name: "oom_score_adj", value: adjustment.map { "\($0)" } ?? "", needsRestart: true),
+            .init(name: "restart", value: "\(spec.restart)", needsRestart: false),
+            .init(name: "stop_signal", value: "\(spec.stopSignal)", needsRestart: false),
+            .init(name: "stop_grace_period", value: "\(spec.stopGrace)", needsRestart: false),
+            .init(name: "essential", value: "\(spec.isEssential)", needsRestart: false),
+        ]
         return PlannedUnit(
-            spec: spec, arguments: service.command, environment: environment,
-            directory: directory ?? plan.workspaceDirectory, identity: identity)
+            spec: spec, arguments: [], environment: environment, directory: directory, identity: identity,
+            limits: limits, outOfMemoryAdjustment: adjustment, aspects: aspects)
     }
 
-    private mutating func command() -> PlannedUnit {
-        PlannedUnit(
-            spec: UnitSpec(name: "command", kind: .command), arguments: plan.command,
-            environment: environment(for: nil, adding: []), directory: workingDirectory(), identity: nil)
+    private func inWorkspace(_ path: String) -> String {
+        Files.absolute(path.hasPrefix("/") ? path : plan.workspaceDirectory + "/" + path)
     }
 
-    private func identity(_ user: String?) -> (Identity?, problem: String?) {
-        guard let user else { return (nil, nil) }
-        guard let identity = users.identity(for: user) else { return (nil, "unknown user \"\(user)\"") }
-        return (identity, nil)
+    /// RLIMIT_CORE is off unless the configuration turns core dumps on, as with Gitpod.
+    var coreLimit: ProcessLimit {
+        guard let dump = configuration.coreDump, dump.isEnabled else { return ProcessLimit(.core, soft: 0, hard: 0) }
+        return ProcessLimit(.core, soft: min(dump.softLimit, dump.hardLimit), hard: dump.hardLimit)
+    }
+
+    private func limits(_ options: UnitOptions) -> [ProcessLimit] {
+        let own = options.limits.compactMap { limit in
+            ProcessLimit.Resource(name: limit.resource.rawValue).map {
+                ProcessLimit($0, soft: limit.soft ?? .max, hard: limit.hard ?? .max)
+            }
+        }
+        return own.contains { $0.resource == .core } ? own : [coreLimit] + own
     }
 
     /// bash where there is one, as Gitpod's tasks expect; else sh.

@@ -14,6 +14,9 @@ public import Kernel
 /// service while it ends. Each unit gets its stop signal, then SIGKILL after its own grace; the budget for everything
 /// ends with SIGKILL for all. It is over when no unit has a process.
 ///
+/// The units may change while they run: `added`, `redefined` (it runs anew by its new definition), `adjusted` (only what
+/// is asked of it changed: it goes on) and `removed`. A unit keeps its place for ever, so that an id means one thing.
+///
 /// Invariants (tests generate histories against them): at most one process per unit; nothing is started once a shutdown
 /// began; `finish` is said once, and no unit has a process then, or the budget and a second are over.
 public struct Engine: Sendable {
@@ -28,6 +31,14 @@ public struct Engine: Sendable {
         /// A process ended; it may be nobody's.
         case exited(pid: Int32, ExitStatus)
         case restartRequested(UnitID)
+        /// A new unit, which takes the next place.
+        case added(UnitSpec)
+        /// The unit is another now, and runs anew.
+        case redefined(UnitID, UnitSpec)
+        /// What is asked of the unit is other now; its process stays.
+        case adjusted(UnitID, UnitSpec)
+        /// The unit is no longer wanted.
+        case removed(UnitID)
         case shutdownRequested
     }
 
@@ -52,13 +63,15 @@ public struct Engine: Sendable {
     }
 
     /// The units, by ``UnitID``.
-    public let specs: [UnitSpec]
+    public private(set) var specs: [UnitSpec]
     /// Where each unit stands, by ``UnitID``.
     public private(set) var states: [UnitState]
     /// Starts after the first, by unit.
     public private(set) var restarts: [Int]
     /// How each unit ended last; nil before its first end.
     public private(set) var lastEndings: [Ending?]
+    /// Units that are no longer wanted.
+    public private(set) var isRemoved: [Bool]
     private var backoffs: [Backoff]
     private var phase = Phase.running
     private var exitCode: UInt8 = 0
@@ -75,6 +88,7 @@ public struct Engine: Sendable {
         restarts = specs.map { _ in 0 }
         lastEndings = specs.map { _ in nil }
         backoffs = specs.map { _ in Backoff() }
+        isRemoved = specs.map { _ in false }
         random = seed | 1
     }
 
@@ -93,11 +107,15 @@ public struct Engine: Sendable {
             for id in specs.indices where states[id] == .waiting { start(id, &actions) }
         case .spawned(let id, let pid):
             states[id] = .running(pid: pid, since: now)
-            if isStopping { stop(id, at: now, thenRestart: false, &actions) }
+            if isStopping || isRemoved[id] { stop(id, at: now, thenRestart: false, &actions) }
         case .spawnFailed(let id, let reason):
             ended(id, .notStarted(reason), uptime: .zero, at: now, &actions)
         case .exited(let pid, let status): exited(pid, status, at: now, &actions)
         case .restartRequested(let id): restart(id, at: now, &actions)
+        case .added(let spec): add(spec, &actions)
+        case .redefined(let id, let spec): redefine(id, spec, at: now, &actions)
+        case .adjusted(let id, let spec): if specs[id].skipped == spec.skipped { specs[id] = spec }
+        case .removed(let id): remove(id, at: now, &actions)
         case .shutdownRequested: beginShutdown(code: exitCode, at: now, &actions)
         }
         proceedShutdown(at: now, &actions)
@@ -155,6 +173,11 @@ public struct Engine: Sendable {
     // MARK: one unit
 
     private mutating func start(_ id: UnitID, _ actions: inout [Action]) {
+        if let reason = specs[id].skipped {
+            states[id] = .skipped(reason)
+            actions.append(.report(id, "skipped: \(reason)"))
+            return
+        }
         states[id] = .starting
         actions.append(.spawn(id))
     }
@@ -193,7 +216,7 @@ public struct Engine: Sendable {
             case .always, .unlessStopped: true
             case .onFailure: !ending.isSuccess
             }
-        if again, !isStopping {
+        if again, !isStopping, !isRemoved[id] {
             let delay = backoffs[id].next(ranFor: uptime, random: nextRandom())
             if case .onFailure(let limit) = spec.restart, backoffs[id].failures > limit {
                 actions.append(.report(id, "\(ending): given up after \(limit) failures in a row"))
@@ -207,11 +230,11 @@ public struct Engine: Sendable {
         }
         if case .notStarted(let reason) = ending, spec.kind == .command { actions.append(.report(id, reason)) }
         states[id] = .ended(ending, byRequest: false)
-        if spec.kind == .command || spec.isEssential { beginShutdown(code: ending.code, at: now, &actions) }
+        if spec.kind == .command || spec.isEssential, !isRemoved[id] { beginShutdown(code: ending.code, at: now, &actions) }
     }
 
     private mutating func restart(_ id: UnitID, at now: MonotonicInstant, _ actions: inout [Action]) {
-        guard !isStopping else { return }
+        guard !isStopping, !isRemoved[id] else { return }
         switch states[id] {
         case .running: stop(id, at: now, thenRestart: true, &actions)
         case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, thenRestart: true)
@@ -229,6 +252,55 @@ public struct Engine: Sendable {
         guard case .running(let pid, _) = states[id] else { return }
         actions.append(.signal(pid: pid, specs[id].stopSignal))
         states[id] = .stopping(pid: pid, killAt: now + specs[id].stopGrace, thenRestart: thenRestart)
+    }
+
+    // MARK: change
+
+    private mutating func add(_ spec: UnitSpec, _ actions: inout [Action]) {
+        specs.append(spec)
+        states.append(.waiting)
+        restarts.append(0)
+        lastEndings.append(nil)
+        backoffs.append(Backoff())
+        isRemoved.append(false)
+        if isStopping {
+            states[specs.count - 1] = .skipped("the workspace stopped first")
+        } else {
+            start(specs.count - 1, &actions)
+        }
+    }
+
+    private mutating func redefine(
+        _ id: UnitID, _ spec: UnitSpec, at now: MonotonicInstant, _ actions: inout [Action]
+    ) {
+        let signal = specs[id].stopSignal
+        let grace = specs[id].stopGrace
+        specs[id] = spec
+        isRemoved[id] = false
+        guard !isStopping else { return }
+        backoffs[id] = Backoff()
+        switch states[id] {
+        case .running(let pid, _):
+            // What runs is asked to end in the way that it was started for.
+            actions.append(.signal(pid: pid, signal))
+            states[id] = .stopping(pid: pid, killAt: now + grace, thenRestart: true)
+        case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, thenRestart: true)
+        case .starting: break
+        case .waiting, .backingOff, .ended, .skipped:
+            if lastEndings[id] != nil { restarts[id] += 1 }
+            start(id, &actions)
+        }
+    }
+
+    private mutating func remove(_ id: UnitID, at now: MonotonicInstant, _ actions: inout [Action]) {
+        isRemoved[id] = true
+        switch states[id] {
+        case .running: stop(id, at: now, thenRestart: false, &actions)
+        case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, thenRestart: false)
+        case .backingOff(_, _, let last): states[id] = .ended(last, byRequest: true)
+        case .waiting: states[id] = .skipped("no longer wanted")
+        case .starting, .ended, .skipped: break
+        }
     }
 
     // MARK: shutdown

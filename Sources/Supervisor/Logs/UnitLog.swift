@@ -75,6 +75,9 @@ final class Console {
         show(text)
     }
 
+    /// Lines that are complete in themselves.
+    func text(_ text: String) { writeLine(text + "\n", to: 2) }
+
     /// A line of the supervisor's own.
     func notice(_ text: String) { writeLine("workspacekit: \(text)\n", to: 2) }
 

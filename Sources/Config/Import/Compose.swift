@@ -1,0 +1,206 @@
+/// compose.yaml: services that say which command they run become services of the workspace.
+extension Importer {
+    func compose(_ root: Node) {
+        take(
+            root, "",
+            [
+                "services": { node, path in
+                    for (key, value) in node.pairs { self.composeService(key, value, join(path, scalarText(key))) }
+                }
+            ],
+            without: [
+                "volumes": "services share the workspace's files", "networks": "services share the workspace's network",
+                "secrets": "services read the workspace's files", "configs": "services read the workspace's files",
+                "include": "import each file by itself",
+            ], ignoring: ["name", "version"])
+        dropLostDependencies()
+    }
+
+    private func composeService(_ key: Node, _ node: Node, _ path: String) {
+        let name = scalarText(key)
+        guard let command = composeCommand(node), Format.name.problem(with: name) == nil else {
+            return lost(key, path, "it has no \"command\": what its image runs is not known")
+        }
+        var pairs: [(String, Node)] = [("command", command)]
+        func same(_ node: Node, _ path: String) {
+            checkVariables(node, path)
+            pairs.append((path.split(separator: ".").last.map(String.init) ?? "", unescaped(node)))
+        }
+        let container = "services share the workspace's container"
+        take(
+            node, path,
+            [
+                "command": checkVariables, "entrypoint": checkVariables, "environment": same, "working_dir": same,
+                "user": same,
+                "stop_signal": same, "stop_grace_period": same, "ulimits": same, "oom_score_adj": same, "tty": same,
+                "restart": same,
+                "env_file": { value, path in self.composeFiles(value, path, same) },
+                "healthcheck": { value, path in
+                    self.composeHealthcheck(value, path) { pairs.append(("healthcheck", $0)) }
+                },
+                "depends_on": { value, path in pairs.append(("depends_on", self.composeDependencies(value, path))) },
+                "ports": { value, path in self.composePorts(value, path) },
+                "expose": { value, path in
+                    for item in value.items {
+                        if let range = item.text.flatMap({ parsePortRange($0) }) { self.declare(range) }
+                    }
+                },
+                "logging": { value, path in
+                    self.take(
+                        value, path,
+                        [
+                            "options": { options, path in
+                                let kept = options.pairs.filter {
+                                    ["max-size", "max-file"].contains(scalarText($0.key))
+                                }
+                                let plain = kept.map { key, value in
+                                    (
+                                        key: key,
+                                        value: scalarText(key) == "max-file"
+                                            ? Node(.scalar(scalarText(value), isPlain: true)) : value
+                                    )
+                                }
+                                if !plain.isEmpty { pairs.append(("logging", Node(.mapping(plain)))) }
+                            }
+                        ], without: ["driver": "logs are files"])
+                },
+            ],
+            without: [
+                "image": "its command runs in the workspace: install \"\(scalarText(node["image"] ?? node))\" there",
+                "build": "its command runs in the workspace", "volumes": "services share the workspace's files",
+                "networks": "services share the workspace's network", "deploy": container, "privileged": container,
+                "cap_add": container, "cap_drop": container, "security_opt": container, "devices": container,
+                "network_mode": "services share the workspace's network", "profiles": "all services start",
+                "extra_hosts": "write them to /etc/hosts in a task", "dns": "see workspacekit.network.dns",
+                "hostname": container, "mem_limit": container, "cpus": container,
+            ], ignoring: ["container_name", "init", "stdin_open", "platform", "pull_policy"])
+        services.append((name, Node(pairs: pairs)))
+    }
+
+    /// `entrypoint` before `command`, as a container has them.
+    private func composeCommand(_ node: Node) -> Node? {
+        func words(_ key: String) -> [String]? {
+            guard let node = node[key], !node.isNull else { return nil }
+            return node.text.map { splitWords($0) ?? [$0] } ?? node.texts
+        }
+        let entrypoint = words("entrypoint")
+        guard entrypoint != nil || words("command") != nil else { return nil }
+        if entrypoint == nil, let text = node["command"], text.text?.isEmpty == false { return unescaped(text) }
+        let all = (entrypoint ?? []) + (words("command") ?? [])
+        return all.isEmpty ? nil : unescaped(Node(.sequence(all.map { Node(.string($0)) })))
+    }
+
+    /// Compose writes a dollar sign as two.
+    private func unescaped(_ node: Node) -> Node {
+        switch node.content {
+        case .scalar(let text, let isPlain):
+            var out = ""
+            var isEscaped = false
+            for character in text {
+                if character == "$", isEscaped {
+                    isEscaped = false
+                    continue
+                }
+                isEscaped = character == "$"
+                out.append(character)
+            }
+            return Node(content: .scalar(out, isPlain: isPlain), start: node.start, end: node.end)
+        case .sequence(let items): return Node(.sequence(items.map(unescaped)))
+        case .mapping(let pairs): return Node(.mapping(pairs.map { ($0.key, unescaped($0.value)) }))
+        }
+    }
+
+    private func composeFiles(_ node: Node, _ path: String, _ same: (Node, String) -> Void) {
+        guard case .sequence(let items) = node.content else { return same(node, path) }
+        let files = items.map { $0["path"] ?? $0 }
+        for item in items where item["required"] != nil { lost(item, path, "a file that is missing is an error") }
+        same(Node(.sequence(files)), path)
+    }
+
+    private func composeHealthcheck(_ node: Node, _ path: String, _ add: (Node) -> Void) {
+        let isOff = node["disable"]?.flag == true || node["test"]?.texts == ["NONE"]
+        if isOff { return }
+        checkVariables(node, path)
+        let kept = node.pairs.filter { pair in WorkspacekitKeys.healthcheck.contains { $0.name == scalarText(pair.key) }
+        }
+        guard node["test"] != nil else { return lost(node, path, "without \"test\" it is its image's") }
+        add(unescaped(Node(.mapping(kept))))
+    }
+
+    private func composeDependencies(_ node: Node, _ path: String) -> Node {
+        guard case .mapping(let pairs) = node.content else { return node }
+        return Node(
+            .mapping(
+                pairs.map { key, value in
+                    var condition: [(String, Node)] = []
+                    take(
+                        value, join(path, scalarText(key)),
+                        ["condition": { node, _ in condition = [("condition", node)] }],
+                        without: [
+                            "restart": "a restart of the one does not restart the other",
+                            "required": "it is always waited for",
+                        ])
+                    return (key, Node(pairs: condition))
+                }))
+    }
+
+    private func composePorts(_ node: Node, _ path: String) {
+        for (index, item) in node.items.enumerated() {
+            let place = "\(path)[\(index)]"
+            var text = scalarText(item)
+            if item.isMapping {
+                let transport = item["protocol"]?.text.map { "/\($0)" } ?? ""
+                let target = item["target"]?.text ?? ""
+                let address = item["host_ip"]?.text.map { "\($0):" } ?? ""
+                text = "\(address)\(item["published"]?.text ?? target):\(target)\(transport)"
+            }
+            guard let forward = ForwardSpec(text) else {
+                lost(item, place, "\"\(text)\" is no forward")
+                continue
+            }
+            if forward.outside == forward.inside, forward.transport == .tcp, forward.address == nil {
+                declare(forward.inside)
+            } else {
+                forwards.append(Node(.string(text)))
+            }
+        }
+    }
+
+    private func declare(_ range: ClosedRange<UInt16>) {
+        let port =
+            range.count == 1
+            ? Node(.integer(Int(range.lowerBound))) : Node(.string("\(range.lowerBound)-\(range.upperBound)"))
+        guard !ports.contains(where: { $0["port"]?.text == port.text }) else { return }
+        ports.append(Node(pairs: [("port", port)]))
+    }
+
+    /// What depends on a service that was left out would wait for ever; and `service_healthy` needs a healthcheck here.
+    private func dropLostDependencies() {
+        let names = Set(services.map(\.0))
+        let healthy = Set(services.filter { $0.1["healthcheck"] != nil }.map(\.0))
+        services = services.map { name, node in
+            let pairs = node.pairs.compactMap { key, value -> (key: Node, value: Node)? in
+                guard scalarText(key) == "depends_on" else { return (key, value) }
+                let path = "services.\(name).depends_on"
+                func isKept(_ entry: Node) -> Bool {
+                    if names.contains(scalarText(entry)) { return true }
+                    lost(entry, path, "the service \"\(scalarText(entry))\" was left out")
+                    return false
+                }
+                if case .sequence(let items) = value.content {
+                    let kept = items.filter(isKept)
+                    return kept.isEmpty ? nil : (key, Node(.sequence(kept)))
+                }
+                let kept = value.pairs.filter { isKept($0.key) }.map { key, value -> (key: Node, value: Node) in
+                    guard value["condition"]?.text == DependencySpec.Condition.healthy.rawValue,
+                        !healthy.contains(scalarText(key))
+                    else { return (key, value) }
+                    lost(key, path, "\"\(scalarText(key))\" has no healthcheck here: its start is waited for")
+                    return (key, Node(pairs: [("condition", Node(.string(DependencySpec.Condition.started.rawValue)))]))
+                }
+                return kept.isEmpty ? nil : (key, Node(.mapping(kept)))
+            }
+            return (name, Node(.mapping(pairs)))
+        }
+    }
+}

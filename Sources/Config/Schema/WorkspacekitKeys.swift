@@ -1,0 +1,178 @@
+/// The keys under `workspacekit:`, or of a `.workspacekit.yml`.
+enum WorkspacekitKeys {
+    static let root: [Key] = [
+        Key("network", .record(network), "The workspace's network"),
+        Key(
+            "user", .text(.user), "Whom tasks run as; without, root inside, who is the container's user",
+            example: "gitpod"),
+        Key(
+            "services", .table(names: .name, .record(service)), "Programs that are kept running",
+            example: "{db: {command: postgres -D data}}"),
+        Key(
+            "tasks", .table(names: .taskName, .record(unit)), "More about a task, by its name",
+            example: "{web: {restart: on-failure}}"),
+        Key("shutdown", .record(shutdown), "How the workspace stops"),
+    ]
+
+    static let shutdown: [Key] = [
+        Key(
+            "grace", .text(.duration), "How long everything may take to stop before it is killed", example: "8s",
+            default: .string("8s"))
+    ]
+
+    static let network: [Key] = [
+        Key(
+            "mode", .choice(["sandbox", "host", "none"]),
+            "`sandbox`: a network of its own; `host`: the container's; `none`: lo only. `run --network` wins",
+            example: "sandbox", default: .string("sandbox")),
+        Key("mtu", .integer(1280...65521), "The link's largest packet", example: "1400", default: .integer(1500)),
+        Key("gso", .boolean, "Superpackets of up to 64 KiB on the link; faster", default: .boolean(true)),
+        Key("ipv6", .boolean, "IPv6 inside", default: .boolean(true)),
+        Key(
+            "addresses", .choice(["nat", "copy"]), "`nat`: addresses of its own; `copy`: the container's",
+            default: .string("nat"), .later),
+        Key(
+            "cidr", .text(.network), "The workspace's IPv4 network; the gateway is its second address",
+            example: "10.0.2.0/24", default: .string("10.0.2.0/24")),
+        Key(
+            "link", .choice(["auto", "tap", "packet"]), "The device between workspace and forwarder",
+            default: .string("auto"), .later),
+        Key("bypass", .boolean, "Sockets at native speed, by seccomp", default: .boolean(false), .later),
+        Key(
+            "hostLoopback", .list(.text(.portAndProtocol)),
+            "Ports of the container's loopback that answer at the gateway's address; nothing else of it is reachable",
+            example: "[5432/tcp]"),
+        Key("dns", .record(dns), "Names"),
+        Key("egress", .record(egress), "Where the workspace may connect to"),
+        Key(
+            "forwards", .list(.text(.forward)), "Ports outside that always lead inside, as Compose writes them",
+            example: "[\"8080:80/tcp\"]", .later),
+    ]
+
+    static let dns: [Key] = [
+        Key(
+            "servers", .list(.text(.address)), "Name servers; without, the container's", example: "[198.51.100.53]",
+            .later),
+        Key(
+            "search", .list(.text(.domain)), "Search domains; without, the container's", example: "[example.org]",
+            .later),
+    ]
+
+    static let egress: [Key] = [
+        Key(
+            "default", .choice(["allow", "deny"]), "What holds for flows that no rule names", default: .string("allow"),
+            .later),
+        Key(
+            "allow", .list(.text(.egressRule)), "Networks and names that may be reached",
+            example: "[\"*.npmjs.org:443\", 10.0.0.0/8]", .later),
+        Key(
+            "deny", .list(.text(.egressRule)), "Networks and names that may not, whatever `allow` says",
+            example: "[\"[fd00::/8]:25/tcp\"]", .later),
+    ]
+
+    static let service: [Key] =
+        [
+            Key(
+                "command",
+                .oneOf([.text(.command), .list(.string)], expected: "a command: a text or a list"),
+                "The program and its arguments: a list, or a text split at blanks with quotes, without a shell",
+                example: "dockerd --host unix:///var/run/docker.sock", required: true),
+            Key("environment", .variables, "Its own environment", example: "{PGDATA: /workspace/db}"),
+            Key(
+                "requires", .oneOf([.string, .list(.string)], expected: "a program or a list of programs"),
+                "Executables without which the service is skipped, said in one line", example: "[dockerd]"),
+            Key(
+                "listen", .list(.text(.listener)),
+                "Sockets made for it before it starts and kept across restarts (sd_listen_fds)",
+                example: "[/var/run/docker.sock]", .later),
+        ] + unit
+
+    static let unit: [Key] = [
+        Key(
+            "restart", .text(.restart),
+            "`no`, `always`, `on-failure[:max]` (8 in a row), `unless-stopped`. 500 ms, doubled up to 30 s with up to 10 % jitter, forgotten after 30 s up",
+            example: "on-failure:3", default: .string("no")),
+        Key("user", .text(.user), "Whom it runs as", example: "postgres"),
+        Key(
+            "working_dir", .text(.path), "Where it runs; relative to the workspace directory", example: "server"),
+        Key(
+            "env_file", .oneOf([.text(.path), .list(.text(.path))], expected: "a file or a list of files"),
+            "Files of NAME=value, one a line; `environment` wins", example: "[.env]"),
+        Key(
+            "depends_on",
+            .oneOf(
+                [.list(.text(.taskName)), .table(names: .taskName, .record(dependency))],
+                expected: "a list of names or a mapping"), "What must have happened before it starts",
+            example: "{db: {condition: service_healthy}}", .later),
+        Key(
+            "healthcheck", .record(healthcheck, oneOf: ["test", "port", "http"]),
+            "How it is found to be healthy; one of `test`, `port` and `http`", .later),
+        Key(
+            "ready", .record(ready, oneOf: ["notify", "log"]),
+            "How it says that it is ready; one of `notify` and `log`",
+            .later),
+        Key("stop_signal", .text(.signal), "What asks it to end", example: "SIGINT", default: .string("SIGTERM")),
+        Key(
+            "stop_grace_period", .text(.duration), "How long it may take to end before it is killed", example: "1m30s",
+            default: .string("5s")),
+        Key(
+            "essential", .boolean, "When it ends for good, the workspace ends with its status", default: .boolean(false)
+        ),
+        Key(
+            "ulimits",
+            .record(
+                ResourceLimit.Resource.allCases.map {
+                    Key(
+                        $0.rawValue,
+                        .oneOf([.integer(-1...Int.max), .record(limit)], expected: "a number or {soft, hard}"),
+                        "RLIMIT_\($0.rawValue.uppercased()); -1 is unlimited")
+                }), "Limits of its processes (setrlimit(2))", example: "{nofile: 65536}"),
+        Key(
+            "oom_score_adj", .integer(-1000...1000), "Who is killed first when memory runs out: 1000 is, -1000 is not",
+            example: "500", default: .integer(0)),
+        Key("tty", .boolean, "It runs on a terminal of its own", default: .boolean(false), .later),
+        Key("logging", .record(logging), "Its log files", .later),
+    ]
+
+    static let dependency: [Key] = [
+        Key(
+            "condition", .choice(DependencySpec.Condition.allCases.map(\.rawValue)), "What must have happened",
+            default: .string("service_started"))
+    ]
+
+    static let healthcheck: [Key] = [
+        Key(
+            "test", .oneOf([.string, .list(.string)], expected: "a text or a list"),
+            "`[CMD, PROGRAM, …]`, `[CMD-SHELL, TEXT]` or shell text; healthy when it exits with 0",
+            example: "[CMD, docker, version]"),
+        Key("port", .integer(1...65535), "Healthy when a connection to this TCP port is accepted", example: "5432"),
+        Key(
+            "http", .text(.url), "Healthy when the answer's status is below 400",
+            example: "http://localhost:8080/healthz"),
+        Key("interval", .text(.duration), "From one probe to the next", default: .string("30s")),
+        Key("timeout", .text(.duration), "How long a probe may take", default: .string("30s")),
+        Key("retries", .integer(1...1000), "Failures in a row after which it is unhealthy", default: .integer(3)),
+        Key(
+            "start_period", .text(.duration), "Failures in this time after the start do not count",
+            default: .string("0s")),
+        Key("start_interval", .text(.duration), "The interval during `start_period`", default: .string("5s")),
+    ]
+
+    static let ready: [Key] = [
+        Key(
+            "notify", .choice(["fd", "sd_notify"]),
+            "`fd`: it writes a newline to the descriptor that $NOTIFY_FD names; `sd_notify`: READY=1 to $NOTIFY_SOCKET",
+            example: "sd_notify"),
+        Key("log", .text(.expression), "A line that it prints matches", example: "\"ready to accept connections\""),
+    ]
+
+    static let limit: [Key] = [
+        Key("soft", .integer(-1...Int.max), "The limit that holds", required: true),
+        Key("hard", .integer(-1...Int.max), "What a process may raise it to", required: true),
+    ]
+
+    static let logging: [Key] = [
+        Key("max-size", .text(.size), "When a file is full", default: .string("4m")),
+        Key("max-file", .integer(1...100), "How many files are kept", default: .integer(3)),
+    ]
+}

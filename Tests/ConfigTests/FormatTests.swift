@@ -1,0 +1,226 @@
+import FoundationEssentials
+import Testing
+
+@testable import Config
+
+@Suite("Formats")
+struct FormatTests {
+    static let good: [(Format, [String])] = [
+        (Format.portRange, ["1", "65535", "3000-3010", "3000:3010", "010"]),
+        (.portAndProtocol, ["5432", "5432/tcp", "53/udp"]),
+        (
+            .forward,
+            [
+                "8080", "8080:80", "8080:80/tcp", "127.0.0.1:8080:80", "[::1]:8080:80/udp", "1-3:4-6",
+                "0.0.0.0:53:53/udp",
+            ]
+        ),
+        (.duration, ["500ms", "30s", "1m30s", "2h", "1.5s", "0s", "10us"]),
+        (.size, ["0", "4m", "512K", "1g", "10b", "2kb"]),
+        (.network, ["10.0.2.0/24", "192.168.0.0/16", "10.0.0.0/8"]), (.address, ["1.2.3.4", "::1", "fd00::1"]),
+        (.domain, ["example.org", "example.org.", "a_b.c", "x"]),
+        (
+            .egressRule,
+            [
+                "10.0.0.0/8", "10.0.0.1", "10.0.0.0/8:443", "10.0.0.0/8:1-2/udp", "[fd00::/8]:443/tcp", "[::1]",
+                "fd00::/8",
+                "fd00::1", "github.com", "*.npmjs.org:443", "*", "*:25/tcp", "1.2.3.4/icmp", "a.b/udp",
+            ]
+        ), (.user, ["root", "0", "1000:1000", "a-b"]), (.signal, ["TERM", "SIGTERM", "sigterm", "15", "64"]),
+        (.relativePath, ["a", "a/b", "./a", "a..b"]), (.command, ["a", "a 'b c'"]),
+        (.restart, ["no", "false", "always", "unless-stopped", "on-failure", "on-failure:3"]),
+        (.expression, ["ready", "^a(b|c)*$", "[[:digit:]]+", "a{2,3}"]),
+        (.url, ["http://localhost", "http://a:1/b?c=d"]),
+        (.listener, ["/run/x.sock", "80", "127.0.0.1:80", "[::1]:80", "53/udp"]), (.name, ["a", "A-b_c.1"]),
+        (.variable, ["A", "a.b"]), (.taskName, ["Start it"]), (.path, ["/x"]), (.any, ["", "x"]),
+    ]
+
+    @Test("what is in order", arguments: good)
+    func accepts(_ format: Format, _ texts: [String]) {
+        for text in texts { #expect(format.problem(with: text) == nil, "\(format): \(text)") }
+    }
+
+    @Test(
+        "what is not",
+        arguments: [
+            (Format.portRange, ["", "0", "65536", "3-1", "1-", "-1", "1-2-3", "a", "1 ", "+1", "１"]),
+            (.portAndProtocol, ["", "0", "1/sctp", "1/", "/tcp", "1/tcp/tcp"]),
+            (
+                .forward,
+                ["", "1:2:3", "a:1:1", "::1:8080:80", "[::1]8080", "[1.2.3.4]:1:1", "1-2:3", "80/x", "1.2.3.4:80:"]
+            ),
+            (.duration, ["", "5", "1d", "-1s", "1s2", "s", "1 s", "1e3s", "∞s"]),
+            (.size, ["", "m", "4x", "-1", "4 m", "99999999999g"]),
+            (.network, ["", "10.0.2.0", "10.0.2.0/26", "10.0.2.0/7", "fd00::/64", "10.0.2/24"]),
+            (.address, ["", "1.2.3", "::g", "1.2.3.4/8", "localhost"]),
+            (.domain, ["", "-a", "a..b", "a b", "a/b", String(repeating: "a", count: 64)]),
+            (
+                .egressRule,
+                [
+                    "", "*.", "*.*.a", "a*b", "10.0.0.0/33", "a:0", "a:b", "[a]:1", "[::1]1", "a:1/icmp", "1.2.3",
+                    "a/sctp",
+                ]
+            ),
+            (.user, ["", "a b", "a:b:c", ":", "a:1", "1:"]), (.signal, ["", "SIGFOO", "0", "65", "SIG"]),
+            (.relativePath, ["..", "../a", "a/../b", "a/.."]), (.command, ["", "  ", "'a", "a\\"]),
+            (.restart, ["", "never", "on-failure:0", "on-failure:-1", "on-failure:x"]),
+            (.expression, ["", "(", "[", "a{2,1}", "*"].filter { $0 != "*" } + [String(repeating: "a", count: 513)]),
+            (.url, ["", "http://", "https://a", "ftp://a", "http:///x", "http://a b"]),
+            (.listener, ["", "x", "0", "a:80", "::1:80", "/" + String(repeating: "a", count: 107)]),
+            (.name, ["", "a b", "ä", "a/b"]),
+            (.variable, ["", "A=B"]), (.taskName, [""]), (.path, [""]),
+        ])
+    func refuses(_ format: Format, _ texts: [String]) {
+        for text in texts { #expect(format.problem(with: text) != nil, "\(format): \(text)") }
+    }
+
+    @Test("every format has cases here")
+    func complete() { #expect(Set(Self.good.map(\.0)) == Set(Format.allCases)) }
+
+    @Test("forwards, rules and listeners mean what they say")
+    func meanings() throws {
+        let forward = try #require(ForwardSpec("[::1]:6000-6010:7000-7010/udp"))
+        #expect(forward.address == "::1" && forward.outside == 6000...6010 && forward.inside == 7000...7010)
+        #expect(forward.transport == .udp)
+        let rule = try #require(EgressRule("[fd00::/8]:443-444/tcp"))
+        #expect(rule.destination == .network("fd00::/8") && rule.ports == 443...444 && rule.flowProtocol == .tcp)
+        #expect(EgressRule("*.npmjs.org")?.destination == .name("*.npmjs.org"))
+        #expect(EgressRule("*:25")?.destination == .everything)
+        #expect(ListenerSpec("/run/x") == .local(path: "/run/x"))
+        #expect(ListenerSpec("[::1]:53/udp") == .internet(address: "::1", port: 53, .udp))
+    }
+}
+
+@Suite("One table")
+struct SchemaTests {
+    private static let documentation = here.appending(path: "../../docs").standardized
+
+    @Test(
+        "docs/configuration.md and workspacekit.yml(5) are what the table says; `make docs` writes them",
+        arguments: [("configuration.md", Documentation.markdown), ("man/workspacekit.yml.5", Documentation.manualPage)])
+    func current(_ name: String, _ text: String) throws {
+        let found = String(decoding: try Data(contentsOf: Self.documentation.appending(path: name)), as: UTF8.self)
+        #expect(found == text, "docs/\(name) is out of date: make docs")
+    }
+
+    @Test("every code is explained, and every key has a summary that reads on")
+    func complete() {
+        for code in DiagnosticCode.allCases {
+            #expect(Documentation.markdown.contains("| \(code.rawValue) | \(code.explanation.prefix(8))"))
+        }
+        func check(_ keys: [Key]) {
+            for key in keys {
+                #expect(!key.summary.isEmpty && key.summary.last != ".", "\(key.name)")
+                #expect(keys.filter { $0.name == key.name }.count == 1, "\(key.name) stands twice")
+                if case .record(let inner, _) = key.shape { check(inner) }
+            }
+        }
+        check(GitpodKeys.root)
+        check(WorkspacekitKeys.unit)
+    }
+
+    @Test("examples and defaults are values that the key takes")
+    func examples() {
+        func check(_ keys: [Key]) {
+            for key in keys {
+                for text in [key.example, key.fallback.map { jsonText(Node($0)) }].compactMap({ $0 }) {
+                    let checker = Checker()
+                    let node = (try? YAMLReader.read(Array(text.utf8)))?.root
+                    let kept = node.flatMap { checker.check($0, key.shape, key.name) }
+                    #expect(
+                        kept != nil && !checker.diagnostics.contains { $0.severity == .error }, "\(key.name): \(text)")
+                }
+                visit(key.shape)
+            }
+        }
+        func visit(_ shape: Shape) {
+            switch shape {
+            case .record(let keys, _): check(keys)
+            case .list(let element): visit(element)
+            case .table(_, let value): visit(value)
+            case .oneOf(let shapes, _): shapes.forEach(visit)
+            default: break
+            }
+        }
+        check(GitpodKeys.root)
+    }
+
+    @Test("what takes effect has its defaults, and each value its origin")
+    func effective() {
+        let text =
+            "tasks:\n  - command: a\nports: [{port: 3000}]\nworkspacekit:\n  network: {mtu: 1400}\n  services:\n    s: {command: b}\n"
+        let reading = Reading(Array(text.utf8), file: ".gitpod.yml")
+        let yaml = reading.effectiveText(json: false)
+        for line in [
+            "  - name: task-1  # default", "    command: a  # .gitpod.yml:2", "    onOpen: notify  # default",
+            "    mtu: 1400  # .gitpod.yml:5", "    mode: sandbox  # default", "      restart: \"no\"  # default",
+            "    grace: 8s  # default", "experimentalNetwork: true  # default",
+        ] { #expect(yaml.split(separator: "\n").contains(Substring(line)), "\(line) in\n\(yaml)") }
+        let json = reading.effectiveText(json: true)
+        #expect(json.contains("\"mtu\": {\n        \"value\": 1400,\n        \"origin\": \".gitpod.yml:5\"\n      }"))
+        // With origins taken off, it is a configuration that means the same.
+        let again = Reading(Array(yaml.utf8), file: "again.yml")
+        #expect(!again.hasErrors && again.effective["workspacekit"]?["services"]?["s"]?["command"]?.text == "b")
+        #expect(again.configuration.tasks.map(\.name) == ["task-1"])
+    }
+
+    @Test("diagnostics are data")
+    func data() {
+        let reading = Reading(Array("tasks: 1\n".utf8), file: "f.yml")
+        #expect(
+            reading.diagnosticsJSON
+                == """
+                [
+                  {
+                    "file": "f.yml",
+                    "line": 1,
+                    "column": 8,
+                    "endLine": 1,
+                    "endColumn": 9,
+                    "severity": "error",
+                    "code": "WK1003",
+                    "path": "tasks",
+                    "message": "expected a list, found a number"
+                  }
+                ]
+                """)
+    }
+
+    @Test("colours stand around the place and the word, on demand only")
+    func colours() {
+        let reading = Reading(Array("tasks: 1\n".utf8), file: "f.yml")
+        #expect(
+            reading.rendered(colour: true)[0].hasPrefix(
+                "\u{1b}[1mf.yml:1:8:\u{1b}[0m \u{1b}[1;31merror:\u{1b}[0m tasks"))
+        #expect(!reading.rendered()[0].contains("\u{1b}"))
+    }
+
+    @Test("env files are read as Compose reads them")
+    func environmentFiles() {
+        let text = "# c\n\nA=1\nexport B = two words \nC=\"q # x\"\nD='s'\nE=\nF=a # comment\nG=a#b\r\n"
+        let variables = parseEnvironmentFile(text)
+        #expect(
+            variables
+                == .success(
+                    [("A", "1"), ("B", "two words"), ("C", "q # x"), ("D", "s"), ("E", ""), ("F", "a"), ("G", "a#b")]
+                        .map {
+                            EnvironmentVariable(name: $0.0, value: $0.1)
+                        }))
+        #expect(
+            parseEnvironmentFile("A=1\nnothing")
+                == .failure(EnvironmentFileError(line: 2, message: "expected NAME=value")))
+        #expect(
+            parseEnvironmentFile("A='x") == .failure(EnvironmentFileError(line: 1, message: "a quote is not closed")))
+    }
+
+    @Test("declared ports: one beats a range, hidden is hidden")
+    func declared() {
+        let text =
+            "ports: [{port: 3000-3010, name: range, protocol: https}, {port: 3005, name: one}, {port: 3006, onOpen: ignore-completely}]"
+        let ports = DeclaredPorts(Reading(Array(text.utf8), file: "f").configuration.ports)
+        #expect(DeclaredPorts(fields: ports.fields) == ports)
+        #expect(ports.name(of: 3000) == "range" && ports.name(of: 3005) == "one" && ports.name(of: 1) == nil)
+        #expect(ports.scheme(of: 3000) == "https" && ports.scheme(of: 3005) == "http")
+        #expect(ports.layers.map(\.shown) == [[3000...3010], [3005...3005]] && ports.layers[1].hidden == [3006...3006])
+    }
+}
