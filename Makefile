@@ -6,7 +6,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BUILD_PACKAGES := libyaml-dev libcap-dev pkg-config binutils
 RUN_PACKAGES := uidmap python3
 TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-jsonschema busybox-static bsdutils util-linux strace iproute2 nftables iputils-ping dnsutils curl procps
-BENCH_PACKAGES := iperf3 slirp4netns passt rootlesskit
+BENCH_PACKAGES := python3-yaml iperf3 slirp4netns passt rootlesskit
 
 # A function a section, so that what is not called is not linked; nothing here unwinds, so no table for it.
 SMALL := -Xswiftc -Xfrontend -Xswiftc -function-sections $(addprefix -Xlinker ,--gc-sections --icf=all -O2 --build-id=none --no-eh-frame-hdr)
@@ -44,6 +44,19 @@ test: build unit ## unit tests and end-to-end tests
 unit: ## unit tests: pure, no privileges
 	$(call install,$(BUILD_PACKAGES))
 	SWIFT_BACKTRACE=enable=no swift test --quiet
+
+.PHONY: fuzz
+SECONDS ?= 60
+FUZZ_CORPUS_configuration := Tests/ConfigTests/Golden
+FUZZ_CORPUS_imports := Tests/ConfigTests/Imports
+FUZZ_CORPUS_wire := Tests/Fuzz/Corpus/wire
+fuzz: ## what reads foreign bytes, with libFuzzer, SECONDS each; what it finds is left in .build/fuzz
+	$(call install,$(BUILD_PACKAGES))
+	FUZZ=1 swift build --scratch-path .build/fuzz/build --product fuzz --sanitize=fuzzer
+	@$(foreach target,configuration imports wire,mkdir -p .build/fuzz/$(target) && echo "fuzzing $(target)" && \
+	FUZZ_TARGET=$(target) SWIFT_BACKTRACE=enable=no .build/fuzz/build/debug/fuzz -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 \
+	-rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix=.build/fuzz/ .build/fuzz/$(target) $(FUZZ_CORPUS_$(target)) 2>&1 | \
+	grep -E "ERROR|SUMMARY|Fatal|artifact|number_of_executed_units|DONE" && ) true
 
 .PHONY: lint
 lint: ## formatting, and the rules that only a grep can keep

@@ -61,3 +61,11 @@ let package = Package(
         .testTarget(name: "RingTests", dependencies: ["Ring", "Kernel"], swiftSettings: test),
     ]
 )
+
+// `make fuzz`: libFuzzer brings the main function, so this target exists only where it is asked for.
+if Context.environment["FUZZ"] != nil {
+    package.targets.append(
+        .executableTarget(
+            name: "fuzz", dependencies: ["Config", "Kernel", "Slirp"], path: "Tests/Fuzz", exclude: ["Corpus"],
+            swiftSettings: test + [.unsafeFlags(["-parse-as-library", "-enable-testing"])]))
+}

@@ -140,6 +140,24 @@ def start_times(lab, rounds):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def reading_times(folder, rounds):
+    """Milliseconds from exec to exit, medians, interleaved: a configuration checked, beside what reads it elsewhere."""
+    (folder / "typical.yml").write_bytes((HERE.parent / "Tests" / "ConfigTests" / "Golden" / "whole-gitpod.yml").read_bytes())
+    (folder / "long.yml").write_text("tasks:\n" + "".join(
+        f"  - name: t{index}\n    before: cd x\n    init: |\n      npm ci\n      npm run build\n    command: npm start\n"
+        f"    env: {{A: {index}, B: x}}\n" for index in range(1430)))
+    commands = {
+        "true": ["true"], "typical": [BINARY, "validate", "typical.yml"], "10,000 lines": [BINARY, "validate", "long.yml"],
+        "python": ["/usr/bin/python3", "-c", "import yaml; yaml.load(open('long.yml'), yaml.CSafeLoader)"]}
+    times = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, command in commands.items():
+            begun = time.perf_counter()
+            subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
+            times[name].append((time.perf_counter() - begun) * 1000)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
@@ -165,6 +183,7 @@ def main():
                 finally:
                     tool.close()
         starts = start_times(lab, 10)
+        readings = reading_times(folder, 20)
     finally:
         server.kill()
         server.wait()
@@ -188,7 +207,10 @@ def main():
     print(f"workspacekit is {factors['up']:.1f} x (up) and {factors['down']:.1f} x (down) the better peer")
     print(f"start to first command, ordinary user: workspacekit {starts['workspacekit']:.1f} ms, "
           f"rootlesskit with slirp4netns {starts['rootlesskit']:.1f} ms ({starts['rootlesskit'] / starts['workspacekit']:.1f} x)")
-    (HERE / "results.json").write_text(json.dumps({"bulk": results, "factors": factors, "start_ms": starts}, indent=1) + "\n")
+    print(f"configuration, from exec to exit: validate of a typical file {readings['typical']:.1f} ms (true(1) {readings['true']:.1f} ms); "
+          f"of 10,000 lines {readings['10,000 lines']:.1f} ms, Python with libyaml {readings['python']:.1f} ms "
+          f"({readings['python'] / readings['10,000 lines']:.1f} x)")
+    (HERE / "results.json").write_text(json.dumps({"bulk": results, "factors": factors, "start_ms": starts, "reading_ms": readings}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

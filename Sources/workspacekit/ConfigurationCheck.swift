@@ -14,7 +14,11 @@ func hasColour(_ descriptor: Int32) -> Bool {
 /// Reads the configuration that a command names, or ends the program.
 func readConfiguration(_ file: String) -> Reading {
     let files = ConfigurationFiles(path: file, name: file)
-    do { return Reading(try files.read(required: true), on: .system) } catch { fail("\(error)", ExitCodes.configuration) }
+    do {
+        return Reading(try files.read(required: true), on: .system)
+    } catch {
+        fail("\(error)", ExitCodes.configuration)
+    }
 }
 
 struct Validate: ParsableCommand {

@@ -230,7 +230,9 @@ public struct Engine: Sendable {
         }
         if case .notStarted(let reason) = ending, spec.kind == .command { actions.append(.report(id, reason)) }
         states[id] = .ended(ending, byRequest: false)
-        if spec.kind == .command || spec.isEssential, !isRemoved[id] { beginShutdown(code: ending.code, at: now, &actions) }
+        if spec.kind == .command || spec.isEssential, !isRemoved[id] {
+            beginShutdown(code: ending.code, at: now, &actions)
+        }
     }
 
     private mutating func restart(_ id: UnitID, at now: MonotonicInstant, _ actions: inout [Action]) {
