@@ -32,7 +32,6 @@ public struct Reading: Sendable {
     public private(set) var diagnostics: [Diagnostic]
     /// The files, as ``Mark/file`` numbers them.
     public let sources: [Source]
-    private let lines: [[Substring]]
 
     /// Reads one file.
     public init(_ bytes: [UInt8], file: String) { self.init([Source(name: file, bytes: bytes)]) }
@@ -40,10 +39,6 @@ public struct Reading: Sendable {
     /// Reads a `.gitpod.yml`, a `.workspacekit.yml`, or both.
     public init(_ sources: [Source]) {
         self.sources = sources
-        lines = sources.map {
-            Self.text($0.bytes).split(
-                omittingEmptySubsequences: false, whereSeparator: { $0 == "\n" || $0 == "\r\n" })
-        }
         let checker = Checker()
         let document = Self.document(sources, checker)
         let configuration = WorkspaceConfiguration(decoding: document)
@@ -52,19 +47,6 @@ public struct Reading: Sendable {
         self.document = document
         self.configuration = configuration
         diagnostics = Self.sorted(checker.diagnostics)
-    }
-
-    /// The bytes as text: UTF-8, or UTF-16 behind its byte order mark, as libyaml takes both.
-    private static func text(_ bytes: [UInt8]) -> String {
-        guard bytes.count >= 2, [[0xff, 0xfe], [0xfe, 0xff]].contains(Array(bytes.prefix(2))) else {
-            return String(decoding: bytes, as: UTF8.self)
-        }
-        let isLittle = bytes[0] == 0xff
-        let units = stride(from: 2, to: bytes.count - 1, by: 2).map { index in
-            let (low, high) = isLittle ? (bytes[index], bytes[index + 1]) : (bytes[index + 1], bytes[index])
-            return UInt16(high) << 8 | UInt16(low)
-        }
-        return String(decoding: units, as: UTF16.self)
     }
 
     /// One tree of all files.
@@ -133,16 +115,23 @@ public struct Reading: Sendable {
         sources.indices.contains(mark.file) ? sources[mark.file].name : sources.first?.name ?? ".gitpod.yml"
     }
 
-    /// All diagnostics for people; without notes where only what matters is wanted.
-    public func rendered(notes: Bool = true, colour: Bool = false) -> [String] {
-        diagnostics.filter { notes || $0.severity != .note }.map {
-            let source = lines.indices.contains($0.mark.file) ? lines[$0.mark.file] : []
-            return $0.rendered(file: file($0.mark), source: source, colour: colour)
-        }
-    }
+    /// How many diagnostics people are shown; ``diagnosticsJSON`` has them all.
+    static let shownLimit = 200
 
-    /// How many lines the files have, and the longest of each: what bounds every place in them.
-    var extent: [(lines: Int, columns: Int)] {
-        lines.map { ($0.count, $0.map(\.unicodeScalars.count).max() ?? 0) }
+    /// The diagnostics for people, the first 200 of them; without notes where only what matters is wanted.
+    public func rendered(notes: Bool = true, colour: Bool = false) -> [String] {
+        let wanted = diagnostics.filter { notes || $0.severity != .note }
+        if wanted.isEmpty { return [] }
+        let lines = sources.map { LineIndex($0.bytes) }
+        var texts = wanted.prefix(Self.shownLimit).map {
+            $0.rendered(
+                file: file($0.mark), lines: lines.indices.contains($0.mark.file) ? lines[$0.mark.file] : nil,
+                colour: colour)
+        }
+        if wanted.count > Self.shownLimit {
+            let rest = wanted.count - Self.shownLimit
+            texts.append("\(sources.first?.name ?? ""): and \(rest) more (\"workspacekit validate --json\" shows all)")
+        }
+        return texts
     }
 }

@@ -151,6 +151,15 @@ struct ConfigurationTests {
         #expect(read("\u{feff}tasks:\r\n  - name: x\r\n").configuration.tasks.map(\.name) == ["x"])
     }
 
+    @Test("many problems on one long line are found at once, and people are shown the first of them")
+    func many() {
+        let reading = read("ports: [" + String(repeating: "{port: x},", count: 20_000) + "]")
+        #expect(reading.diagnostics.count == 20_000)
+        let texts = reading.rendered()
+        #expect(texts.count == 201)
+        #expect(texts.last == ".gitpod.yml: and 19800 more (\"workspacekit validate --json\" shows all)")
+    }
+
     @Test("a bomb is an error, quickly")
     func bombs() {
         var bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n"

@@ -116,7 +116,7 @@ struct YAMLTests {
         #expect(json([97, 0]) == "1:2: control characters are not allowed")
         #expect(json([0xfe, 0xff, 0, 97]) == "\"a\"")
         #expect(json([0xff, 0xfe, 97, 0]) == "\"a\"")
-        #expect(json([0xff, 0xfe, 0, 0xd8]) == "1:3: incomplete UTF-16 surrogate pair")
+        #expect(json([0xff, 0xfe, 0, 0xd8]) == "1:1: incomplete UTF-16 surrogate pair")
     }
 
     @Test("what is written reads as the same", arguments: 0..<200)

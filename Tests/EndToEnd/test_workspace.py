@@ -505,7 +505,7 @@ def test_no_such_workspace_directory(workspace):
 def test_a_workspace_without_configuration_says_so(workspace):
     space = workspace(None, command=["true"])
     assert space.wait(10) == 0
-    assert re.fullmatch(r"workspacekit: no \.gitpod\.yml in \S+: a workspace without tasks\n", space.stderr)
+    assert re.fullmatch(r"workspacekit: no \.gitpod\.yml in \S+: a workspace without tasks \(\"workspacekit config init\" writes one\)\n", space.stderr)
 
 
 def test_no_user_namespaces(workspace, lab):

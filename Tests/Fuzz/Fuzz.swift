@@ -19,6 +19,7 @@ enum Target: String, CaseIterable {
     }
 }
 
+/// One input of libFuzzer's; the result is always 0.
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzzOne(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     let bytes = Array(UnsafeBufferPointer(start: data, count: count))

@@ -62,9 +62,8 @@ public struct Import {
 
     /// All diagnostics for people.
     public func rendered(colour: Bool = false) -> [String] {
-        let lines = String(decoding: source.bytes, as: UTF8.self).split(
-            omittingEmptySubsequences: false, whereSeparator: { $0 == "\n" || $0 == "\r\n" })
-        return diagnostics.map { $0.rendered(file: source.name, source: lines, colour: colour) }
+        let lines = LineIndex(source.bytes)
+        return diagnostics.map { $0.rendered(file: source.name, lines: lines, colour: colour) }
     }
 }
 

@@ -73,7 +73,7 @@ public struct Diagnostic: Hashable, Sendable {
     /// `FILE:LINE:COLUMN: error: PATH: message`, then the line and a caret under the place.
     ///
     /// - Parameter colour: with ANSI colours, for a terminal.
-    public func rendered(file: String, source: [Substring], colour: Bool = false) -> String {
+    func rendered(file: String, lines: LineIndex?, colour: Bool = false) -> String {
         func paint(_ text: String, _ code: String) -> String { colour ? "\u{1b}[\(code)m\(text)\u{1b}[0m" : text }
         let hue =
             switch severity {
@@ -84,15 +84,10 @@ public struct Diagnostic: Hashable, Sendable {
         let subject = path.isEmpty ? "" : "\(path): "
         var text = paint("\(file):\(mark.line):\(mark.column):", "1")
         text += " " + paint("\(severity.rawValue):", hue) + " \(subject)\(message)"
-        guard source.indices.contains(mark.line - 1) else { return text }
-        // Long lines are shown around the place, tabs as one blank so that the caret stays under it.
-        let scalars = Array(source[mark.line - 1].unicodeScalars.filter { $0 != "\r" && $0 != "\u{feff}" })
-        let from = max(0, mark.column - 1 > 160 ? mark.column - 101 : 0)
-        let shown = scalars.dropFirst(from).prefix(200).map { $0.value < 32 || $0.value == 127 ? " " : $0 }
-        if shown.allSatisfy({ $0 == " " }) { return text }
+        guard let (shown, before) = lines?.excerpt(line: mark.line, column: mark.column) else { return text }
         var line = ""
         line.unicodeScalars.append(contentsOf: shown)
-        let column = max(0, min(mark.column - 1 - from, shown.count))
+        let column = max(0, min(mark.column - 1 - before, shown.count))
         var width = 1
         if let end, end.line == mark.line { width = max(1, min(end.column - mark.column, shown.count - column)) }
         let caret = "^" + String(repeating: "~", count: width - 1)
@@ -103,7 +98,9 @@ public struct Diagnostic: Hashable, Sendable {
 /// The nearest of `candidates` to a misspelt word, if one is near enough to be meant.
 func nearest(to word: String, in candidates: some Sequence<String>) -> String? {
     let limit = max(1, word.count / 3)
-    return candidates.map { ($0, editDistance(word.lowercased(), $0.lowercased())) }
+    let lower = word.lowercased()
+    return candidates.filter { abs($0.utf8.count - word.utf8.count) <= limit * 4 }
+        .filter { abs($0.count - word.count) <= limit }.map { ($0, editDistance(lower, $0.lowercased())) }
         .filter { $0.1 <= limit }.min { $0.1 < $1.1 }?.0
 }
 

@@ -93,21 +93,13 @@ struct YAMLError: Error {
         let message = context.map { "\(text), \($0)" } ?? text
         // What the reader below the scanner stumbles on has an offset only.
         if unsafe parser.pointee.error == YAML_READER_ERROR {
-            return YAMLError(mark: place(unsafe Int(parser.pointee.problem_offset)), message: message, code: .syntax)
+            let before = LineIndex(Array(bytes.prefix(unsafe Int(parser.pointee.problem_offset))))
+            let mark = Mark(file: file, line: before.count, column: before.lastLength + 1)
+            return YAMLError(mark: mark, message: message, code: .syntax)
         }
         return YAMLError(
             mark: Mark(file: file, line: Int(mark.line) + 1, column: Int(mark.column) + 1), message: message,
             code: .syntax)
-    }
-
-    /// The place of a byte, as far as the bytes before it are UTF-8.
-    private func place(_ offset: Int) -> Mark {
-        let before = bytes.prefix(offset)
-        let start = before.lastIndex(of: 10).map { $0 + 1 } ?? 0
-        let line = before.reduce(1) { $0 + ($1 == 10 ? 1 : 0) }
-        // Continuation bytes are no columns of their own.
-        let column = before[start...].reduce(1) { $0 + ($1 & 0xc0 == 0x80 ? 0 : 1) }
-        return Mark(file: file, line: line, column: column)
     }
 
     /// What a scalar's tag makes of it; by its style where there is none.
