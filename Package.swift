@@ -14,9 +14,6 @@ let strict: [SwiftSetting] = [
 /// Tests may look at bytes without ceremony.
 let test: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
 
-/// For what runs seldom: the binary is small, and only Kernel and Slirp are compiled for speed.
-let small = strict + [.unsafeFlags(["-Osize"], .when(configuration: .release))]
-
 let system: Target.Dependency = .product(name: "SystemPackage", package: "swift-system")
 
 let package = Package(
@@ -34,10 +31,10 @@ let package = Package(
             name: "Kernel",
             dependencies: ["CKernel", "CCap", system],
             swiftSettings: strict),
-        .target(name: "Config", dependencies: ["CYAML"], swiftSettings: small),
-        .target(name: "Control", dependencies: ["Kernel", system], swiftSettings: small),
-        .target(name: "Ring", dependencies: ["Kernel", system], swiftSettings: small),
-        .target(name: "Supervisor", dependencies: ["Kernel", "Config", "Control", system], swiftSettings: small),
+        .target(name: "Config", dependencies: ["CYAML"], swiftSettings: strict),
+        .target(name: "Control", dependencies: ["Kernel", system], swiftSettings: strict),
+        .target(name: "Ring", dependencies: ["Kernel", system], swiftSettings: strict),
+        .target(name: "Supervisor", dependencies: ["Kernel", "Config", "Control", system], swiftSettings: strict),
         .target(name: "Slirp", dependencies: ["Kernel", system], swiftSettings: strict),
         .executableTarget(
             name: "workspacekit",
@@ -45,7 +42,7 @@ let package = Package(
                 "Config", "Control", "Ring", "Supervisor", "Slirp", "Kernel", system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
-            swiftSettings: small),
+            swiftSettings: strict),
         .executableTarget(
             name: "configuration-docs", dependencies: ["Config"], path: "Tools/configuration-docs",
             swiftSettings: strict),

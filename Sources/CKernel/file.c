@@ -58,6 +58,7 @@ int ck_unlink(const char *path) { return OR_ERRNO(unlink(path)); }
 int ck_rename(const char *from, const char *to) { return OR_ERRNO(rename(from, to)); }
 int ck_symlink(const char *target, const char *path) { return OR_ERRNO(symlink(target, path)); }
 long ck_readlink(const char *path, char *buffer, size_t count) { return OR_ERRNO(readlink(path, buffer, count)); }
+int ck_chmod(const char *path, unsigned mode) { return OR_ERRNO(chmod(path, mode)); }
 int ck_chown(const char *path, unsigned uid, unsigned gid) { return OR_ERRNO(lchown(path, uid, gid)); }
 int ck_access(const char *path, int mode) { return OR_ERRNO(faccessat(AT_FDCWD, path, mode, AT_EACCESS)); }
 

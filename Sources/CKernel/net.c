@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <netinet/udp.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -167,27 +168,31 @@ long ck_discard_received(int fd, size_t count)
 
 int ck_set_peek_offset(int fd, int offset) { return ck_set_option(fd, SOL_SOCKET, SO_PEEK_OFF, offset); }
 
+/* "@name" is the abstract socket of that name (unix(7)). Returns the address's length. */
 static int unix_address(const char *path, struct sockaddr_un *out)
 {
-    if (strlen(path) >= sizeof out->sun_path) return -ENAMETOOLONG;
+    size_t length = strlen(path);
+    if (length >= sizeof out->sun_path) return -ENAMETOOLONG;
     memset(out, 0, sizeof *out);
     out->sun_family = AF_UNIX;
     strcpy(out->sun_path, path);
-    return 0;
+    if (path[0] != '@') return sizeof *out;
+    out->sun_path[0] = 0;
+    return (int)(offsetof(struct sockaddr_un, sun_path) + length);
 }
 
 int ck_unix_bind(int fd, const char *path)
 {
     struct sockaddr_un a;
     int r = unix_address(path, &a);
-    return r < 0 ? r : OR_ERRNO(bind(fd, (void *)&a, sizeof a));
+    return r < 0 ? r : OR_ERRNO(bind(fd, (void *)&a, (socklen_t)r));
 }
 
 int ck_unix_connect(int fd, const char *path)
 {
     struct sockaddr_un a;
     int r = unix_address(path, &a);
-    return r < 0 ? r : OR_ERRNO(connect(fd, (void *)&a, sizeof a));
+    return r < 0 ? r : OR_ERRNO(connect(fd, (void *)&a, (socklen_t)r));
 }
 
 int ck_peer_credentials(int fd, int *pid, unsigned *uid, unsigned *gid)

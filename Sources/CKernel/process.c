@@ -98,6 +98,21 @@ static void set_oom_score_adj(int value, int pipe_end)
     close(fd);
 }
 
+/* sd_listen_fds(3) wants the process's own id, which nobody knows before it is there: the caller leaves room for it. */
+static void write_listen_pid(char *const *envp)
+{
+    static const char name[] = "LISTEN_PID=";
+    for (; *envp; envp++) {
+        if (strncmp(*envp, name, sizeof name - 1) != 0) continue;
+        char *digits = *envp + sizeof name - 1;
+        size_t room = strlen(digits), at = room;
+        for (unsigned rest = (unsigned)getpid(); at > 0; rest /= 10) digits[--at] = (char)('0' + rest % 10);
+        size_t zeros = strspn(digits, "0");
+        memmove(digits, digits + zeros, room - zeros + 1);
+        return;
+    }
+}
+
 static void child(const struct ck_spawn_plan *plan, int status, int go)
 {
     if (plan->unshare_flags) {
@@ -159,6 +174,7 @@ static void child(const struct ck_spawn_plan *plan, int status, int go)
     sigprocmask(SIG_SETMASK, &none, NULL);
     /* Mark everything above the child's own descriptors close-on-exec, also what a library left open. */
     syscall(SYS_close_range, plan->fd_count, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */);
+    if (plan->listen_pid) write_listen_pid(plan->envp);
     execve(plan->path, plan->argv, plan->envp);
     fail(pipe_end, CK_STEP_EXEC);
 }

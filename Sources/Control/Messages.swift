@@ -1,11 +1,17 @@
 /// What a client asks over the control socket: one JSON object on a line; `exec` sends descriptors beside it.
 public struct ControlRequest: Codable, Hashable, Sendable {
     /// What is asked.
-    public enum Verb: String, Codable, Sendable { case status, restart, stop, exec, plan, reload }
+    public enum Verb: String, Codable, Sendable {
+        case status, start, stop, restart, signal, wait, exec, plan, reload
+    }
     /// What is asked.
     public var verb: Verb
-    /// The unit, for `restart`.
-    public var name: String?
+    /// The units, for `start`, `stop`, `restart`, `signal` and `wait`; without, `stop` means the workspace.
+    public var names: [String]?
+    /// For `signal`.
+    public var signal: String?
+    /// For `wait`.
+    public var condition: WaitCondition?
     /// The program and its arguments, for `exec`.
     public var command: [String]?
     /// Run it on a terminal of the workspace's; the answer brings the terminal's other side.
@@ -19,6 +25,18 @@ public struct ControlRequest: Codable, Hashable, Sendable {
 
     /// A request without particulars.
     public init(_ verb: Verb) { self.verb = verb }
+}
+
+/// What `wait` may wait for.
+public enum WaitCondition: String, Codable, Sendable, CaseIterable {
+    /// It has, or had, a process.
+    case started
+    /// It said that it is ready, or its healthcheck succeeded once, or neither is asked of it.
+    case ready
+    /// Its healthcheck succeeds.
+    case healthy
+    /// It ended with success.
+    case completed
 }
 
 /// What the supervisor answers: one JSON object on a line. `exec` is answered twice: when it runs, and when it ended.
@@ -63,7 +81,7 @@ public struct UnitStatus: Codable, Hashable, Sendable {
     public var name: String
     /// `task`, `service` or `command`.
     public var kind: String
-    /// `waiting`, `running`, `backing off`, `stopping`, `completed`, `failed`, `stopped` or `skipped`.
+    /// `waiting`, `listening`, `running`, `backing off`, `stopping`, `completed`, `failed`, `stopped` or `skipped`.
     public var state: String
     /// While it has a process; as the workspace numbers it.
     public var pid: Int32?
@@ -73,6 +91,14 @@ public struct UnitStatus: Codable, Hashable, Sendable {
     public var reason: String?
     /// Starts after the first.
     public var restarts: Int
+    /// While it waits: for what.
+    public var waitsFor: [String]?
+    /// While it runs: whether it said so, or was healthy once, or neither is asked of it.
+    public var isReady: Bool?
+    /// While it runs and has a healthcheck that has said something: what.
+    public var isHealthy: Bool?
+    /// What it says of itself (STATUS= of sd_notify(3)).
+    public var statusText: String?
     /// The delay before the next try, and what is left of it, in seconds.
     public var backoffSeconds: Double?
     /// What is left of the delay.

@@ -135,6 +135,8 @@ public struct SpawnPlan: Sendable {
     public var limits: [ProcessLimit] = []
     /// What the kernel adds to its badness when memory runs out: -1000 to 1000.
     public var outOfMemoryAdjustment: Int32?
+    /// The environment holds `LISTEN_PID=` and digits, to be overwritten with the process's own id (sd_listen_fds(3)).
+    public var writesListenPid = false
     /// Set no_new_privs before exec.
     public var forbidNewPrivileges = false
     /// A `cgroup.procs` file to write itself into first.
@@ -265,6 +267,7 @@ private func withSpawnPlan<R>(_ plan: SpawnPlan, _ body: (UnsafePointer<ck_spawn
                                 unsafe raw.set_oom_score_adj = 1
                                 unsafe raw.oom_score_adj = adjustment
                             }
+                            unsafe raw.listen_pid = plan.writesListenPid ? 1 : 0
                             unsafe raw.no_new_privileges = plan.forbidNewPrivileges ? 1 : 0
                             unsafe raw.cgroup_procs = plan.cgroupProcs ?? -1
                             let limits = plan.limits.map {

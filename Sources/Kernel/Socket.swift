@@ -44,6 +44,16 @@ public enum InternetSocket {
         return Descriptor(owned)
     }
 
+    /// A UDP socket on the port, for both families where the address is ``IPAddress/any6``.
+    public static func bindDatagrams(_ endpoint: Endpoint) throws(KernelError) -> Descriptor {
+        let v4 = endpoint.address.isV4
+        let owned = OwnedDescriptor(owning: try check(ck_socket(v4 ? 2 : 10, 2, 0), "make a socket"))
+        if !v4 { _ = ck_set_option(owned.number, 41, 26, 0) }  // IPV6_V6ONLY off
+        var raw = endpoint.raw
+        _ = try check(unsafe ck_bind(owned.number, v4 ? 2 : 10, &raw), "listen on", "\(endpoint)")
+        return Descriptor(owned)
+    }
+
     /// accept(2): the connection and its peer; nil when none waits.
     public static func accept(_ listener: Int32) -> (socket: Int32, peer: Endpoint)? {
         var raw = ck_endpoint()
@@ -246,7 +256,21 @@ public enum LocalSocket {
         let bound = unsafe ck_unix_bind(owned.number, path)
         _ = ck_set_umask(UInt32(bitPattern: mask))
         _ = try check(bound, "listen on", path)
-        _ = try check(ck_listen(owned.number, 64), "listen on", path)
+        _ = try check(ck_listen(owned.number, 1024), "listen on", path)
+        return Descriptor(owned)
+    }
+
+    /// Listens at a path for whoever may reach it; with `mode`, which users. A stale socket file there is replaced.
+    public static func listen(_ path: String, mode: UInt32) throws(KernelError) -> Descriptor {
+        let socket = try listen(path)
+        _ = try check(unsafe ck_chmod(path, mode), "set the mode of", path)
+        return socket
+    }
+
+    /// Takes datagrams at a name; `@name` is an abstract one, which leaves no file.
+    public static func datagrams(at name: String) throws(KernelError) -> Descriptor {
+        let owned = OwnedDescriptor(owning: try check(ck_socket(1, 2, 0), "make a socket"))
+        _ = try check(unsafe ck_unix_bind(owned.number, name), "take messages at", name)
         return Descriptor(owned)
     }
 

@@ -1,4 +1,5 @@
 internal import ArgumentParser
+internal import Config
 internal import Control
 internal import Glibc
 internal import Kernel
@@ -11,7 +12,9 @@ struct WorkspacekitCommand: ParsableCommand {
         abstract: "A workspace with its own users, mounts, processes and network, inside an ordinary container.",
         version: "0.1.0",
         subcommands: [
-            Run.self, Status.self, Logs.self, Restart.self, Exec.self, Stop.self, Validate.self, Plan.self, Reload.self,
+            Run.self, Status.self, Start.self, Stop.self, Restart.self, SendSignal.self, Wait.self, Logs.self,
+            Exec.self,
+            Validate.self, Plan.self, Reload.self,
             Configuration.self,
         ])
 }
@@ -104,39 +107,123 @@ struct Status: ParsableCommand {
 
     private func row(_ unit: UnitStatus) -> [String] {
         var detail = unit.reason ?? ""
-        if unit.state == "running" { detail = unit.uptimeSeconds.map { "up \(seconds($0))" } ?? "" }
+        if unit.state == "running" {
+            let parts = [
+                unit.uptimeSeconds.map { "up \(seconds($0))" }, unit.isHealthy == true ? "healthy" : nil,
+                unit.statusText,
+            ]
+            detail = parts.compactMap { $0 }.joined(separator: ", ")
+        }
+        if let waitsFor = unit.waitsFor, !waitsFor.isEmpty { detail = "for " + waitsFor.joined(separator: ", ") }
         if let next = unit.nextTrySeconds, let delay = unit.backoffSeconds {
             detail += ", next try in \(seconds(next)) (delay \(seconds(delay)))"
         }
         return [
-            unit.name, unit.kind, unit.state, unit.pid.map(String.init) ?? "-", String(unit.restarts),
+            unit.name, unit.kind, word(unit), unit.pid.map(String.init) ?? "-", String(unit.restarts),
             unit.exitCode.map(String.init) ?? "-", detail,
         ]
+    }
+
+    /// A process that is there is not all that one wants to know.
+    private func word(_ unit: UnitStatus) -> String {
+        guard unit.state == "running" else { return unit.state }
+        if unit.isHealthy == false { return "unhealthy" }
+        return unit.isReady == false ? "starting" : "running"
     }
 
     private func seconds(_ value: Double) -> String { "\((value * 10).rounded() / 10) s" }
 }
 
-struct Restart: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Stop a task or service and start it again.")
+struct Start: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Start tasks or services that ended, were stopped or skipped, or are waiting for a connection.")
     @OptionGroup var state: StateOption
-    @Argument var name: String
+    @Argument(help: "Which.") var names: [String]
 
-    func run() {
-        var request = ControlRequest(.restart)
-        request.name = name
-        _ = require(connect(state.directory).ask(request))
-    }
+    func run() { ask(.start, names, state.directory) }
+}
+
+struct Restart: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Stop tasks or services and start them again.")
+    @OptionGroup var state: StateOption
+    @Argument(help: "Which.") var names: [String]
+
+    func run() { ask(.restart, names, state.directory) }
+}
+
+struct SendSignal: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "signal", abstract: "Send a signal to the process groups of tasks or services.",
+        discussion: "  workspacekit signal HUP web")
+    @OptionGroup var state: StateOption
+    @Argument(help: "The signal: HUP, SIGHUP or 1.") var signal: String
+    @Argument(help: "To which.") var names: [String]
+
+    func run() { ask(.signal, names, state.directory, signal: signal) }
+}
+
+private func ask(_ verb: ControlRequest.Verb, _ names: [String], _ state: StateDirectory, signal: String? = nil) {
+    var request = ControlRequest(verb)
+    request.names = names
+    request.signal = signal
+    _ = require(connect(state).ask(request))
 }
 
 struct Stop: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Stop the workspace in order, and wait for its end.")
+    static let configuration = CommandConfiguration(
+        abstract: "Stop tasks or services by name; without names the workspace, in order, and wait for its end.")
     @OptionGroup var state: StateOption
+    @Argument(help: "Which; the whole workspace when none is named.") var names: [String] = []
 
     func run() {
+        if !names.isEmpty { return ask(.stop, names, state.directory) }
         let client = connect(state.directory)
         _ = require(client.ask(ControlRequest(.stop)))
         while client.answer() != nil {}
+    }
+}
+
+struct Wait: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Wait until a task or service has come so far.",
+        discussion: """
+            started: it has, or had, a process. ready: it said so, or its healthcheck succeeded once, or neither is asked of
+            it. healthy: its healthcheck succeeds. completed: it ended with success.
+            Exit code 0; 1 when it cannot come to pass any more, with the reason; 124 when the time is over.
+
+              workspacekit wait db --for healthy --timeout 1m && npm test
+            """)
+    @OptionGroup var state: StateOption
+    @Argument(help: "Which.") var name: String
+    @Option(
+        name: .customLong("for"), help: ArgumentHelp(valueName: "started|ready|healthy|completed"),
+        transform: { text in
+            guard let condition = WaitCondition(rawValue: text) else {
+                throw ValidationError("'\(text)' is none of started, ready, healthy and completed")
+            }
+            return condition
+        })
+    var condition = WaitCondition.ready
+    @Option(
+        help: ArgumentHelp("Give up after so long: 500ms, 30s, 1m30s.", valueName: "duration"),
+        transform: { text in
+            guard let duration = parseDuration(text) else {
+                throw ValidationError("'\(text)' is no duration such as 30s")
+            }
+            return duration
+        })
+    var timeout: Duration?
+
+    func run() {
+        var request = ControlRequest(.wait)
+        request.names = [name]
+        request.condition = condition
+        let client = connect(state.directory)
+        client.connection.send(request)
+        guard waitReadable(client.connection.descriptor.number, timeout) else {
+            fail("\(name) is not \(condition.rawValue) yet: the time is over", 124)
+        }
+        _ = require(client.answer())
     }
 }
 

@@ -18,6 +18,7 @@ struct Main {
                 Int32(
                     SupervisorProcess.main(
                         configuration: StageDescriptor.configuration, report: StageDescriptor.report)))
+        case "probe": exit(Int32(NetworkProbe.main(Array(CommandLine.arguments.dropFirst(2)))))
         default: WorkspacekitCommand.main()
         }
     }

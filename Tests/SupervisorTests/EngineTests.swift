@@ -5,40 +5,6 @@ import Testing
 
 @testable import Supervisor
 
-/// Drives an engine by hand: events in, actions out, time only when the test says so.
-private struct Script {
-    var engine: Engine
-    var now = MonotonicInstant(nanoseconds: 1_000_000_000)
-    private(set) var actions: [Engine.Action] = []
-
-    init(_ specs: [UnitSpec], budget: Duration = .seconds(6)) { engine = Engine(specs, budget: budget, seed: 7) }
-
-    mutating func feed(_ event: Engine.Event) {
-        var new: [Engine.Action] = []
-        engine.handle(event, at: now, into: &new)
-        actions += new
-    }
-
-    mutating func advance(_ duration: Duration) {
-        now = now + duration
-        var new: [Engine.Action] = []
-        engine.advance(to: now, into: &new)
-        actions += new
-    }
-
-    /// The actions since the last call, without reports.
-    mutating func take() -> [Engine.Action] {
-        defer { actions = [] }
-        return actions.filter { if case .report = $0 { false } else { true } }
-    }
-}
-
-private func service(_ name: String, _ restart: RestartPolicy = .always) -> UnitSpec {
-    var spec = UnitSpec(name: name, kind: .service)
-    spec.restart = restart
-    return spec
-}
-
 @Suite("Engine")
 struct EngineTests {
     @Test("services start before tasks, skipped units not at all")
@@ -265,6 +231,19 @@ struct EngineTests {
             var spec = UnitSpec(name: "u\(index)", kind: Bool.random(using: &random) ? .service : .task)
             spec.restart = [.no, .always, .onFailure(limit: 2)].randomElement(using: &random) ?? .no
             spec.isEssential = Int.random(in: 0..<20, using: &random) == 0
+            spec.awaitsReadiness = Int.random(in: 0..<4, using: &random) == 0
+            spec.isSocketActivated = Int.random(in: 0..<6, using: &random) == 0
+            if Bool.random(using: &random) {
+                spec.healthcheck = HealthcheckSpec(probe: .port(1))
+                spec.healthcheck?.interval = .seconds(1)
+                spec.healthcheck?.retries = 2
+            }
+            if index > 0, Bool.random(using: &random) {
+                let other = "u\(Int.random(in: 0..<index, using: &random))"
+                spec.dependencies = [
+                    .init(other, DependencySpec.Condition.allCases.randomElement(using: &random) ?? .started)
+                ]
+            }
             return spec
         }
         var script = Script(specs)
@@ -272,6 +251,9 @@ struct EngineTests {
         var pending: [Int] = []
         var nextPid: Int32 = 100
         var finishes = 0
+        var everStarted: Set<Int> = []
+        var everSucceeded: Set<Int> = []
+        var probes: [(id: Int, number: Int)] = []
         script.feed(.begun)
         for step in 0..<400 {
             for action in script.take() {
@@ -279,33 +261,63 @@ struct EngineTests {
                 case .spawn(let id):
                     #expect(processes[id] == nil, "at most one process per unit")
                     #expect(!script.engine.isStopping || step == 0, "nothing is started once a shutdown began")
+                    for dependency in script.engine.specs[id].dependencies where !everStarted.contains(id) {
+                        guard let other = script.engine.specs.firstIndex(where: { $0.name == dependency.name }) else {
+                            continue
+                        }
+                        #expect(everStarted.contains(other), "nothing starts before what it depends on")
+                        if dependency.condition == .completedSuccessfully { #expect(everSucceeded.contains(other)) }
+                    }
                     pending.append(id)
                 case .finish:
                     finishes += 1
-                case .signal, .killGroup, .report: break
+                case .probe(let id, let number):
+                    #expect(processes[id] != nil, "only what runs is probed")
+                    probes.append((id, number))
+                case .signal, .killGroup, .report, .cancelProbe: break
                 }
             }
             if step == 300 { script.feed(.shutdownRequested) }
-            switch Int.random(in: 0..<5, using: &random) {
+            switch Int.random(in: 0..<7, using: &random) {
+            case 5:
+                if !probes.isEmpty {
+                    let probe = probes.removeFirst()
+                    script.feed(.probed(probe.id, number: probe.number, succeeded: Bool.random(using: &random)))
+                }
+            case 6:
+                let id = Int.random(in: script.engine.specs.indices, using: &random)
+                switch Int.random(in: 0..<4, using: &random) {
+                case 0: script.feed(.notifiedReady(id))
+                case 1: script.feed(.startRequested(id))
+                case 2: script.feed(.stopRequested(id))
+                default: script.feed(.connectionArrived(id))
+                }
             case 0 where !pending.isEmpty:
                 let id = pending.removeFirst()
                 if Int.random(in: 0..<10, using: &random) == 0 {
                     script.feed(.spawnFailed(id, reason: "no"))
                 } else {
                     processes[id] = nextPid
+                    everStarted.insert(id)
                     script.feed(.spawned(id, pid: nextPid))
                     nextPid += 1
                 }
             case 1:
                 if let (id, pid) = processes.randomElement(using: &random) {
                     processes[id] = nil
-                    script.feed(.exited(pid: pid, .exited(UInt8.random(in: 0...1, using: &random))))
+                    let code = UInt8.random(in: 0...1, using: &random)
+                    if code == 0 { everSucceeded.insert(id) }
+                    script.feed(.exited(pid: pid, .exited(code)))
                 }
             case 2: script.feed(.restartRequested(Int.random(in: specs.indices, using: &random)))
             case 3:
-                let spec = specs.randomElement(using: &random) ?? service("new")
+                var spec = specs.randomElement(using: &random) ?? service("new")
                 let id = Int.random(in: script.engine.specs.indices, using: &random)
-                switch Int.random(in: 0..<8, using: &random) {
+                let isNew = Int.random(in: 0..<8, using: &random)
+                // A name is one unit's; what depends on it depends on units before it.
+                spec.name = isNew == 0 ? "n\(script.engine.specs.count)" : script.engine.specs[id].name
+                spec.dependencies = isNew == 0 ? spec.dependencies : script.engine.specs[id].dependencies
+                switch isNew {
                 case 0 where script.engine.specs.count < 20: script.feed(.added(spec))
                 case 1...3: script.feed(.redefined(id, spec))
                 case 4, 5: script.feed(.adjusted(id, spec))

@@ -36,6 +36,7 @@ int ck_unlink(const char *path);
 int ck_rename(const char *from, const char *to);
 int ck_symlink(const char *target, const char *path);
 long ck_readlink(const char *path, char *buffer, size_t count);
+int ck_chmod(const char *path, unsigned mode);
 int ck_chown(const char *path, unsigned uid, unsigned gid);
 int ck_access(const char *path, int mode);
 struct ck_stat { uint64_t device, inode, size; uint32_t mode, uid, gid; uint64_t rdev; };
@@ -93,6 +94,7 @@ struct ck_spawn_plan {
     const struct ck_limit *limits; int limit_count; /* setrlimit(2) */
     int oom_score_adj, set_oom_score_adj;   /* proc_pid_oom_score_adj(5) */
     int no_new_privileges;
+    int listen_pid;                 /* write its pid over the digits of LISTEN_PID= in envp */
     int cgroup_procs;               /* descriptor of a cgroup.procs file to enter, or -1 */
 };
 struct ck_spawn_result { int pid, step; int status_fd, go_fd; };

@@ -84,7 +84,7 @@ enum WorkspacekitKeys {
             Key(
                 "listen", .list(.text(.listener)),
                 "Sockets made for it before it starts and kept across restarts (sd_listen_fds)",
-                example: "[/var/run/docker.sock]", .later),
+                example: "[/var/run/docker.sock]"),
         ] + unit
 
     static let unit: [Key] = [
@@ -103,14 +103,13 @@ enum WorkspacekitKeys {
             .oneOf(
                 [.list(.text(.taskName)), .table(names: .taskName, .record(dependency))],
                 expected: "a list of names or a mapping"), "What must have happened before it starts",
-            example: "{db: {condition: service_healthy}}", .later),
+            example: "{db: {condition: service_healthy}}"),
         Key(
             "healthcheck", .record(healthcheck, oneOf: ["test", "port", "http"]),
-            "How it is found to be healthy; one of `test`, `port` and `http`", .later),
+            "How it is found to be healthy; one of `test`, `port` and `http`"),
         Key(
             "ready", .record(ready, oneOf: ["notify", "log"]),
-            "How it says that it is ready; one of `notify` and `log`",
-            .later),
+            "How it says that it is ready; one of `notify` and `log`"),
         Key("stop_signal", .text(.signal), "What asks it to end", example: "SIGINT", default: .string("SIGTERM")),
         Key(
             "stop_grace_period", .text(.duration), "How long it may take to end before it is killed", example: "1m30s",

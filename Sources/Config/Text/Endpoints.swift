@@ -129,6 +129,18 @@ public enum ListenerSpec: Hashable, Sendable {
     }
 }
 
+extension ListenerSpec: CustomStringConvertible {
+    /// As it is written.
+    public var description: String {
+        switch self {
+        case .local(let path): path
+        case .internet(let address, let port, let transport):
+            (address.map { $0.contains(":") ? "[\($0)]:" : "\($0):" } ?? "") + "\(port)"
+                + (transport == .udp ? "/udp" : "")
+        }
+    }
+}
+
 /// Where the workspace may or may not connect to.
 public struct EgressRule: Hashable, Sendable {
     /// What a rule is about.

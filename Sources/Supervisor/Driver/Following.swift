@@ -68,14 +68,18 @@ extension Supervisor {
         case .add(let unit):
             units.append(unit)
             logs.append(Self.log(of: unit, state, console))
+            openListeners(units.count - 1)
             perform { engine, now, actions in engine.handle(.added(unit.spec), at: now, into: &actions) }
         case .redefine(let id, let unit):
             units[id] = unit
+            openListeners(id)
             perform { engine, now, actions in engine.handle(.redefined(id, unit.spec), at: now, into: &actions) }
         case .adjust(let id, let unit):
             units[id] = unit
             perform { engine, now, actions in engine.handle(.adjusted(id, unit.spec), at: now, into: &actions) }
         case .remove(let id):
+            units[id].listeners = []
+            openListeners(id)
             perform { engine, now, actions in engine.handle(.removed(id), at: now, into: &actions) }
         }
     }

@@ -18,26 +18,40 @@ final class Supervisor {
     var logs: [UnitLog]
     /// The reading end of each unit's output, while it has one.
     private var outputs: [Int: Descriptor] = [:]
-    private let listener: Descriptor
-    private let poller: Poller
+    let listener: Descriptor
+    let poller: Poller
     private let signals: SignalReader
-    private var connections: [Int32: ControlConnection] = [:]
+    var connections: [Int32: ControlConnection] = [:]
     /// Programs run by `exec`, with the connection that waits for each.
-    private var executions: [Int32: Int32] = [:]
+    var executions: [Int32: Int32] = [:]
     private var exitCode: UInt8?
     private var hasReported = false
     var planner: UnitPlanner
     var reading: Reading
     private var watch: ConfigurationWatch
+    /// How each unit that is yet to say it says that it is ready.
+    var readiness: [Int: ReadinessChannel] = [:]
+    /// What units said of themselves (STATUS= of sd_notify(3)).
+    var statusTexts: [Int: String] = [:]
+    /// Healthchecks under way, by pid.
+    var probes: [Int32: RunningProbe] = [:]
+    /// The sockets of socket-activated units.
+    var listeners: [Int: [(spec: ListenerSpec, socket: Descriptor)]] = [:]
+    /// Units whose sockets are watched for a first connection.
+    var watchedListeners: Set<Int> = []
+    /// Who waits for something to happen to a unit.
+    var waiters: [Waiter] = []
     /// The files' content when they were read last, in order or not: what was said once is not said again.
     var lastSources: [Source]
 
-    private enum Token {
+    enum Token {
         static let signals: UInt64 = 1 << 32
         static let listener: UInt64 = 2 << 32
         static let connection: UInt64 = 3 << 32
         static let output: UInt64 = 4 << 32
         static let configuration: UInt64 = 5 << 32
+        static let readiness: UInt64 = 6 << 32
+        static let listeners: UInt64 = 7 << 32
     }
 
     init(_ plan: SupervisorPlan, report: Channel) throws(KernelError) {
@@ -72,6 +86,7 @@ final class Supervisor {
 
     /// Runs until the engine has finished; the workspace's exit code.
     func run() throws(KernelError) -> UInt8 {
+        for id in units.indices { openListeners(id) }
         perform { engine, now, actions in engine.handle(.begun, at: now, into: &actions) }
         while exitCode == nil {
             let due = [engine.nextDeadline, watch.dueAt].compactMap { $0 }.min()
@@ -84,6 +99,12 @@ final class Supervisor {
                 case Token.listener: acceptConnection()
                 case Token.connection: serve(number)
                 case Token.configuration: watch.take(at: .now)
+                case Token.readiness: takeReadiness(Int(number))
+                case Token.listeners:
+                    let id = Int(number)
+                    perform { engine, now, actions in
+                        engine.handle(.connectionArrived(id), at: now, into: &actions)
+                    }
                 default: readOutput(Int(number))
                 }
             }
@@ -91,6 +112,7 @@ final class Supervisor {
             if watch.isDue(at: .now) { followConfiguration() }
         }
         for index in Array(outputs.keys) { readOutput(index) }
+        closeListeners()
         try? Files.remove(state.socket)
         return exitCode ?? 70
     }
@@ -107,11 +129,15 @@ final class Supervisor {
             case .spawn(let id): start(id, &actions)
             case .signal(let pid, let signal): send(signal, to: -pid)
             case .killGroup(let pid): send(.kill, to: -pid)
+            case .probe(let id, let number): probe(id, number, &actions)
+            case .cancelProbe(let id, let number): cancelProbe(id, number)
             case .report(let id, let text): console.notice("\(units[id].spec.name): \(text)")
             case .finish(let code): exitCode = code
             }
             next += 1
         }
+        for id in listeners.keys { watchListeners(id) }
+        answerWaiters()
     }
 
     private func start(_ id: Int, _ actions: inout [Engine.Action]) {
@@ -130,8 +156,7 @@ final class Supervisor {
 
     private func spawnUnit(_ id: Int) throws(KernelError) -> Int32 {
         let unit = units[id]
-        let path = unit.environment.first { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? ""
-        guard let program = findExecutable(unit.arguments[0], path: path) else {
+        guard let program = findExecutable(unit.arguments[0], path: unit.path) else {
             throw KernelError(call: "find", subject: unit.arguments[0], errno: .noSuchFileOrDirectory)
         }
         var spawnPlan = SpawnPlan(
@@ -151,8 +176,10 @@ final class Supervisor {
         let (reading, writing) = try makePipe()
         spawnPlan.newSession = true
         spawnPlan.descriptors = [input.number, writing.number, writing.number]
+        passListeners(id, &spawnPlan)
+        let notifying = try prepareReadiness(id, &spawnPlan)
         let pid = try spawn(spawnPlan)
-        withExtendedLifetime((input, writing)) {}
+        withExtendedLifetime((input, writing, notifying)) {}
         if let old = outputs[id] { poller.remove(old.number) }
         try reading.setNonblocking(true)
         outputs[id] = reading
@@ -182,6 +209,7 @@ final class Supervisor {
         for _ in 0..<100_000 {
             switch reap(alsoStopped: true) {
             case .ended(let pid, let status):
+                if finishProbe(pid, status) { continue }
                 finishExecution(pid, status)
                 // What the process wrote last comes before the news of its end.
                 for (index, unitState) in engine.states.enumerated() {
@@ -210,175 +238,9 @@ final class Supervisor {
                 poller.remove(output.number)
                 outputs[id] = nil
                 return logs[id].finish()
-            case .bytes(let count): logs[id].write(buffer[..<count])
+            case .bytes(let count): logs[id].write(buffer[..<count]) { takeLine(id, $0) }
             case .wouldBlock: return
             }
         }
-    }
-
-    // MARK: control
-
-    private func acceptConnection() {
-        guard let socket = LocalSocket.accept(listener.number) else { return }
-        // Only whoever runs the workspace: its root, who is the caller of `run`, inside and outside.
-        guard let peer = LocalSocket.peer(socket.number), peer.uid == CurrentProcess.user else {
-            ControlConnection(socket).send(ControlResponse(error: "the workspace belongs to another user"))
-            return
-        }
-        do {
-            try poller.add(
-                socket.number, .readable, token: Token.connection | UInt64(UInt32(bitPattern: socket.number)))
-            connections[socket.number] = ControlConnection(socket)
-        } catch {
-            console.notice("\(error)")
-        }
-    }
-
-    private func serve(_ number: Int32) {
-        guard let connection = connections[number] else { return }
-        while true {
-            switch connection.next() {
-            case .nothingYet: return
-            case .closed:
-                poller.remove(number)
-                connections[number] = nil
-                // Whoever waited for a program is gone: the program is told so, as by a closed terminal.
-                for (pid, waiting) in executions where waiting == number {
-                    send(.hangup, to: -pid)
-                    executions[pid] = -1
-                }
-                return
-            case .line(let line):
-                guard let request = ControlConnection.decode(ControlRequest.self, line) else {
-                    connection.send(ControlResponse(error: "not understood"))
-                    continue
-                }
-                answer(request, connection)
-            }
-        }
-    }
-
-    private func answer(_ request: ControlRequest, _ connection: ControlConnection) {
-        switch request.verb {
-        case .status: connection.send(ControlResponse(status: status()))
-        case .stop:
-            connection.send(ControlResponse())
-            perform { engine, now, actions in engine.handle(.shutdownRequested, at: now, into: &actions) }
-        case .restart:
-            guard let id = visibleUnits.first(where: { units[$0].spec.name == request.name }) else {
-                let names = visibleUnits.map { units[$0].spec.name }.joined(separator: ", ")
-                connection.send(ControlResponse(error: "no unit \"\(request.name ?? "")\" (there are: \(names))"))
-                return
-            }
-            if case .skipped(let reason) = engine.states[id] {
-                connection.send(ControlResponse(error: "\(units[id].spec.name) is skipped: \(reason)"))
-                return
-            }
-            perform { engine, now, actions in engine.handle(.restartRequested(id), at: now, into: &actions) }
-            connection.send(ControlResponse())
-        case .plan:
-            connection.send(ControlResponse(plan: readAgain().plan))
-        case .reload:
-            let (plan, apply) = readAgain()
-            apply()
-            connection.send(ControlResponse(plan: plan))
-        case .exec:
-            do {
-                try execute(request, connection)
-            } catch {
-                connection.send(ControlResponse(error: "\(error)"))
-            }
-            connection.received = []
-        }
-    }
-
-    private func execute(_ request: ControlRequest, _ connection: ControlConnection) throws(KernelError) {
-        guard let command = request.command, let name = command.first else {
-            throw KernelError(call: "execute", subject: "nothing", errno: .invalidArgument)
-        }
-        var identity: Identity?
-        if let user = request.user {
-            guard let found = planner.users.identity(for: user) else {
-                throw KernelError(call: "find user", subject: user, errno: .noSuchFileOrDirectory)
-            }
-            identity = found
-        }
-        let environment = planner.environment(for: identity, adding: []) + (request.environment ?? [])
-        let path = environment.last { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? ""
-        guard let program = findExecutable(name, path: path) else {
-            throw KernelError(call: "find", subject: name, errno: .noSuchFileOrDirectory)
-        }
-        var spawnPlan = SpawnPlan(path: program, arguments: command, environment: environment, descriptors: [])
-        spawnPlan.directory = request.directory ?? plan.workspaceDirectory
-        spawnPlan.identity = identity
-        spawnPlan.newSession = true
-        spawnPlan.limits = [planner.coreLimit]
-        var answerDescriptors: [Descriptor] = []
-        var held: [Descriptor] = []
-        if request.terminal == true {
-            let (master, terminal) = try Terminal.open()
-            spawnPlan.descriptors = [terminal.number, terminal.number, terminal.number]
-            spawnPlan.controllingTerminal = 0
-            answerDescriptors = [master]
-            held = [terminal]
-        } else {
-            guard connection.received.count >= 3 else {
-                throw KernelError(call: "execute", subject: "without standard streams", errno: .badFileDescriptor)
-            }
-            held = Array(connection.received.prefix(3))
-            spawnPlan.descriptors = held.map(\.number)
-        }
-        let pid = try spawn(spawnPlan)
-        withExtendedLifetime(held) {}
-        executions[pid] = connection.descriptor.number
-        connection.send(ControlResponse(), descriptors: answerDescriptors)
-    }
-
-    private func finishExecution(_ pid: Int32, _ status: ExitStatus) {
-        guard let waiting = executions.removeValue(forKey: pid) else { return }
-        connections[waiting]?.send(ControlResponse(exitCode: status.code))
-    }
-
-    /// All but those that the configuration no longer has, once they ended.
-    private var visibleUnits: [Int] {
-        units.indices.filter { id in
-            if !engine.isRemoved[id] { return true }
-            switch engine.states[id] {
-            case .running, .stopping: return true
-            default: return false
-            }
-        }
-    }
-
-    private func status() -> WorkspaceStatus {
-        let now = MonotonicInstant.now
-        func seconds(_ duration: Duration) -> Double { Double(duration.nanoseconds / 1_000_000) / 1000 }
-        let list = visibleUnits.map { id in
-            var unit = UnitStatus(
-                name: units[id].spec.name, kind: units[id].spec.kind.rawValue, state: "", restarts: engine.restarts[id])
-            unit.exitCode = engine.lastEndings[id]?.code
-            unit.reason = engine.lastEndings[id]?.description
-            switch engine.states[id] {
-            case .waiting, .starting: unit.state = "waiting"
-            case .running(let pid, let since):
-                unit.state = "running"
-                unit.pid = pid
-                unit.uptimeSeconds = seconds(now - since)
-            case .backingOff(let until, let delay, _):
-                unit.state = "backing off"
-                unit.backoffSeconds = seconds(delay)
-                unit.nextTrySeconds = max(0, seconds(until - now))
-            case .stopping(let pid, _, _):
-                unit.state = "stopping"
-                unit.pid = pid
-            case .ended(let ending, let byRequest):
-                unit.state = byRequest ? "stopped" : ending.isSuccess ? "completed" : "failed"
-            case .skipped(let reason):
-                unit.state = "skipped"
-                unit.reason = reason
-            }
-            return unit
-        }
-        return WorkspaceStatus(state: engine.isStopping ? "stopping" : "running", units: list)
     }
 }

@@ -13,8 +13,15 @@ struct PlannedUnit {
     var outOfMemoryAdjustment: Int32?
     /// Set for a task with an `init`: made before it starts, written by its shell once `init` succeeded.
     var initMarker: String?
+    /// How it says that it is ready.
+    var readiness: ReadinessSpec?
+    /// Sockets made for it before it starts.
+    var listeners: [ListenerSpec] = []
     /// What the configuration says of it, by key, to tell an edit that matters from one that does not.
     var aspects: [Aspect]
+
+    /// Where its programs are looked for.
+    var path: String { environment.last { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? "" }
 
     /// One key of a unit's.
     struct Aspect: Hashable {
@@ -122,11 +129,13 @@ struct UnitPlanner {
             UnitSpec(name: service.name, kind: .service), service.options, environment: service.environment,
             user: service.options.user, directory: plan.workspaceDirectory)
         unit.arguments = service.command
-        let path = unit.environment.first { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? ""
-        let missing = service.requires.filter { findExecutable($0, path: path) == nil }
+        let missing = service.requires.filter { findExecutable($0, path: unit.path) == nil }
         if !missing.isEmpty { unit.spec.skipped = "\(missing.joined(separator: ", ")) not found" }
         unit.aspects.append(.init(name: "command", value: "\(service.command)", needsRestart: true))
         unit.aspects.append(.init(name: "requires", value: "\(service.requires)", needsRestart: false))
+        unit.listeners = service.listeners
+        unit.spec.isSocketActivated = !service.listeners.isEmpty
+        unit.aspects.append(.init(name: "listen", value: "\(service.listeners)", needsRestart: true))
         return unit
     }
 
@@ -147,6 +156,9 @@ struct UnitPlanner {
         spec.isEssential = options.isEssential
         if let grace = options.stopGrace { spec.stopGrace = grace }
         if let name = options.stopSignal, let signal = Signal(name: name) { spec.stopSignal = signal }
+        spec.dependencies = options.dependencies.map { UnitDependency($0.name, $0.condition) }
+        spec.healthcheck = options.healthcheck
+        spec.awaitsReadiness = options.readiness != nil
         var identity: Identity?
         if let user {
             identity = users.identity(for: user.name)
@@ -174,6 +186,9 @@ struct UnitPlanner {
             .init(name: "working_dir", value: directory, needsRestart: true),
             .init(name: "ulimits", value: "\(limits)", needsRestart: true),
             .init(name: "oom_score_adj", value: adjustment.map { "\($0)" } ?? "", needsRestart: true),
+            .init(name: "ready", value: options.readiness.map { "\($0)" } ?? "", needsRestart: true),
+            .init(name: "depends_on", value: "\(spec.dependencies)", needsRestart: false),
+            .init(name: "healthcheck", value: spec.healthcheck.map { "\($0)" } ?? "", needsRestart: false),
             .init(name: "restart", value: "\(spec.restart)", needsRestart: false),
             .init(name: "stop_signal", value: "\(spec.stopSignal)", needsRestart: false),
             .init(name: "stop_grace_period", value: "\(spec.stopGrace)", needsRestart: false),
@@ -181,7 +196,7 @@ struct UnitPlanner {
         ]
         return PlannedUnit(
             spec: spec, arguments: [], environment: environment, directory: directory, identity: identity,
-            limits: limits, outOfMemoryAdjustment: adjustment, aspects: aspects)
+            limits: limits, outOfMemoryAdjustment: adjustment, readiness: options.readiness, aspects: aspects)
     }
 
     private func inWorkspace(_ path: String) -> String {

@@ -1,4 +1,5 @@
 internal import Config
+internal import Control
 public import Kernel
 
 /// # Theory of operation
@@ -7,18 +8,21 @@ public import Kernel
 /// starts no process and allocates only when something happens.
 ///
 ///     waiting ─▶ starting ─▶ running ─▶ ended
-///                   ▲            │ └──▶ backingOff ─▶ starting         (services, by policy)
-///                   └── stopping ◀┘ (restart)
+///                   ▲            │ └──▶ backingOff ─▶ starting         (by policy)
+///                   └── stopping ◀┘ (restart, unhealthy)
 ///
-/// Shutdown goes in ranks: tasks and the command first, services when those are gone, so that a task may still use a
-/// service while it ends. Each unit gets its stop signal, then SIGKILL after its own grace; the budget for everything
-/// ends with SIGKILL for all. It is over when no unit has a process.
+/// A unit waits until what it depends on has happened (`Dependencies.swift`). While it runs it is started; it is ready once
+/// it said so, or was healthy once, or at once where neither is asked for; it is healthy while its healthcheck succeeds
+/// (`Health.swift`). One that turns unhealthy is stopped and started anew, if its policy starts it anew at all.
+///
+/// A shutdown ends units in the reverse order of their dependencies (`Shutdown.swift`).
 ///
 /// The units may change while they run: `added`, `redefined` (it runs anew by its new definition), `adjusted` (only what
 /// is asked of it changed: it goes on) and `removed`. A unit keeps its place for ever, so that an id means one thing.
 ///
-/// Invariants (tests generate histories against them): at most one process per unit; nothing is started once a shutdown
-/// began; `finish` is said once, and no unit has a process then, or the budget and a second are over.
+/// Invariants (tests generate histories against them): at most one process per unit; nothing is started before what it
+/// depends on has happened, nor once a shutdown began; `finish` is said once, and no unit has a process then, or the
+/// budget and a second are over.
 public struct Engine: Sendable {
     /// A unit's place in ``specs``.
     public typealias UnitID = Int
@@ -30,6 +34,14 @@ public struct Engine: Sendable {
         case spawnFailed(UnitID, reason: String)
         /// A process ended; it may be nobody's.
         case exited(pid: Int32, ExitStatus)
+        /// The unit says that it is ready: a newline, READY=1, a line of its log.
+        case notifiedReady(UnitID)
+        /// A probe ended, within its time or not.
+        case probed(UnitID, number: Int, succeeded: Bool)
+        /// Somebody connects to a socket of the unit's.
+        case connectionArrived(UnitID)
+        case startRequested(UnitID)
+        case stopRequested(UnitID)
         case restartRequested(UnitID)
         /// A new unit, which takes the next place.
         case added(UnitSpec)
@@ -49,32 +61,41 @@ public struct Engine: Sendable {
         case signal(pid: Int32, Signal)
         /// A unit's main process is gone and its group with it.
         case killGroup(pid: Int32)
+        /// Ask the unit's healthcheck; `number` comes back with the answer.
+        case probe(UnitID, number: Int)
+        /// Nobody waits for this probe any more.
+        case cancelProbe(UnitID, number: Int)
         /// A line for the user.
         case report(UnitID, String)
         /// Everything is over; the workspace ends with this code.
         case finish(UInt8)
     }
 
-    private enum Phase: Hashable, Sendable {
+    enum Phase: Hashable, Sendable {
+        /// Nothing has begun.
+        case created
         case running
-        /// Ends the units of rank `rank`, then the next.
-        case stopping(rank: Int, deadline: MonotonicInstant)
+        case stopping(deadline: MonotonicInstant, wasKilled: Bool)
         case finished
     }
 
     /// The units, by ``UnitID``.
-    public private(set) var specs: [UnitSpec]
+    public internal(set) var specs: [UnitSpec]
     /// Where each unit stands, by ``UnitID``.
-    public private(set) var states: [UnitState]
+    public internal(set) var states: [UnitState]
+    /// What is known of the health of each, by ``UnitID``.
+    public internal(set) var health: [UnitHealth]
     /// Starts after the first, by unit.
-    public private(set) var restarts: [Int]
+    public internal(set) var restarts: [Int]
     /// How each unit ended last; nil before its first end.
-    public private(set) var lastEndings: [Ending?]
+    public internal(set) var lastEndings: [Ending?]
     /// Units that are no longer wanted.
-    public private(set) var isRemoved: [Bool]
-    private var backoffs: [Backoff]
-    private var phase = Phase.running
-    private var exitCode: UInt8 = 0
+    public internal(set) var isRemoved: [Bool]
+    var backoffs: [Backoff]
+    /// The units that are wanted, by name.
+    private(set) var places: [String: UnitID]
+    var phase = Phase.created
+    var exitCode: UInt8 = 0
     private let budget: Duration
     private var random: UInt64
 
@@ -84,41 +105,48 @@ public struct Engine: Sendable {
     public init(_ specs: [UnitSpec], budget: Duration, seed: UInt64) {
         self.specs = specs
         self.budget = budget
-        states = specs.map { $0.skipped.map { .skipped($0) } ?? .waiting }
+        states = specs.map { _ in .waiting }
+        health = specs.map { _ in UnitHealth() }
         restarts = specs.map { _ in 0 }
         lastEndings = specs.map { _ in nil }
         backoffs = specs.map { _ in Backoff() }
         isRemoved = specs.map { _ in false }
+        places = Self.places(specs, isRemoved)
         random = seed | 1
     }
 
     /// A shutdown has begun.
-    public var isStopping: Bool { phase != .running }
+    public var isStopping: Bool {
+        switch phase {
+        case .created, .running: false
+        case .stopping, .finished: true
+        }
+    }
 
     /// Takes an event that happened at `now`.
     public mutating func handle(_ event: Event, at now: MonotonicInstant, into actions: inout [Action]) {
         switch event {
-        case .begun:
-            for id in specs.indices {
-                if case .skipped(let reason) = states[id] { actions.append(.report(id, "skipped: \(reason)")) }
-            }
-            // Services before tasks: a task is likely to need one.
-            for id in specs.indices where states[id] == .waiting && specs[id].kind == .service { start(id, &actions) }
-            for id in specs.indices where states[id] == .waiting { start(id, &actions) }
+        case .begun: phase = .running
         case .spawned(let id, let pid):
             states[id] = .running(pid: pid, since: now)
-            if isStopping || isRemoved[id] { stop(id, at: now, thenRestart: false, &actions) }
+            health[id].begin(specs[id], at: now)
+            if isStopping || isRemoved[id] { stop(id, at: now, then: .stay, &actions) }
         case .spawnFailed(let id, let reason):
             ended(id, .notStarted(reason), uptime: .zero, at: now, &actions)
         case .exited(let pid, let status): exited(pid, status, at: now, &actions)
+        case .notifiedReady(let id): if case .running = states[id] { health[id].isNotified = true }
+        case .probed(let id, let number, let succeeded): probed(id, number, succeeded, at: now, &actions)
+        case .connectionArrived(let id): if states[id] == .listening, !isStopping { spawn(id, &actions) }
+        case .startRequested(let id): start(byRequest: id, &actions)
+        case .stopRequested(let id): stop(byRequest: id, at: now, &actions)
         case .restartRequested(let id): restart(id, at: now, &actions)
-        case .added(let spec): add(spec, &actions)
+        case .added(let spec): add(spec)
         case .redefined(let id, let spec): redefine(id, spec, at: now, &actions)
-        case .adjusted(let id, let spec): if specs[id].skipped == spec.skipped { specs[id] = spec }
+        case .adjusted(let id, let spec): adjust(id, spec, at: now)
         case .removed(let id): remove(id, at: now, &actions)
         case .shutdownRequested: beginShutdown(code: exitCode, at: now, &actions)
         }
-        proceedShutdown(at: now, &actions)
+        proceed(at: now, &actions)
     }
 
     /// Does what is due at `now`.
@@ -127,57 +155,48 @@ public struct Engine: Sendable {
             switch states[id] {
             case .backingOff(let until, _, _) where until <= now && !isStopping:
                 restarts[id] += 1
-                start(id, &actions)
-            case .stopping(let pid, let killAt, let thenRestart) where killAt <= now:
+                spawn(id, &actions)
+            case .stopping(let pid, let killAt, let next) where killAt <= now:
                 actions.append(.report(id, "did not end within its grace: killed"))
                 actions.append(.signal(pid: pid, .kill))
-                states[id] = .stopping(pid: pid, killAt: now + .seconds(5), thenRestart: thenRestart)
+                states[id] = .stopping(pid: pid, killAt: now + .seconds(5), then: next)
+            case .running: advanceHealth(id, at: now, &actions)
             default: break
             }
         }
-        if case .stopping(_, let deadline) = phase, deadline <= now {
-            for id in specs.indices {
-                switch states[id] {
-                case .running(let pid, _), .stopping(let pid, _, _):
-                    actions.append(.signal(pid: pid, .kill))
-                    states[id] = .stopping(pid: pid, killAt: now + .seconds(5), thenRestart: false)
-                default: break
-                }
-            }
-            if deadline + .seconds(1) <= now {
-                finish(&actions)
-            } else {
-                phase = .stopping(rank: .max, deadline: deadline)
-            }
-        }
-        proceedShutdown(at: now, &actions)
+        advanceShutdown(at: now, &actions)
+        proceed(at: now, &actions)
     }
 
     /// When ``advance(to:into:)`` is due next; nil: only an event can change anything.
     public var nextDeadline: MonotonicInstant? {
-        var next: MonotonicInstant?
-        for state in states {
-            switch state {
-            case .backingOff(let until, _, _) where !isStopping: next = min(next ?? until, until)
-            case .stopping(_, let killAt, _): next = min(next ?? killAt, killAt)
-            default: break
-            }
-        }
-        if case .stopping(let rank, let deadline) = phase {
-            let due = rank == .max ? deadline + .seconds(1) : deadline
-            next = min(next ?? due, due)
+        var next = shutdownDeadline
+        for (id, state) in states.enumerated() {
+            let due: MonotonicInstant? =
+                switch state {
+                case .backingOff(let until, _, _): isStopping ? nil : until
+                case .stopping(_, let killAt, _): killAt
+                case .running: isStopping ? nil : health[id].nextDeadline
+                default: nil
+                }
+            if let due { next = min(next ?? due, due) }
         }
         return next
     }
 
+    /// What follows from what has happened: units whose turn has come start, or end.
+    private mutating func proceed(at now: MonotonicInstant, _ actions: inout [Action]) {
+        switch phase {
+        case .created, .finished: break
+        case .running: startWhatMay(&actions)
+        case .stopping: proceedShutdown(at: now, &actions)
+        }
+    }
+
     // MARK: one unit
 
-    private mutating func start(_ id: UnitID, _ actions: inout [Action]) {
-        if let reason = specs[id].skipped {
-            states[id] = .skipped(reason)
-            actions.append(.report(id, "skipped: \(reason)"))
-            return
-        }
+    /// Asks for the unit's process.
+    mutating func spawn(_ id: UnitID, _ actions: inout [Action]) {
         states[id] = .starting
         actions.append(.spawn(id))
     }
@@ -189,19 +208,33 @@ public struct Engine: Sendable {
             switch states[id] {
             case .running(pid, let since):
                 if specs[id].kind == .service { actions.append(.killGroup(pid: pid)) }
+                cancelProbe(id, &actions)
                 return ended(id, .exited(status), uptime: now - since, at: now, &actions)
-            case .stopping(pid, _, let thenRestart):
+            case .stopping(pid, _, let next):
                 if specs[id].kind != .task { actions.append(.killGroup(pid: pid)) }
                 lastEndings[id] = .exited(status)
                 if specs[id].kind == .command { exitCode = status.code }
                 states[id] = .ended(.exited(status), byRequest: true)
-                if thenRestart, !isStopping {
-                    restarts[id] += 1
-                    start(id, &actions)
-                }
-                return
+                return stopped(id, next, .exited(status), at: now, &actions)
             default: continue
             }
+        }
+    }
+
+    /// A process that was asked to end has ended.
+    private mutating func stopped(
+        _ id: UnitID, _ next: AfterStop, _ ending: Ending, at now: MonotonicInstant, _ actions: inout [Action]
+    ) {
+        if isStopping { return }
+        switch next {
+        case .stay: break
+        case .start:
+            restarts[id] += 1
+            states[id] = .waiting
+        case .backOff:
+            // Not its uptime counts but that it was unhealthy: else a service that fails late would never slow down.
+            states[id] = .waiting
+            ended(id, .unhealthy, uptime: .zero, at: now, &actions)
         }
     }
 
@@ -235,110 +268,122 @@ public struct Engine: Sendable {
         }
     }
 
+    // MARK: requests
+
+    private mutating func start(byRequest id: UnitID, _ actions: inout [Action]) {
+        guard !isStopping, !isRemoved[id] else { return }
+        switch states[id] {
+        case .listening: spawn(id, &actions)
+        case .backingOff, .ended, .skipped:
+            backoffs[id] = Backoff()
+            if lastEndings[id] != nil { restarts[id] += 1 }
+            states[id] = .waiting
+        case .stopping(let pid, let killAt, .stay): states[id] = .stopping(pid: pid, killAt: killAt, then: .start)
+        case .waiting, .starting, .running, .stopping: break
+        }
+    }
+
+    private mutating func stop(byRequest id: UnitID, at now: MonotonicInstant, _ actions: inout [Action]) {
+        switch states[id] {
+        case .running: stop(id, at: now, then: .stay, &actions)
+        case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, then: .stay)
+        case .backingOff(_, _, let last): states[id] = .ended(last, byRequest: true)
+        case .waiting, .listening: states[id] = .skipped("stopped before its start")
+        case .starting, .ended, .skipped: break
+        }
+    }
+
     private mutating func restart(_ id: UnitID, at now: MonotonicInstant, _ actions: inout [Action]) {
         guard !isStopping, !isRemoved[id] else { return }
         switch states[id] {
-        case .running: stop(id, at: now, thenRestart: true, &actions)
-        case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, thenRestart: true)
-        case .backingOff, .ended:
-            backoffs[id] = Backoff()
-            restarts[id] += 1
-            start(id, &actions)
+        case .running: stop(id, at: now, then: .start, &actions)
+        case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, then: .start)
+        case .listening, .backingOff, .ended: start(byRequest: id, &actions)
         case .waiting, .starting, .skipped: break
         }
     }
 
-    private mutating func stop(
-        _ id: UnitID, at now: MonotonicInstant, thenRestart: Bool, _ actions: inout [Action]
+    /// Asks a running unit to end.
+    mutating func stop(
+        _ id: UnitID, at now: MonotonicInstant, then next: AfterStop, _ actions: inout [Action]
     ) {
         guard case .running(let pid, _) = states[id] else { return }
+        cancelProbe(id, &actions)
         actions.append(.signal(pid: pid, specs[id].stopSignal))
-        states[id] = .stopping(pid: pid, killAt: now + specs[id].stopGrace, thenRestart: thenRestart)
+        states[id] = .stopping(pid: pid, killAt: now + specs[id].stopGrace, then: next)
     }
 
     // MARK: change
 
-    private mutating func add(_ spec: UnitSpec, _ actions: inout [Action]) {
+    private mutating func add(_ spec: UnitSpec) {
         specs.append(spec)
-        states.append(.waiting)
+        states.append(isStopping ? .skipped("the workspace stopped first") : .waiting)
+        health.append(UnitHealth())
         restarts.append(0)
         lastEndings.append(nil)
         backoffs.append(Backoff())
         isRemoved.append(false)
-        if isStopping {
-            states[specs.count - 1] = .skipped("the workspace stopped first")
-        } else {
-            start(specs.count - 1, &actions)
-        }
+        places = Self.places(specs, isRemoved)
     }
 
     private mutating func redefine(
         _ id: UnitID, _ spec: UnitSpec, at now: MonotonicInstant, _ actions: inout [Action]
     ) {
-        let signal = specs[id].stopSignal
-        let grace = specs[id].stopGrace
+        let old = specs[id]
         specs[id] = spec
         isRemoved[id] = false
+        places = Self.places(specs, isRemoved)
         guard !isStopping else { return }
         backoffs[id] = Backoff()
         switch states[id] {
         case .running(let pid, _):
             // What runs is asked to end in the way that it was started for.
-            actions.append(.signal(pid: pid, signal))
-            states[id] = .stopping(pid: pid, killAt: now + grace, thenRestart: true)
-        case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, thenRestart: true)
+            cancelProbe(id, &actions)
+            actions.append(.signal(pid: pid, old.stopSignal))
+            states[id] = .stopping(pid: pid, killAt: now + old.stopGrace, then: .start)
+        case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, then: .start)
         case .starting: break
-        case .waiting, .backingOff, .ended, .skipped:
+        case .waiting, .listening, .backingOff, .ended, .skipped:
             if lastEndings[id] != nil { restarts[id] += 1 }
-            start(id, &actions)
+            states[id] = .waiting
         }
+    }
+
+    private mutating func adjust(_ id: UnitID, _ spec: UnitSpec, at now: MonotonicInstant) {
+        let hadHealthcheck = specs[id].healthcheck
+        var spec = spec
+        // Whether it is skipped is decided at its start.
+        spec.skipped = specs[id].skipped
+        specs[id] = spec
+        if case .running = states[id], hadHealthcheck != spec.healthcheck { health[id].begin(spec, at: now) }
     }
 
     private mutating func remove(_ id: UnitID, at now: MonotonicInstant, _ actions: inout [Action]) {
         isRemoved[id] = true
+        places = Self.places(specs, isRemoved)
         switch states[id] {
-        case .running: stop(id, at: now, thenRestart: false, &actions)
-        case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, thenRestart: false)
+        case .running: stop(id, at: now, then: .stay, &actions)
+        case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, then: .stay)
         case .backingOff(_, _, let last): states[id] = .ended(last, byRequest: true)
-        case .waiting: states[id] = .skipped("no longer wanted")
+        case .waiting, .listening: states[id] = .skipped("no longer wanted")
         case .starting, .ended, .skipped: break
         }
     }
 
-    // MARK: shutdown
+    // MARK: shutdown's beginning
 
-    private static func rank(_ kind: UnitSpec.Kind) -> Int { kind == .service ? 1 : 0 }
-
-    private mutating func beginShutdown(code: UInt8, at now: MonotonicInstant, _ actions: inout [Action]) {
-        guard phase == .running else { return }
+    mutating func beginShutdown(code: UInt8, at now: MonotonicInstant, _ actions: inout [Action]) {
+        guard !isStopping else { return }
         exitCode = code
-        phase = .stopping(rank: -1, deadline: now + budget)
+        phase = .stopping(deadline: now + budget, wasKilled: false)
         for id in specs.indices {
+            cancelProbe(id, &actions)
             switch states[id] {
-            case .waiting: states[id] = .skipped("the workspace stopped first")
+            case .waiting, .listening: states[id] = .skipped("the workspace stopped first")
             case .backingOff(_, _, let last): states[id] = .ended(last, byRequest: true)
             default: break
             }
         }
-    }
-
-    /// Goes on to the next rank once the present one has no process left.
-    private mutating func proceedShutdown(at now: MonotonicInstant, _ actions: inout [Action]) {
-        while case .stopping(let rank, let deadline) = phase {
-            let busy = specs.indices.contains { Self.rank(specs[$0].kind) <= rank && states[$0].hasProcess }
-            if busy { return }
-            if rank >= 1 { return finish(&actions) }
-            phase = .stopping(rank: rank + 1, deadline: deadline)
-            for id in specs.indices.reversed() where Self.rank(specs[id].kind) == rank + 1 {
-                stop(id, at: now, thenRestart: false, &actions)
-            }
-        }
-    }
-
-    private mutating func finish(_ actions: inout [Action]) {
-        guard phase != .finished else { return }
-        phase = .finished
-        actions.append(.finish(exitCode))
     }
 
     /// xorshift64: enough for jitter.

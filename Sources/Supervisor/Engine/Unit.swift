@@ -24,6 +24,14 @@ public struct UnitSpec: Hashable, Sendable {
     public var stopGrace = Duration.seconds(5)
     /// When it ends for good, the workspace ends with its status.
     public var isEssential = false
+    /// What must have happened before it starts.
+    public var dependencies: [UnitDependency] = []
+    /// How it is found to be healthy, and when it is asked.
+    public var healthcheck: HealthcheckSpec?
+    /// It says itself when it is ready.
+    public var awaitsReadiness = false
+    /// It starts when somebody connects to one of its sockets.
+    public var isSocketActivated = false
     /// Why it is not to be started; nil to start it.
     public var skipped: String?
 
@@ -34,19 +42,51 @@ public struct UnitSpec: Hashable, Sendable {
     }
 }
 
+/// Something that must have happened to another unit.
+public struct UnitDependency: Hashable, Sendable {
+    /// The other's name.
+    public var name: String
+    /// What must have happened.
+    public var condition: DependencySpec.Condition
+
+    /// A dependency.
+    public init(_ name: String, _ condition: DependencySpec.Condition) {
+        self.name = name
+        self.condition = condition
+    }
+}
+
+/// What follows when a process has ended that was asked to.
+public enum AfterStop: Hashable, Sendable {
+    case stay
+    case start
+    /// It was unhealthy: another start, or none, as after a failure.
+    case backOff
+}
+
 /// Where a unit stands. Each case holds what is valid then.
 public enum UnitState: Hashable, Sendable {
     case waiting
+    /// Its sockets are there; it starts when somebody connects, or something that depends on it wants to start.
+    case listening
     /// Asked to be started.
     case starting
     case running(pid: Int32, since: MonotonicInstant)
     /// The next try comes; `delay` is what was waited for.
     case backingOff(until: MonotonicInstant, delay: Duration, last: Ending)
     /// Asked to end; killed at `killAt`.
-    case stopping(pid: Int32, killAt: MonotonicInstant, thenRestart: Bool)
+    case stopping(pid: Int32, killAt: MonotonicInstant, then: AfterStop)
     /// It ended, and stays so.
     case ended(Ending, byRequest: Bool)
     case skipped(String)
+
+    /// The process, while there is one.
+    var pid: Int32? {
+        switch self {
+        case .running(let pid, _), .stopping(let pid, _, _): pid
+        default: nil
+        }
+    }
 
     /// Whether a process of it may exist.
     var hasProcess: Bool {
@@ -62,21 +102,27 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
     case exited(ExitStatus)
     /// It could not be started.
     case notStarted(String)
+    /// Its healthcheck failed, and it was stopped for that.
+    case unhealthy
 
     /// The shell's number for it; 127 for what could not be started.
     public var code: UInt8 {
         switch self {
         case .exited(let status): status.code
         case .notStarted: 127
+        case .unhealthy: 1
         }
     }
     /// Whether it exited with 0.
     public var isSuccess: Bool { self == .exited(.exited(0)) }
+    /// Whether there was a process at all.
+    var wasStarted: Bool { if case .notStarted = self { false } else { true } }
     /// In words.
     public var description: String {
         switch self {
         case .exited(let status): status.description
         case .notStarted(let reason): reason
+        case .unhealthy: "unhealthy"
         }
     }
 }

@@ -33,8 +33,8 @@ final class UnitLog {
         hasFailed = true
     }
 
-    /// Takes what the unit wrote.
-    func write(_ bytes: ArraySlice<UInt8>) {
+    /// Takes what the unit wrote; `eachLine` gets its lines, once they are shown.
+    func write(_ bytes: ArraySlice<UInt8>, eachLine: (ArraySlice<UInt8>) -> Void) {
         if let file {
             if size + bytes.count > Self.fileLimit {
                 try? Files.rename(path, to: path + ".1")
@@ -48,7 +48,10 @@ final class UnitLog {
             case .wouldBlock: break
             }
         }
-        splitter.feed(bytes) { console.line($0, from: name) }
+        splitter.feed(bytes) {
+            console.line($0, from: name)
+            eachLine($0)
+        }
     }
 
     /// The unit's process has closed its output.

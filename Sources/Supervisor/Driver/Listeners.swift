@@ -1,0 +1,86 @@
+internal import Config
+internal import Kernel
+internal import SystemPackage
+
+/// Socket activation: sockets made for a unit before it starts, and kept across its restarts (sd_listen_fds(3)).
+extension Supervisor {
+    /// Makes the sockets that the unit is to have; those that it has already stay.
+    func openListeners(_ id: Int) {
+        let wanted = units[id].listeners
+        var kept: [ListenerSpec: Descriptor] = [:]
+        for (spec, socket) in listeners[id] ?? [] {
+            poller.remove(socket.number)
+            if wanted.contains(spec) { kept[spec] = socket }
+        }
+        var open: [(spec: ListenerSpec, socket: Descriptor)] = []
+        for spec in wanted {
+            if let socket = kept[spec] {
+                open.append((spec, socket))
+                continue
+            }
+            do { open.append((spec, try listen(spec, units[id].identity))) } catch {
+                console.notice("\(units[id].spec.name): cannot listen on \(spec): \(error)")
+            }
+        }
+        listeners[id] = open.isEmpty ? nil : open
+        watchedListeners.remove(id)
+        watchListeners(id)
+    }
+
+    private func listen(_ spec: ListenerSpec, _ identity: Identity?) throws(KernelError) -> Descriptor {
+        switch spec {
+        case .local(let path):
+            let directory = "/" + path.split(separator: "/").dropLast().joined(separator: "/")
+            try Files.makeDirectories(directory, mode: 0o755)
+            // As systemd's SocketMode: whoever may enter the directory may connect.
+            let socket = try LocalSocket.listen(path, mode: 0o666)
+            if let identity { try Files.changeOwner(path, uid: identity.uid, gid: identity.gid) }
+            // As systemd passes them; we never accept ourselves.
+            try socket.setNonblocking(false)
+            return socket
+        case .internet(let address, let port, let transport):
+            let endpoint = Endpoint(address.flatMap { IPAddress($0) } ?? .any6, port)
+            let socket =
+                try transport == .tcp
+                ? InternetSocket.listen(endpoint) : InternetSocket.bindDatagrams(endpoint)
+            try socket.setNonblocking(false)
+            return socket
+        }
+    }
+
+    /// While the unit waits for a connection its sockets are watched, and only then: a connection that its process is
+    /// about to take would wake us again and again.
+    func watchListeners(_ id: Int) {
+        let wants = engine.states.indices.contains(id) && engine.states[id] == .listening
+        guard wants != watchedListeners.contains(id) else { return }
+        for (_, socket) in listeners[id] ?? [] {
+            if wants {
+                try? poller.add(socket.number, .readable, token: Token.listeners | UInt64(id))
+            } else {
+                poller.remove(socket.number)
+            }
+        }
+        if wants { watchedListeners.insert(id) } else { watchedListeners.remove(id) }
+    }
+
+    /// Adds the sockets to the unit's process, from descriptor 3 on.
+    func passListeners(_ id: Int, _ spawnPlan: inout SpawnPlan) {
+        guard let open = listeners[id] else { return }
+        spawnPlan.descriptors += open.map(\.socket.number)
+        spawnPlan.environment += [
+            "LISTEN_FDS=\(open.count)", "LISTEN_PID=0000000000",
+            "LISTEN_FDNAMES="
+                + open.map { "\($0.spec)".map { $0 == ":" ? "_" : String($0) }.joined() }
+                .joined(separator: ":"),
+        ]
+        spawnPlan.writesListenPid = true
+    }
+
+    /// The sockets of units that are gone.
+    func closeListeners() {
+        for (_, open) in listeners {
+            for case (.local(let path), _) in open { try? Files.remove(path) }
+        }
+        listeners = [:]
+    }
+}

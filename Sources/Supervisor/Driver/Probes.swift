@@ -1,0 +1,69 @@
+internal import Config
+internal import Kernel
+internal import SystemPackage
+
+/// Healthchecks: each probe is a process of its own, in the unit's surroundings.
+extension Supervisor {
+    func probe(_ id: Int, _ number: Int, _ actions: inout [Engine.Action]) {
+        do {
+            probes[try spawnProbe(id)] = RunningProbe(unit: id, number: number)
+        } catch {
+            engine.handle(.probed(id, number: number, succeeded: false), at: .now, into: &actions)
+        }
+    }
+
+    private func spawnProbe(_ id: Int) throws(KernelError) -> Int32 {
+        let unit = units[id]
+        guard let check = unit.spec.healthcheck else {
+            throw KernelError(call: "probe", subject: unit.spec.name, errno: .invalidArgument)
+        }
+        let null = try Files.open("/dev/null", flags: 2)
+        var spawnPlan = SpawnPlan(
+            path: "/proc/self/exe", arguments: [], environment: unit.environment,
+            descriptors: [null.number, null.number, null.number])
+        switch check.probe {
+        case .port, .http: spawnPlan.arguments = NetworkProbe.arguments(check.probe) ?? []
+        case .shell(let text):
+            spawnPlan.path = "/bin/sh"
+            spawnPlan.arguments = ["sh", "-c", text]
+        case .program(let words):
+            guard let program = findExecutable(words[0], path: unit.path) else {
+                throw KernelError(call: "find", subject: words[0], errno: .noSuchFileOrDirectory)
+            }
+            spawnPlan.path = program
+            spawnPlan.arguments = words
+        }
+        spawnPlan.directory = unit.directory
+        if case .port = check.probe {} else if case .http = check.probe {} else { spawnPlan.identity = unit.identity }
+        spawnPlan.newSession = true
+        let pid = try spawn(spawnPlan)
+        withExtendedLifetime(null) {}
+        return pid
+    }
+
+    /// Its time is over, or nobody wants to know any more.
+    func cancelProbe(_ id: Int, _ number: Int) {
+        for (pid, probe) in probes where probe == RunningProbe(unit: id, number: number) {
+            send(.kill, to: -pid)
+            probes[pid] = nil
+        }
+    }
+
+    /// A process ended; true when it was a probe.
+    func finishProbe(_ pid: Int32, _ status: ExitStatus) -> Bool {
+        guard let probe = probes.removeValue(forKey: pid) else { return false }
+        // What it left running goes with it.
+        send(.kill, to: -pid)
+        perform { engine, now, actions in
+            engine.handle(
+                .probed(probe.unit, number: probe.number, succeeded: status.isSuccess), at: now, into: &actions)
+        }
+        return true
+    }
+}
+
+/// A probe under way.
+struct RunningProbe: Hashable {
+    let unit: Int
+    let number: Int
+}

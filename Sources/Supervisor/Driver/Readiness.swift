@@ -1,0 +1,98 @@
+internal import Config
+internal import Kernel
+internal import SystemPackage
+
+/// What a unit's process is given to say that it is ready with, and where that is heard.
+enum ReadinessChannel {
+    /// A newline on a pipe, as s6 has it: the child's end has the number that NOTIFY_FD names.
+    case newline(reading: Descriptor)
+    /// sd_notify(3): datagrams to the socket that NOTIFY_SOCKET names.
+    case notifications(socket: Descriptor)
+    /// A line of its output.
+    case log(LineMatcher)
+
+    var descriptor: Descriptor? {
+        switch self {
+        case .newline(let descriptor), .notifications(let descriptor): descriptor
+        case .log: nil
+        }
+    }
+}
+
+/// What a datagram of sd_notify(3) says: assignments, one a line.
+struct Notification: Hashable {
+    var isReady = false
+    var status: String?
+
+    init(_ bytes: ArraySlice<UInt8>) {
+        for line in bytes.split(separator: 10) {
+            let text = String(decoding: line, as: UTF8.self)
+            if text == "READY=1" { isReady = true }
+            // STOPPING=1, MAINPID= and WATCHDOG=1 change nothing here: the process that was started is the unit's.
+            if text.hasPrefix("STATUS=") { status = String(text.dropFirst(7).prefix(200)) }
+        }
+    }
+}
+
+extension Supervisor {
+    /// Makes the unit's way to say that it is ready, and adds to its process what it needs for it. The returned
+    /// descriptor is the child's, to be kept until it runs.
+    func prepareReadiness(_ id: Int, _ spawnPlan: inout SpawnPlan) throws(KernelError) -> Descriptor? {
+        if let old = readiness[id]?.descriptor { poller.remove(old.number) }
+        readiness[id] = nil
+        statusTexts[id] = nil
+        let token = Token.readiness | UInt64(id)
+        switch units[id].readiness {
+        case nil: return nil
+        case .log(let expression)?:
+            readiness[id] = LineMatcher(expression).map { .log($0) }
+            return nil
+        case .newline?:
+            let (reading, writing) = try makePipe()
+            try reading.setNonblocking(true)
+            try poller.add(reading.number, .readable, token: token)
+            readiness[id] = .newline(reading: reading)
+            spawnPlan.environment.append("NOTIFY_FD=\(spawnPlan.descriptors.count)")
+            spawnPlan.descriptors.append(writing.number)
+            return writing
+        case .systemdNotification?:
+            // Abstract, because the unit may run as a user who cannot look into the state directory.
+            let name = "@workspacekit-notify-\(String(randomUInt64(), radix: 16))"
+            let socket = try LocalSocket.datagrams(at: name)
+            try poller.add(socket.number, .readable, token: token)
+            readiness[id] = .notifications(socket: socket)
+            spawnPlan.environment.append("NOTIFY_SOCKET=\(name)")
+            return nil
+        }
+    }
+
+    /// Something was written to the unit's way to say that it is ready.
+    func takeReadiness(_ id: Int) {
+        guard let channel = readiness[id], let descriptor = channel.descriptor else { return }
+        var buffer = [UInt8](repeating: 0, count: 4096)
+        for _ in 0..<64 {
+            guard case .bytes(let count) = Kernel.read(descriptor.number, into: &buffer) else { return }
+            switch channel {
+            case .newline:
+                if buffer[..<count].contains(10) { becameReady(id) }
+                if count == 0 { return poller.remove(descriptor.number) }
+            case .notifications:
+                let notification = Notification(buffer[..<count])
+                if let status = notification.status { statusTexts[id] = status }
+                if notification.isReady { becameReady(id) }
+            case .log: return
+            }
+        }
+    }
+
+    /// A line that the unit printed.
+    func takeLine(_ id: Int, _ line: ArraySlice<UInt8>) {
+        guard case .log(let matcher)? = readiness[id], matcher.matches(line) else { return }
+        readiness[id] = nil
+        becameReady(id)
+    }
+
+    private func becameReady(_ id: Int) {
+        perform { engine, now, actions in engine.handle(.notifiedReady(id), at: now, into: &actions) }
+    }
+}

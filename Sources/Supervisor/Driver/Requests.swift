@@ -1,0 +1,232 @@
+internal import Config
+internal import Control
+internal import Kernel
+internal import SystemPackage
+
+/// What clients ask over the control socket.
+extension Supervisor {
+    func acceptConnection() {
+        guard let socket = LocalSocket.accept(listener.number) else { return }
+        // Only whoever runs the workspace: its root, who is the caller of `run`, inside and outside.
+        guard let peer = LocalSocket.peer(socket.number), peer.uid == CurrentProcess.user else {
+            ControlConnection(socket).send(ControlResponse(error: "the workspace belongs to another user"))
+            return
+        }
+        do {
+            try poller.add(
+                socket.number, .readable, token: Token.connection | UInt64(UInt32(bitPattern: socket.number)))
+            connections[socket.number] = ControlConnection(socket)
+        } catch {
+            console.notice("\(error)")
+        }
+    }
+
+    func serve(_ number: Int32) {
+        guard let connection = connections[number] else { return }
+        while true {
+            switch connection.next() {
+            case .nothingYet: return
+            case .closed:
+                poller.remove(number)
+                connections[number] = nil
+                // Whoever waited for a program is gone: the program is told so, as by a closed terminal.
+                for (pid, waiting) in executions where waiting == number {
+                    send(.hangup, to: -pid)
+                    executions[pid] = -1
+                }
+                return
+            case .line(let line):
+                guard let request = ControlConnection.decode(ControlRequest.self, line) else {
+                    connection.send(ControlResponse(error: "not understood"))
+                    continue
+                }
+                answer(request, connection)
+            }
+        }
+    }
+
+    private func answer(_ request: ControlRequest, _ connection: ControlConnection) {
+        switch request.verb {
+        case .status: connection.send(ControlResponse(status: status()))
+        case .stop where request.names == nil:
+            connection.send(ControlResponse())
+            perform { engine, now, actions in engine.handle(.shutdownRequested, at: now, into: &actions) }
+        case .start, .stop, .restart, .signal, .wait: answerForUnits(request, connection)
+        case .plan:
+            connection.send(ControlResponse(plan: readAgain().plan))
+        case .reload:
+            let (plan, apply) = readAgain()
+            apply()
+            connection.send(ControlResponse(plan: plan))
+        case .exec:
+            do {
+                try execute(request, connection)
+            } catch {
+                connection.send(ControlResponse(error: "\(error)"))
+            }
+            connection.received = []
+        }
+    }
+
+    /// Requests about units that are named: all of them, or an error and none.
+    private func answerForUnits(_ request: ControlRequest, _ connection: ControlConnection) {
+        var ids: [Int] = []
+        for name in request.names ?? [] {
+            guard let id = visibleUnits.first(where: { units[$0].spec.name == name }) else {
+                let names = visibleUnits.map { units[$0].spec.name }.joined(separator: ", ")
+                connection.send(ControlResponse(error: "no unit \"\(name)\" (there are: \(names))"))
+                return
+            }
+            if request.verb == .restart, case .skipped(let reason) = engine.states[id] {
+                connection.send(ControlResponse(error: "\(name) is skipped: \(reason)"))
+                return
+            }
+            ids.append(id)
+        }
+        switch request.verb {
+        case .wait:
+            guard let id = ids.first, let condition = request.condition else { break }
+            waiters.append(Waiter(connection: connection.descriptor.number, unit: id, condition: condition))
+            return answerWaiters()
+        case .signal:
+            guard let signal = request.signal.flatMap({ Signal(name: $0) }) else {
+                connection.send(ControlResponse(error: "unknown signal \"\(request.signal ?? "")\""))
+                return
+            }
+            for id in ids {
+                guard let pid = engine.states[id].pid else {
+                    connection.send(ControlResponse(error: "\(units[id].spec.name) has no process"))
+                    return
+                }
+                send(signal, to: -pid)
+            }
+        default:
+            perform { engine, now, actions in
+                for id in ids {
+                    switch request.verb {
+                    case .start: engine.handle(.startRequested(id), at: now, into: &actions)
+                    case .stop: engine.handle(.stopRequested(id), at: now, into: &actions)
+                    default: engine.handle(.restartRequested(id), at: now, into: &actions)
+                    }
+                }
+            }
+        }
+        connection.send(ControlResponse())
+    }
+
+    /// Tells those who wait what has come to pass.
+    func answerWaiters() {
+        waiters.removeAll { waiter in
+            guard let connection = connections[waiter.connection] else { return true }
+            switch engine.fulfilment(of: waiter.condition, by: waiter.unit) {
+            case .open: return false
+            case .met: connection.send(ControlResponse())
+            case .failed(let reason), .skipped(let reason): connection.send(ControlResponse(error: reason))
+            }
+            return true
+        }
+    }
+
+    private func execute(_ request: ControlRequest, _ connection: ControlConnection) throws(KernelError) {
+        guard let command = request.command, let name = command.first else {
+            throw KernelError(call: "execute", subject: "nothing", errno: .invalidArgument)
+        }
+        var identity: Identity?
+        if let user = request.user {
+            guard let found = planner.users.identity(for: user) else {
+                throw KernelError(call: "find user", subject: user, errno: .noSuchFileOrDirectory)
+            }
+            identity = found
+        }
+        let environment = planner.environment(for: identity, adding: []) + (request.environment ?? [])
+        let path = environment.last { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? ""
+        guard let program = findExecutable(name, path: path) else {
+            throw KernelError(call: "find", subject: name, errno: .noSuchFileOrDirectory)
+        }
+        var spawnPlan = SpawnPlan(path: program, arguments: command, environment: environment, descriptors: [])
+        spawnPlan.directory = request.directory ?? plan.workspaceDirectory
+        spawnPlan.identity = identity
+        spawnPlan.newSession = true
+        spawnPlan.limits = [planner.coreLimit]
+        var answerDescriptors: [Descriptor] = []
+        var held: [Descriptor] = []
+        if request.terminal == true {
+            let (master, terminal) = try Terminal.open()
+            spawnPlan.descriptors = [terminal.number, terminal.number, terminal.number]
+            spawnPlan.controllingTerminal = 0
+            answerDescriptors = [master]
+            held = [terminal]
+        } else {
+            guard connection.received.count >= 3 else {
+                throw KernelError(call: "execute", subject: "without standard streams", errno: .badFileDescriptor)
+            }
+            held = Array(connection.received.prefix(3))
+            spawnPlan.descriptors = held.map(\.number)
+        }
+        let pid = try spawn(spawnPlan)
+        withExtendedLifetime(held) {}
+        executions[pid] = connection.descriptor.number
+        connection.send(ControlResponse(), descriptors: answerDescriptors)
+    }
+
+    func finishExecution(_ pid: Int32, _ status: ExitStatus) {
+        guard let waiting = executions.removeValue(forKey: pid) else { return }
+        connections[waiting]?.send(ControlResponse(exitCode: status.code))
+    }
+
+    /// All but those that the configuration no longer has, once they ended.
+    private var visibleUnits: [Int] {
+        units.indices.filter { id in
+            if !engine.isRemoved[id] { return true }
+            switch engine.states[id] {
+            case .running, .stopping: return true
+            default: return false
+            }
+        }
+    }
+
+    private func status() -> WorkspaceStatus {
+        let now = MonotonicInstant.now
+        func seconds(_ duration: Duration) -> Double { Double(duration.nanoseconds / 1_000_000) / 1000 }
+        let list = visibleUnits.map { id in
+            var unit = UnitStatus(
+                name: units[id].spec.name, kind: units[id].spec.kind.rawValue, state: "", restarts: engine.restarts[id])
+            unit.exitCode = engine.lastEndings[id]?.code
+            unit.reason = engine.lastEndings[id]?.description
+            switch engine.states[id] {
+            case .waiting, .starting:
+                unit.state = "waiting"
+                unit.waitsFor = engine.waitsFor(id)
+            case .listening: unit.state = "listening"
+            case .running(let pid, let since):
+                unit.state = "running"
+                unit.isReady = engine.isReady(id)
+                if engine.specs[id].healthcheck != nil { unit.isHealthy = engine.health[id].isHealthy }
+                unit.statusText = statusTexts[id]
+                unit.pid = pid
+                unit.uptimeSeconds = seconds(now - since)
+            case .backingOff(let until, let delay, _):
+                unit.state = "backing off"
+                unit.backoffSeconds = seconds(delay)
+                unit.nextTrySeconds = max(0, seconds(until - now))
+            case .stopping(let pid, _, _):
+                unit.state = "stopping"
+                unit.pid = pid
+            case .ended(let ending, let byRequest):
+                unit.state = byRequest ? "stopped" : ending.isSuccess ? "completed" : "failed"
+            case .skipped(let reason):
+                unit.state = "skipped"
+                unit.reason = reason
+            }
+            return unit
+        }
+        return WorkspaceStatus(state: engine.isStopping ? "stopping" : "running", units: list)
+    }
+}
+
+/// A client that waits for something to happen to a unit.
+struct Waiter {
+    let connection: Int32
+    let unit: Int
+    let condition: WaitCondition
+}

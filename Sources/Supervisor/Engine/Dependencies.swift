@@ -1,0 +1,135 @@
+internal import Config
+internal import Control
+internal import Kernel
+
+/// Who waits for whom. Compose's conditions: what depends on a unit starts once that unit was started, is healthy, or has
+/// completed with success. A condition counts when it is looked at: a unit that was healthy once and no longer is keeps
+/// nobody waiting who started already.
+extension Engine {
+    /// Where a dependency stands.
+    enum Fulfilment: Hashable {
+        case met
+        /// It may still come.
+        case open
+        /// As things are it will not; somebody would have to start it anew.
+        case failed(String)
+        /// The unit is skipped, so that its dependents are too.
+        case skipped(String)
+    }
+
+    /// The units that are wanted, by name; of several of one name the first.
+    static func places(_ specs: [UnitSpec], _ isRemoved: [Bool]) -> [String: UnitID] {
+        let wanted = specs.indices.filter { !isRemoved[$0] }.map { (specs[$0].name, $0) }
+        return Dictionary(wanted, uniquingKeysWith: { first, _ in first })
+    }
+
+    func fulfilment(of dependency: UnitDependency) -> Fulfilment {
+        guard let id = places[dependency.name] else { return .skipped("there is no \"\(dependency.name)\"") }
+        switch states[id] {
+        case .waiting, .listening, .starting: return .open
+        case .skipped(let reason): return .skipped("\(dependency.name) is skipped: \(reason)")
+        case .backingOff(_, _, let last): return dependency.condition == .started && last.wasStarted ? .met : .open
+        case .running, .stopping:
+            switch dependency.condition {
+            case .started: return .met
+            case .healthy: return isHealthy(id) ? .met : .open
+            case .completedSuccessfully: return .open
+            }
+        case .ended(let ending, _):
+            switch dependency.condition {
+            case .started: return ending.wasStarted ? .met : .failed("\(dependency.name): \(ending)")
+            case .completedSuccessfully:
+                return ending.isSuccess ? .met : .failed("\(dependency.name) failed: \(ending)")
+            case .healthy: return .failed("\(dependency.name) ended: \(ending)")
+            }
+        }
+    }
+
+    /// Where a condition of `workspacekit wait` stands.
+    func fulfilment(of condition: WaitCondition, by id: UnitID) -> Fulfilment {
+        let name = specs[id].name
+        if isRemoved[id] { return .failed("\(name) is no longer in the configuration") }
+        switch states[id] {
+        case .skipped(let reason): return .skipped("\(name) is skipped: \(reason)")
+        case .waiting, .listening, .starting: return .open
+        case .backingOff(_, _, let last): return condition == .started && last.wasStarted ? .met : .open
+        case .running, .stopping:
+            switch condition {
+            case .started: return .met
+            case .ready: return isReady(id) ? .met : .open
+            case .healthy: return isHealthy(id) ? .met : .open
+            case .completed: return .open
+            }
+        case .ended(let ending, _):
+            switch condition {
+            case .completed where ending.isSuccess, .started where ending.wasStarted: return .met
+            default: return .failed("\(name) ended: \(ending)")
+            }
+        }
+    }
+
+    /// What a waiting unit waits for, in words; empty for nothing.
+    public func waitsFor(_ id: UnitID) -> [String] {
+        specs[id].dependencies.compactMap { dependency in
+            switch fulfilment(of: dependency) {
+            case .met: nil
+            case .open: "\(dependency.name) (\(dependency.condition.word))"
+            case .failed(let reason), .skipped(let reason): reason
+            }
+        }
+    }
+
+    /// Starts every waiting unit whose dependencies are met; skips those that could never start. Services come before
+    /// tasks: a task is likely to need one.
+    mutating func startWhatMay(_ actions: inout [Action]) {
+        var isChanged = true
+        // Skipping one may skip the next: each round settles at least one unit, so this ends.
+        while isChanged {
+            isChanged = false
+            for wantsService in [true, false] {
+                for id in specs.indices where states[id] == .waiting && (specs[id].kind == .service) == wantsService {
+                    isChanged = startIfItMay(id, &actions) || isChanged
+                }
+            }
+        }
+    }
+
+    private mutating func startIfItMay(_ id: UnitID, _ actions: inout [Action]) -> Bool {
+        if let reason = specs[id].skipped { return skip(id, reason, &actions) }
+        for dependency in specs[id].dependencies {
+            switch fulfilment(of: dependency) {
+            case .met: continue
+            case .open:
+                // Who needs it is somebody who connects.
+                guard let other = places[dependency.name], states[other] == .listening else { return false }
+                spawn(other, &actions)
+                return true
+            case .failed: return false
+            case .skipped(let reason): return skip(id, reason, &actions)
+            }
+        }
+        if specs[id].isSocketActivated, lastEndings[id] == nil {
+            states[id] = .listening
+        } else {
+            spawn(id, &actions)
+        }
+        return true
+    }
+
+    private mutating func skip(_ id: UnitID, _ reason: String, _ actions: inout [Action]) -> Bool {
+        states[id] = .skipped(reason)
+        actions.append(.report(id, "skipped: \(reason)"))
+        return true
+    }
+}
+
+extension DependencySpec.Condition {
+    /// One word for it.
+    var word: String {
+        switch self {
+        case .started: "started"
+        case .healthy: "healthy"
+        case .completedSuccessfully: "completed"
+        }
+    }
+}

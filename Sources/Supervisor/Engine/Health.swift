@@ -1,0 +1,141 @@
+internal import Config
+internal import Kernel
+
+/// # Theory of operation
+///
+/// A healthcheck is asked once an interval, and once more only when its answer has come or its time is over: there is
+/// never more than one probe of a unit. Compose's words: so many failures in a row make it unhealthy, those within
+/// `start_period` do not count, and within it the probes follow each other at `start_interval`.
+///
+/// Ours besides: from the start until the first interval is over the probes begin at 100 ms and come at twice the distance
+/// each time, and their failures do not count either. A service is found healthy when it is, not when a minute is over.
+public struct UnitHealth: Hashable, Sendable {
+    /// What is happening.
+    enum Probing: Hashable, Sendable {
+        /// Nothing is asked: there is no healthcheck, or no process.
+        case off
+        case due(MonotonicInstant)
+        case asked(number: Int, deadline: MonotonicInstant)
+    }
+    /// It said itself that it is ready.
+    public internal(set) var isNotified = false
+    /// What the last probes found; nil before the first success or the last of the failures that count.
+    public internal(set) var isHealthy: Bool?
+    /// It was healthy once since its start.
+    public internal(set) var wasHealthy = false
+    /// Failures in a row that count.
+    public internal(set) var failures = 0
+    var probing = Probing.off
+    private var startedAt = MonotonicInstant(nanoseconds: 0)
+    private var number = 0
+    private var earlyDelay = Duration.zero
+    static let firstProbe = Duration.milliseconds(100)
+
+    init() {}
+
+    /// The unit's process is there.
+    mutating func begin(_ spec: UnitSpec, at now: MonotonicInstant) {
+        let number = number
+        self = UnitHealth()
+        self.number = number
+        startedAt = now
+        guard let check = spec.healthcheck else { return }
+        earlyDelay = Self.firstProbe
+        probing = .due(now + min(earlyDelay, check.interval))
+    }
+
+    var nextDeadline: MonotonicInstant? {
+        switch probing {
+        case .off: nil
+        case .due(let at), .asked(_, let at): at
+        }
+    }
+
+    /// A probe begins; its number.
+    mutating func ask(_ check: HealthcheckSpec, at now: MonotonicInstant) -> Int {
+        number += 1
+        probing = .asked(number: number, deadline: now + check.timeout)
+        return number
+    }
+
+    /// A probe's answer. True when the unit has just become unhealthy.
+    mutating func take(_ succeeded: Bool, _ check: HealthcheckSpec, at now: MonotonicInstant) -> Bool {
+        let age = now - startedAt
+        if succeeded {
+            failures = 0
+            isHealthy = true
+            wasHealthy = true
+            probing = .due(now + check.interval)
+            return false
+        }
+        let isEarly = !wasHealthy && age < max(check.interval, check.startPeriod)
+        if isEarly {
+            earlyDelay = min(earlyDelay * 2, age < check.startPeriod ? check.startInterval : check.interval)
+            probing = .due(now + min(earlyDelay, check.interval))
+            return false
+        }
+        failures += 1
+        probing = .due(now + check.interval)
+        guard failures >= check.retries, isHealthy != false else { return false }
+        isHealthy = false
+        return true
+    }
+}
+
+extension Engine {
+    /// It has said so, or was healthy once, or neither is asked of it.
+    public func isReady(_ id: UnitID) -> Bool {
+        guard case .running = states[id] else { return false }
+        if specs[id].awaitsReadiness { return health[id].isNotified }
+        return specs[id].healthcheck == nil || health[id].wasHealthy
+    }
+
+    /// Its healthcheck succeeds; without one, it is ready.
+    public func isHealthy(_ id: UnitID) -> Bool {
+        guard case .running = states[id] else { return false }
+        if specs[id].healthcheck == nil { return isReady(id) }
+        return health[id].isHealthy == true && (!specs[id].awaitsReadiness || health[id].isNotified)
+    }
+
+    mutating func advanceHealth(_ id: UnitID, at now: MonotonicInstant, _ actions: inout [Action]) {
+        guard !isStopping, let check = specs[id].healthcheck else { return }
+        switch health[id].probing {
+        case .due(let at) where at <= now:
+            actions.append(.probe(id, number: health[id].ask(check, at: now)))
+        case .asked(let number, let deadline) where deadline <= now:
+            actions.append(.cancelProbe(id, number: number))
+            answered(id, false, check, at: now, &actions)
+        default: break
+        }
+    }
+
+    mutating func probed(
+        _ id: UnitID, _ number: Int, _ succeeded: Bool, at now: MonotonicInstant, _ actions: inout [Action]
+    ) {
+        // An answer that nobody waits for any more says nothing.
+        guard case .asked(number, _) = health[id].probing, case .running = states[id],
+            let check = specs[id].healthcheck
+        else { return }
+        answered(id, succeeded, check, at: now, &actions)
+    }
+
+    private mutating func answered(
+        _ id: UnitID, _ succeeded: Bool, _ check: HealthcheckSpec, at now: MonotonicInstant, _ actions: inout [Action]
+    ) {
+        let was = health[id].isHealthy
+        let hasTurned = health[id].take(succeeded, check, at: now)
+        if succeeded, was == false { actions.append(.report(id, "healthy again")) }
+        guard hasTurned else { return }
+        if specs[id].restart == .no {
+            actions.append(.report(id, "unhealthy: \(check.retries) probes failed in a row"))
+        } else {
+            actions.append(.report(id, "unhealthy: \(check.retries) probes failed in a row: stopped"))
+            stop(id, at: now, then: .backOff, &actions)
+        }
+    }
+
+    mutating func cancelProbe(_ id: UnitID, _ actions: inout [Action]) {
+        if case .asked(let number, _) = health[id].probing { actions.append(.cancelProbe(id, number: number)) }
+        health[id].probing = .off
+    }
+}

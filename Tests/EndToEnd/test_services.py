@@ -1,0 +1,321 @@
+"""Services and tasks that wait for each other: dependencies, healthchecks, readiness, socket activation, and the commands for them."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+
+import pytest
+
+from conftest import PYTHON, until
+
+
+def state(space, name):
+    return space.status()[name]
+
+
+# ---- dependencies
+
+def test_a_task_waits_for_a_healthy_service(workspace):
+    space = workspace("""
+tasks: [{name: client, command: 'cat marker; sleep 1000'}]
+workspacekit:
+  tasks: {client: {depends_on: {db: {condition: service_healthy}}}}
+  services:
+    db: {command: "sh -c 'sleep 1; echo here > marker; exec sleep 1000'", healthcheck: {test: "test -e marker", interval: 10s}}
+""").started()
+    assert state(space, "client")["state"] == "waiting" and state(space, "client")["waitsFor"] == ["db (healthy)"]
+    assert re.search(r"^client +task +waiting +.* for db \(healthy\)$", space.cli("status").stdout, re.M)
+    assert re.search(r"^db +service +starting ", space.cli("status").stdout, re.M)
+    until(lambda: "[client] here" in space.stdout, 10, "the task")
+    db = state(space, "db")
+    assert db["isReady"] and db["isHealthy"] and re.search(r"^db +service +running .*healthy", space.cli("status").stdout, re.M)
+
+
+def test_a_task_waits_for_another_to_complete(workspace):
+    space = workspace("""
+tasks:
+  - {name: serve, command: 'cat built; sleep 1000'}
+  - {name: build, command: 'sleep 0.5; echo fine > built'}
+  - {name: never, command: 'echo never'}
+  - {name: broken, command: 'exit 3'}
+workspacekit:
+  tasks:
+    serve: {depends_on: {build: {condition: service_completed_successfully}}}
+    never: {depends_on: {broken: {condition: service_completed_successfully}}}
+""").started()
+    until(lambda: "[serve] fine" in space.stdout, 10, "the second task")
+    assert state(space, "never")["state"] == "waiting" and state(space, "never")["waitsFor"] == ["broken failed: exit status 3"]
+    assert "[never]" not in space.stdout
+
+
+def test_a_phase_that_this_start_skips_counts_as_completed(workspace, lab):
+    config = """
+tasks:
+  - {name: install, init: 'echo installing'}
+  - {name: serve, command: 'echo serving; sleep 1000'}
+workspacekit: {tasks: {serve: {depends_on: {install: {condition: service_completed_successfully}}}}}
+"""
+    space = workspace(config)
+    until(lambda: "[serve] serving" in space.stdout, 10, "the first start")
+    assert "[install] installing" in space.stdout
+    space.cli("stop")
+    space.wait(10)
+    (space.folder / "output").unlink()
+    again = lab.popen_in(lab.pod, [*space.prefix, *space.process.args[space.process.args.index(next(a for a in space.process.args if a.endswith("workspacekit"))):]],
+                         stdout=open(space.output, "wb"), stderr=subprocess.DEVNULL, env=space.environment)
+    try:
+        until(lambda: "[serve] serving" in space.stdout, 10, "the second start")
+        assert "installing" not in space.stdout
+    finally:
+        space.cli("stop", check=False)
+        again.wait(15)
+
+
+def test_who_depends_on_what_is_skipped_is_skipped_aloud(workspace):
+    space = workspace("""
+tasks: [{name: t, command: echo no}]
+workspacekit:
+  tasks: {t: {depends_on: [docker]}}
+  services: {docker: {command: no-such-dockerd, requires: [no-such-dockerd]}}
+""").started()
+    until(lambda: "t: skipped: docker is skipped: no-such-dockerd not found" in space.stderr, 5, "the word about it")
+    assert state(space, "t")["state"] == "skipped"
+
+
+def test_the_stop_goes_against_the_dependencies(workspace):
+    trap = "sh -c 'trap \"echo stop {0} >> order; exit\" TERM; echo up {0} >> order; while :; do sleep 0.05; done'"
+    space = workspace(f"""
+tasks: [{{name: t, command: {json.dumps(trap.format('t'))}}}]
+workspacekit:
+  services:
+    web: {{command: {json.dumps(trap.format('web'))}, depends_on: [db]}}
+    db: {{command: {json.dumps(trap.format('db'))}}}
+""").started()
+    order = space.folder / "order"
+    until(lambda: order.exists() and order.read_text().count("up") == 3, 10, "all of them")
+    space.cli("stop")
+    assert space.wait(10) == 0
+    assert [line for line in order.read_text().splitlines() if line.startswith("stop")] == ["stop t", "stop web", "stop db"]
+
+
+# ---- health
+
+SERVER = f"{PYTHON} -m http.server --bind"
+
+
+@pytest.mark.parametrize("address,check", [
+    ("127.0.0.1 7101", "port: 7101"), ("::1 7102", "port: 7102"), ("127.0.0.1 7103", "http: 'http://localhost:7103/'"),
+    ("::1 7104", "http: 'http://[::1]:7104/?x'"), ("127.0.0.1 7105", "test: [CMD, curl, -sf, 'http://127.0.0.1:7105/']"),
+    ("127.0.0.1 7106", "test: [CMD-SHELL, 'curl -sf http://127.0.0.1:7106/ && test $A = b']")])
+def test_each_kind_of_probe(workspace, address, check):
+    space = workspace(f"workspacekit: {{services: {{s: {{command: '{SERVER} {address}', environment: {{A: b}}, healthcheck: {{{check}}}}}}}}}\n").started()
+    assert space.cli("wait", "s", "--for", "healthy", "--timeout", "15s").returncode == 0
+
+
+@pytest.mark.parametrize("check", ["port: 7110", "http: 'http://localhost:7111/nothing'", "test: exit 1", "test: [CMD, no-such-program]", "test: sleep 100"])
+def test_what_is_not_there_is_not_healthy(workspace, check):
+    space = workspace(f"""
+workspacekit:
+  services:
+    server: {{command: '{SERVER} 127.0.0.1 7111'}}
+    s: {{command: sleep 1000, healthcheck: {{{check}, interval: 300ms, timeout: 200ms, retries: 2}}}}
+""").started()
+    until(lambda: state(space, "s").get("isHealthy") is False, 10, "the verdict")
+    assert "s: unhealthy: 2 probes failed in a row\n" in space.stderr
+    assert re.search(r"^s +service +unhealthy ", space.cli("status").stdout, re.M)
+    result = space.cli("wait", "s", "--for", "healthy", "--timeout", "200ms", check=False)
+    assert (result.returncode, result.stderr) == (124, "workspacekit: s is not healthy yet: the time is over\n")
+
+
+def test_a_service_that_turns_unhealthy_is_started_anew(workspace):
+    space = workspace("""
+workspacekit:
+  services:
+    s:
+      command: sh -c 'echo start >> starts; touch well; exec sleep 1000'
+      restart: always
+      healthcheck: {test: test -e well, interval: 200ms, retries: 2}
+""").started()
+    space.cli("wait", "s", "--for", "healthy", "--timeout", "10s")
+    first = state(space, "s")["pid"]
+    (space.folder / "well").unlink()
+    until(lambda: state(space, "s").get("pid") not in (None, first), 10, "the restart")
+    assert "s: unhealthy: 2 probes failed in a row: stopped\n" in space.stderr
+    assert (space.folder / "starts").read_text() == "start\nstart\n"
+    space.cli("wait", "s", "--for", "healthy", "--timeout", "10s")
+
+
+def test_a_probe_that_hangs_is_killed_with_all_that_it_started(workspace):
+    space = workspace("""
+workspacekit: {services: {s: {command: sleep 1000, healthcheck: {test: 'sleep 4321 & sleep 4321', interval: 200ms, timeout: 200ms, retries: 100}}}}
+""").started()
+    time.sleep(1.5)
+    assert int(space.exec("sh", "-c", "pgrep -fc '^sleep 4321' || true").stdout) <= 2
+    space.cli("stop", "s")
+    until(lambda: space.exec("pgrep", "-f", "^sleep 4321", check=False).returncode == 1, 5, "the end of the probes")
+
+
+# ---- readiness
+
+def test_readiness_by_a_newline(workspace):
+    space = workspace("""
+workspacekit: {services: {s: {command: "sh -c 'test $NOTIFY_FD = 3 && sleep 1; echo >&3; exec sleep 1000'", ready: {notify: fd}}}}
+""").started()
+    assert state(space, "s")["isReady"] is False
+    space.cli("wait", "s", "--timeout", "10s")
+    assert state(space, "s")["isReady"]
+
+
+NOTIFY = """
+import os, socket, time
+address = os.environ["NOTIFY_SOCKET"]
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.connect("\\0" + address[1:] if address[0] == "@" else address)
+s.send(b"STATUS=loading 1 of 2")
+time.sleep(1)
+s.send(b"READY=1\\nSTATUS=serving")
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("user", ["", "user: nobody, "])
+def test_readiness_by_sd_notify(workspace, user):
+    space = workspace(f"""
+workspacekit: {{services: {{s: {{{user}command: [{PYTHON}, /tmp/wk-notify.py], ready: {{notify: sd_notify}}}}}}}}
+""".replace("/tmp/wk-notify.py", "-c, 'exec(__import__(\"os\").environ[\"CODE\"])'").replace("ready:", f"environment: {{CODE: {json.dumps(NOTIFY)}}}, ready:")).started()
+    until(lambda: state(space, "s").get("statusText") == "loading 1 of 2", 5, "the status")
+    assert state(space, "s")["isReady"] is False
+    space.cli("wait", "s", "--for", "ready", "--timeout", "10s")
+    assert "serving" in space.cli("status").stdout
+
+
+def test_readiness_by_a_line_of_the_log(workspace):
+    space = workspace("""
+tasks: [{name: after, command: echo came after}]
+workspacekit:
+  tasks: {after: {depends_on: {s: {condition: service_healthy}}}}
+  services: {s: {command: "sh -c 'echo not yet; sleep 1; echo ready to accept 5 connections; exec sleep 1000'", ready: {log: "^ready( to accept)? [0-9]+"}}}
+""").started()
+    assert state(space, "s")["isReady"] is False
+    until(lambda: "[after] came after" in space.stdout, 10, "the task")
+    lines = space.stdout.splitlines()
+    assert lines.index("[s] ready to accept 5 connections") < lines.index("[after] came after")
+
+
+# ---- socket activation
+
+ECHO = """
+import os, socket, sys
+assert os.environ["LISTEN_PID"] == str(os.getpid()), os.environ["LISTEN_PID"]
+names = os.environ["LISTEN_FDNAMES"].split(":")
+assert int(os.environ["LISTEN_FDS"]) == len(names) == 2, names
+print("serving", *names, flush=True)
+import select
+sockets = [socket.socket(fileno=fd) for fd in (3, 4)]
+while True:
+    for s in select.select(sockets, [], [])[0]:
+        c, _ = s.accept()
+        try:
+            c.sendall(b"%d\\n" % os.getpid())
+        except OSError:
+            pass
+        c.close()
+"""
+
+
+def test_a_service_starts_with_its_first_connection_and_refuses_none_while_it_restarts(workspace, lab):
+    path = f"{lab.folder}/activated/echo.sock"
+    space = workspace(f"""
+workspacekit:
+  services:
+    s:
+      command: [{PYTHON}, -c, 'exec(__import__("os").environ["CODE"])']
+      environment: {{CODE: {json.dumps(ECHO)}}}
+      listen: [{path}, "127.0.0.1:7200"]
+      restart: always
+""").started()
+    assert state(space, "s")["state"] == "listening"
+    ask = (f"import socket; s = socket.socket(socket.AF_UNIX); s.connect('{path}'); print(s.recv(100).decode().strip())\n"
+           "s = socket.create_connection(('127.0.0.1', 7200)); print(s.recv(100).decode().strip())")
+    first, same = space.exec(PYTHON, "-c", ask).stdout.split()
+    assert first == same == str(state(space, "s")["pid"])
+    assert f"[s] serving {path} 127.0.0.1_7200" in space.stdout
+    space.exec("kill", "-9", first)
+    # Half a second of backoff; whoever connects waits, and is served.
+    second, same = space.exec(PYTHON, "-c", ask).stdout.split()
+    assert second == same != first
+    many = ("import socket\n"
+            "for i in range(200):\n"
+            f"    s = socket.socket(socket.AF_UNIX); s.connect('{path}'); s.close()\n")
+    space.exec("kill", "-9", second)
+    assert space.exec(PYTHON, "-c", many).returncode == 0
+    space.cli("stop")
+    space.wait(10)
+    assert not os.path.exists(path)
+
+
+def test_who_depends_on_a_listening_service_starts_it(workspace, lab):
+    space = workspace(f"""
+tasks: [{{name: t, command: 'echo started; sleep 1000'}}]
+workspacekit:
+  tasks: {{t: {{depends_on: [s]}}}}
+  services: {{s: {{command: sleep 1000, listen: [{lab.folder}/other.sock]}}}}
+""").started()
+    until(lambda: "[t] started" in space.stdout, 10, "the task")
+    assert state(space, "s")["state"] == "running"
+
+
+# ---- commands
+
+def test_start_stop_restart_signal_and_wait(workspace):
+    space = workspace("""
+tasks:
+  - {name: once, command: 'echo ran; exit 0'}
+  - {name: bad, command: exit 4}
+workspacekit:
+  services:
+    a: {command: sleep 1000, restart: always}
+    b: {command: "sh -c 'trap \\"echo hup\\" HUP; while :; do sleep 0.05; done'"}
+""").started()
+    space.cli("wait", "once", "--for", "completed", "--timeout", "10s")
+    failed = space.cli("wait", "bad", "--for", "completed", "--timeout", "10s", check=False)
+    assert (failed.returncode, failed.stderr) == (1, "workspacekit: bad ended: exit status 4\n")
+    first = state(space, "a")["pid"]
+    space.cli("stop", "a", "b")
+    until(lambda: state(space, "a")["state"] == "stopped", 5, "the stop")
+    time.sleep(1)
+    assert state(space, "a")["state"] == "stopped", "it stays so, whatever its policy"
+    space.cli("start", "a", "b", "once")
+    until(lambda: state(space, "a").get("pid") not in (None, first), 5, "the start")
+    until(lambda: space.stdout.count("[once] ran") == 2, 5, "the task's second run")
+    time.sleep(0.3)
+    space.cli("signal", "HUP", "b")
+    until(lambda: "[b] hup" in space.stdout, 5, "the signal")
+    assert space.cli("signal", "NOPE", "b", check=False).stderr == 'workspacekit: unknown signal "NOPE"\n'
+    for verb in ("start", "restart", "stop"):
+        result = space.cli(verb, "a", "nothing", check=False)
+        assert result.returncode == 1 and 'no unit "nothing" (there are: a, b, once, bad)' in result.stderr
+    assert space.cli("wait", "a", "--for", "whenever", check=False).returncode == 64
+    assert space.cli("wait", "a", "--timeout", "soon", check=False).returncode == 64
+
+
+def test_a_wait_ends_with_the_workspace(workspace):
+    space = workspace("workspacekit: {services: {s: {command: sleep 1000, ready: {notify: fd}}}}\n").started()
+    waiting = space.lab.popen_in(space.lab.pod, [*space.prefix, space.process.args[space.process.args.index("run") - 1], "wait", "s", "--state-dir", str(space.state)],
+                                 env=space.environment, stderr=subprocess.PIPE)
+    time.sleep(0.3)
+    space.cli("stop")
+    assert waiting.wait(10) == 1 and waiting.stderr.read() == b"workspacekit: s ended: SIGTERM\n"
+
+
+def test_an_edit_of_health_and_dependencies_needs_no_restart(workspace):
+    text = "workspacekit: {services: {a: {command: sleep 1000}, s: {command: sleep 1000%s}}}\n"
+    space = workspace(text % "").started()
+    before = state(space, "s")["pid"]
+    (space.folder / ".gitpod.yml").write_text(text % ", depends_on: [a], healthcheck: {test: 'true'}")
+    until(lambda: state(space, "s").get("isHealthy"), 10, "the healthcheck")
+    assert state(space, "s")["pid"] == before
+    assert "service s: changed, without a restart (depends_on, healthcheck)" in space.stderr

@@ -1,0 +1,52 @@
+import Config
+import Kernel
+
+@testable import Supervisor
+
+/// Drives an engine by hand: events in, actions out, time only when the test says so.
+struct Script {
+    var engine: Engine
+    var now = MonotonicInstant(nanoseconds: 1_000_000_000)
+    private(set) var actions: [Engine.Action] = []
+
+    init(_ specs: [UnitSpec], budget: Duration = .seconds(6)) { engine = Engine(specs, budget: budget, seed: 7) }
+
+    mutating func feed(_ event: Engine.Event) {
+        var new: [Engine.Action] = []
+        engine.handle(event, at: now, into: &new)
+        actions += new
+    }
+
+    mutating func advance(_ duration: Duration) {
+        now = now + duration
+        var new: [Engine.Action] = []
+        engine.advance(to: now, into: &new)
+        actions += new
+    }
+
+    /// The actions since the last call, without reports.
+    mutating func take() -> [Engine.Action] {
+        defer { actions = [] }
+        return actions.filter { if case .report = $0 { false } else { true } }
+    }
+
+    /// The lines for users since the last call; all else is forgotten too.
+    mutating func takeReports() -> [String] {
+        defer { actions = [] }
+        return actions.compactMap { if case .report(_, let text) = $0 { text } else { nil } }
+    }
+}
+
+func service(_ name: String, _ restart: RestartPolicy = .always, after dependencies: [UnitDependency] = []) -> UnitSpec
+{
+    var spec = UnitSpec(name: name, kind: .service)
+    spec.restart = restart
+    spec.dependencies = dependencies
+    return spec
+}
+
+func task(_ name: String, after dependencies: [UnitDependency] = []) -> UnitSpec {
+    var spec = UnitSpec(name: name, kind: .task)
+    spec.dependencies = dependencies
+    return spec
+}
