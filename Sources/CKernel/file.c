@@ -64,9 +64,13 @@ int ck_access(const char *path, int mode) { return OR_ERRNO(faccessat(AT_FDCWD, 
 
 int ck_stat(const char *path, int follow, struct ck_stat *out)
 {
-    struct stat st;
-    if ((follow ? stat(path, &st) : lstat(path, &st)) < 0) return -errno;
-    *out = (struct ck_stat){ st.st_dev, st.st_ino, (uint64_t)st.st_size, st.st_mode, st.st_uid, st.st_gid, st.st_rdev };
+    struct statx st;
+    int flags = AT_STATX_SYNC_AS_STAT | (follow ? 0 : AT_SYMLINK_NOFOLLOW);
+    if (statx(AT_FDCWD, path, flags, STATX_BASIC_STATS | STATX_BTIME, &st) < 0) return -errno;
+    *out = (struct ck_stat){
+        makedev(st.stx_dev_major, st.stx_dev_minor), st.stx_ino, st.stx_size, st.stx_mode, st.stx_uid, st.stx_gid,
+        makedev(st.stx_rdev_major, st.stx_rdev_minor),
+        st.stx_mask & STATX_BTIME ? st.stx_btime.tv_sec * 1000000000LL + st.stx_btime.tv_nsec : 0 };
     return 0;
 }
 
@@ -80,6 +84,7 @@ static int64_t clock_ns(clockid_t id)
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 int64_t ck_monotonic_ns(void) { return clock_ns(CLOCK_MONOTONIC); }
+int64_t ck_realtime_ns(void) { return clock_ns(CLOCK_REALTIME); }
 
 int ck_random(void *buffer, size_t count)
 {

@@ -2,7 +2,7 @@
 public struct ControlRequest: Codable, Hashable, Sendable {
     /// What is asked.
     public enum Verb: String, Codable, Sendable {
-        case status, start, stop, restart, signal, wait, exec, plan, reload
+        case status, start, stop, restart, signal, wait, tail, exec, plan, reload
     }
     /// What is asked.
     public var verb: Verb
@@ -49,6 +49,8 @@ public struct ControlResponse: Codable, Hashable, Sendable {
     public var exitCode: UInt8?
     /// For `plan` and `reload`.
     public var plan: ReloadPlan?
+    /// For `tail`: what could not be written to the units' logs and is kept in memory.
+    public var tails: [String: [UInt8]]?
 
     /// An answer.
     public init(

@@ -15,6 +15,9 @@ public struct FileStatus: Hashable, Sendable {
     public let permissions: UInt32
     /// Filesystem and inode number.
     public let device: UInt64, inode: UInt64
+    /// When the file was made (statx(2)), which tells two that had one inode after the other apart; 1970 where the file
+    /// system does not say.
+    public let bornAt: WallInstant
 }
 
 /// File operations by path. Every failure names the path.
@@ -34,7 +37,7 @@ public enum Files {
             }
         return FileStatus(
             kind: kind, uid: raw.uid, gid: raw.gid, size: Int(clamping: raw.size), permissions: raw.mode & 0o7777,
-            device: raw.device, inode: raw.inode)
+            device: raw.device, inode: raw.inode, bornAt: WallInstant(nanoseconds: raw.born_ns))
     }
 
     /// Whether the path is a directory, links followed.

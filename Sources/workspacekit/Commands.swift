@@ -229,16 +229,42 @@ struct Wait: ParsableCommand {
 
 struct Logs: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Show what tasks and services printed; also after they, or the workspace, ended.")
+        abstract: "Show what tasks and services printed; also after they, or the workspace, ended.",
+        discussion: """
+              workspacekit logs -f web
+              workspacekit logs --since 10m -n 100
+              workspacekit logs --json | jq -r 'select(.unit == "web").line'
+            """)
     @OptionGroup var state: StateOption
     @Flag(name: .shortAndLong, help: "Go on as more is printed, until the workspace ends.") var follow = false
+    @Option(name: [.customShort("n"), .customLong("tail")], help: "Only the last so many lines of each.") var last: Int?
+    @Option(
+        help: ArgumentHelp("Nothing older: so long ago (10m, 1h30m), or a time (RFC 3339).", valueName: "time"),
+        transform: { text in
+            if let duration = parseDuration(text) { return WallInstant.now - duration }
+            guard let time = WallInstant(text) else {
+                throw ValidationError(
+                    "'\(text)' is neither a duration such as 10m nor a time such as 2026-01-31T12:00:00Z")
+            }
+            return time
+        })
+    var since: WallInstant?
+    @Flag(name: .shortAndLong, help: "With the time before each line.") var timestamps = false
+    @Flag(help: "One JSON object a line: time, unit, line.") var json = false
     @Argument(help: "Which; all when none is named.") var names: [String] = []
 
+    func validate() throws {
+        if let last, last < 0 { throw ValidationError("a number of lines is not negative") }
+    }
+
     func run() {
-        let reader = LogReader(state: state.directory, names: names)
+        ignore(.pipe)
+        let style = LogStyle(hasTimes: timestamps, isJSON: json)
+        let reader = LogReader(state: state.directory, names: names, style: style)
         if let problem = reader.problem { fail(problem, 1) }
-        reader.printAll()
-        if follow { reader.follow() }
+        let ends = reader.ends()
+        reader.printAll(last: last, since: since, until: ends)
+        if follow { reader.follow(from: ends) }
     }
 }
 

@@ -39,7 +39,7 @@ long ck_readlink(const char *path, char *buffer, size_t count);
 int ck_chmod(const char *path, unsigned mode);
 int ck_chown(const char *path, unsigned uid, unsigned gid);
 int ck_access(const char *path, int mode);
-struct ck_stat { uint64_t device, inode, size; uint32_t mode, uid, gid; uint64_t rdev; };
+struct ck_stat { uint64_t device, inode, size; uint32_t mode, uid, gid; uint64_t rdev; int64_t born_ns; };
 int ck_stat(const char *path, int follow, struct ck_stat *out);
 int ck_close_range(int first, int last);                                 /* close_range(2), both included */
 int ck_flock(int fd);                                                    /* LOCK_EX | LOCK_NB */
@@ -49,6 +49,7 @@ void ck_directory_close(void *directory);
 
 /* ---- clock, random ---- */
 int64_t ck_monotonic_ns(void);
+int64_t ck_realtime_ns(void);
 int ck_random(void *buffer, size_t count);
 
 /* ---- epoll ---- */

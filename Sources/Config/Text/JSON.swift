@@ -61,6 +61,11 @@ extension Node {
     }
 }
 
+/// A JSON object of texts on one line.
+public func jsonObject(_ fields: [(name: String, value: String)]) -> String {
+    "{" + fields.map { jsonString($0.name) + ":" + jsonString($0.value) }.joined(separator: ",") + "}"
+}
+
 extension Reading {
     /// The diagnostics as a JSON array, in file order.
     public var diagnosticsJSON: String {

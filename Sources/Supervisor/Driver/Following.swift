@@ -76,6 +76,7 @@ extension Supervisor {
             perform { engine, now, actions in engine.handle(.redefined(id, unit.spec), at: now, into: &actions) }
         case .adjust(let id, let unit):
             units[id] = unit
+            logs[id].limit(unit.logSize, unit.logFiles)
             perform { engine, now, actions in engine.handle(.adjusted(id, unit.spec), at: now, into: &actions) }
         case .remove(let id):
             units[id].listeners = []

@@ -52,6 +52,11 @@ extension Supervisor {
             connection.send(ControlResponse())
             perform { engine, now, actions in engine.handle(.shutdownRequested, at: now, into: &actions) }
         case .start, .stop, .restart, .signal, .wait: answerForUnits(request, connection)
+        case .tail:
+            var response = ControlResponse()
+            let asked = logs.filter { request.names?.contains($0.name) == true && !$0.ring.isEmpty }
+            response.tails = Dictionary(asked.map { ($0.name, $0.ring) }, uniquingKeysWith: { a, _ in a })
+            connection.send(response)
         case .plan:
             connection.send(ControlResponse(plan: readAgain().plan))
         case .reload:

@@ -81,7 +81,9 @@ final class Supervisor {
     }
 
     static func log(of unit: PlannedUnit, _ state: StateDirectory, _ console: Console) -> UnitLog {
-        UnitLog(name: unit.spec.name, path: state.log(of: unit.spec.name), console: console)
+        UnitLog(
+            name: unit.spec.name, path: state.log(of: unit.spec.name), console: console, sizeLimit: unit.logSize,
+            fileCount: unit.logFiles)
     }
 
     /// Runs until the engine has finished; the workspace's exit code.

@@ -17,6 +17,8 @@ struct PlannedUnit {
     var readiness: ReadinessSpec?
     /// Sockets made for it before it starts.
     var listeners: [ListenerSpec] = []
+    /// When a file of its log is full, and how many there are; nil for the default.
+    var logSize: UInt64?, logFiles: Int?
     /// What the configuration says of it, by key, to tell an edit that matters from one that does not.
     var aspects: [Aspect]
 
@@ -189,6 +191,8 @@ struct UnitPlanner {
             .init(name: "ready", value: options.readiness.map { "\($0)" } ?? "", needsRestart: true),
             .init(name: "depends_on", value: "\(spec.dependencies)", needsRestart: false),
             .init(name: "healthcheck", value: spec.healthcheck.map { "\($0)" } ?? "", needsRestart: false),
+            .init(
+                name: "logging", value: "\(options.logSize ?? 0) \(options.logFiles ?? 0)", needsRestart: false),
             .init(name: "restart", value: "\(spec.restart)", needsRestart: false),
             .init(name: "stop_signal", value: "\(spec.stopSignal)", needsRestart: false),
             .init(name: "stop_grace_period", value: "\(spec.stopGrace)", needsRestart: false),
@@ -196,7 +200,8 @@ struct UnitPlanner {
         ]
         return PlannedUnit(
             spec: spec, arguments: [], environment: environment, directory: directory, identity: identity,
-            limits: limits, outOfMemoryAdjustment: adjustment, readiness: options.readiness, aspects: aspects)
+            limits: limits, outOfMemoryAdjustment: adjustment, readiness: options.readiness,
+            logSize: options.logSize, logFiles: options.logFiles, aspects: aspects)
     }
 
     private func inWorkspace(_ path: String) -> String {

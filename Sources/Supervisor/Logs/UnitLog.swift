@@ -1,53 +1,74 @@
+internal import Control
 internal import Kernel
 internal import SystemPackage
 
-/// A unit's output: to a file of at most 4 MiB, with one older one beside it, and line by line to the console.
+/// # Theory of operation
+///
+/// A unit's output goes, byte by byte as it comes, to a file that anybody can read with cat(1), and line by line to the
+/// console. Beside the file lies another with the times: 16 bytes for each piece of output, its offset and when it came
+/// (``LogTimes``), so that nothing is written into what the unit said. Full files move on: `NAME.log`, `NAME.log.1`, ….
+///
+/// Nothing here may hold up the unit. Where the disk is full, the last 256 KiB are kept in memory instead, which is said
+/// once; after a while the file is tried again, and it is said how much is missing in it.
 final class UnitLog {
-    static let fileLimit = 4 << 20
+    static let ringLimit = 256 << 10, retryAfter = Duration.seconds(5)
     let name: String
     private let path: String
     private let console: Console
+    private var sizeLimit: Int
+    private var fileCount: Int
     private var file: Descriptor?
+    private var times: Descriptor?
     private var size = 0
     private var splitter = LineSplitter()
-    private var hasFailed = false
+    /// The last of the output, while it cannot be written.
+    private(set) var ring: [UInt8] = []
+    private var retryAt: MonotonicInstant?
+    private var missing = 0
 
-    init(name: String, path: String, console: Console) {
+    init(name: String, path: String, console: Console, sizeLimit: UInt64?, fileCount: Int?) {
         self.name = name
         self.path = path
         self.console = console
-        try? Files.remove(path)
+        self.sizeLimit = 4 << 20
+        self.fileCount = 3
+        limit(sizeLimit, fileCount)
+        for part in LogFiles.parts(path, limit: 100) {
+            try? Files.remove(part)
+            try? Files.remove(LogFiles.times(part))
+        }
         open()
+    }
+
+    /// Other limits from now on; nil for the default of each.
+    func limit(_ size: UInt64?, _ count: Int?) {
+        sizeLimit = size.flatMap { Int(exactly: $0) } ?? 4 << 20
+        fileCount = max(1, count ?? 3)
     }
 
     private func open() {
         do {
             file = try Files.openForAppending(path, mode: 0o600)
-            size = 0
+            times = try Files.openForAppending(LogFiles.times(path), mode: 0o600)
+            size = Files.status(path)?.size ?? 0
         } catch { fail("\(error)") }
     }
 
     private func fail(_ reason: String) {
         file = nil
-        if !hasFailed { console.notice("\(name): its log is not written: \(reason)") }
-        hasFailed = true
+        times = nil
+        if retryAt == nil {
+            console.notice("\(name): its log is not written, the last 256 KiB are kept in memory: \(reason)")
+        }
+        retryAt = .now + Self.retryAfter
     }
 
     /// Takes what the unit wrote; `eachLine` gets its lines, once they are shown.
     func write(_ bytes: ArraySlice<UInt8>, eachLine: (ArraySlice<UInt8>) -> Void) {
-        if let file {
-            if size + bytes.count > Self.fileLimit {
-                try? Files.rename(path, to: path + ".1")
-                open()
-            }
-            switch Kernel.write(file.number, Array(bytes)) {
-            case .bytes(let n):
-                size += n
-                if n < bytes.count { fail("no space left") }
-            case .failed(let errno): fail(errno.description)
-            case .wouldBlock: break
-            }
-        }
+        if let due = retryAt, due <= .now { open() }
+        if file != nil, size > 0, size + bytes.count > sizeLimit { rotate() }
+        let written = append(bytes)
+        if written < bytes.count { keep(bytes.dropFirst(written)) }
         splitter.feed(bytes) {
             console.line($0, from: name)
             eachLine($0)
@@ -56,50 +77,50 @@ final class UnitLog {
 
     /// The unit's process has closed its output.
     func finish() { splitter.finish { console.line($0, from: name) } }
-}
 
-/// The supervisor's standard output: units' lines with their names, and notices. A reader that is too slow for it loses
-/// lines, counted, and never stops a unit; the log files have them all.
-final class Console {
-    private let output: Int32
-    private let isQuiet: Bool
-    private var lost = 0
-
-    init(output: Int32, isQuiet: Bool) {
-        self.output = output
-        self.isQuiet = isQuiet
+    private func rotate() {
+        for index in stride(from: fileCount - 1, through: 1, by: -1) {
+            let from = index == 1 ? path : "\(path).\(index - 1)"
+            try? Files.rename(from, to: "\(path).\(index)")
+            try? Files.rename(LogFiles.times(from), to: LogFiles.times("\(path).\(index)"))
+        }
+        if fileCount == 1 {
+            try? Files.remove(path)
+            try? Files.remove(LogFiles.times(path))
+        }
+        open()
     }
 
-    func line(_ bytes: ArraySlice<UInt8>, from name: String) {
-        if isQuiet { return }
-        var text = Array("[\(name)] ".utf8)
-        text += bytes
-        text.append(10)
-        show(text)
-    }
-
-    /// Lines that are complete in themselves.
-    func text(_ text: String) { writeLine(text + "\n", to: 2) }
-
-    /// A line of the supervisor's own.
-    func notice(_ text: String) { writeLine("workspacekit: \(text)\n", to: 2) }
-
-    private func show(_ bytes: [UInt8]) {
-        // KERNEL: a pipe that polls writable takes PIPE_BUF (4096) bytes without blocking (pipe(7)).
-        var done = 0
-        while done < bytes.count {
-            guard waitWritable(output, .milliseconds(100)) else {
-                lost += 1
-                return
+    /// How many of the bytes reached the file.
+    private func append(_ bytes: ArraySlice<UInt8>) -> Int {
+        guard let file, let times else { return 0 }
+        let record = LogTimes.record(offset: size, at: .now)
+        if case .bytes(record.count) = Kernel.write(times.number, record) {
+        } else {
+            fail("no space left")
+            return 0
+        }
+        switch Kernel.write(file.number, Array(bytes)) {
+        case .bytes(let count):
+            size += count
+            if count < bytes.count {
+                fail("no space left")
+            } else if retryAt != nil {
+                retryAt = nil
+                console.notice("\(name): its log is written again; \(missing) bytes are missing in it")
+                missing = 0
+                ring = []
             }
-            let end = min(done + 4096, bytes.count)
-            guard case .bytes(let n) = Kernel.write(output, Array(bytes[done..<end])) else { return }
-            done += n
+            return count
+        case .failed(let errno): fail(errno.description)
+        case .wouldBlock: break
         }
-        if lost > 0 {
-            let count = lost
-            lost = 0
-            notice("\(count) lines were not shown: the reader of standard output is too slow (the logs have them)")
-        }
+        return 0
+    }
+
+    private func keep(_ bytes: ArraySlice<UInt8>) {
+        missing += bytes.count
+        ring += bytes
+        if ring.count > Self.ringLimit { ring.removeFirst(ring.count - Self.ringLimit) }
     }
 }

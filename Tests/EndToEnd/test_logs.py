@@ -1,0 +1,122 @@
+"""What units printed: as it was, with times, from many units at once, through rotation, and when the disk is full."""
+
+import datetime
+import json
+import re
+import subprocess
+import time
+
+from conftest import until
+
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+
+
+def test_last_lines_times_and_json(workspace):
+    space = workspace("""
+tasks:
+  - {name: a, command: 'for i in 1 2 3; do echo a$i; sleep 0.2; done'}
+  - {name: b, command: 'sleep 0.1; for i in 1 2 3; do echo b$i; sleep 0.2; done; sleep 1000'}
+""").started()
+    space.cli("wait", "a", "--for", "completed")
+    until(lambda: "[b] b3" in space.stdout, 10, "the output")
+    assert space.cli("logs", "a").stdout == "a1\na2\na3\n"
+    assert space.cli("logs", "-n", "2", "a").stdout == "a2\na3\n" and space.cli("logs", "--tail", "0", "a").stdout == ""
+    # Of several units in the order of time.
+    assert space.cli("logs", "-n", "9").stdout == "[a] a1\n[b] b1\n[a] a2\n[b] b2\n[a] a3\n[b] b3\n"
+    timed = space.cli("logs", "-t", "a").stdout.splitlines()
+    assert all(re.fullmatch(f"{TIME} a{index + 1}", line) for index, line in enumerate(timed)) and len(timed) == 3
+    entries = [json.loads(line) for line in space.cli("logs", "--json").stdout.splitlines()]
+    assert [(entry["unit"], entry["line"]) for entry in entries][:2] == [("a", "a1"), ("b", "b1")]
+    moment = datetime.datetime.fromisoformat(entries[0]["time"].replace("Z", "+00:00"))
+    assert abs((datetime.datetime.now(datetime.timezone.utc) - moment).total_seconds()) < 60
+    assert space.cli("logs", "--since", entries[2]["time"], "a").stdout == "a2\na3\n"
+    assert space.cli("logs", "--since", "1h", "a").stdout == "a1\na2\na3\n"
+    time.sleep(0.01)
+    assert space.cli("logs", "--since", "1ms", "a").stdout == ""
+    assert space.cli("logs", "--since", "yesterday", check=False).returncode == 64
+    # As readable after everything is over.
+    space.cli("stop")
+    space.wait(10)
+    assert space.cli("logs", "-n", "1", "a").stdout == "a3\n"
+
+
+def test_bytes_are_bytes(workspace):
+    space = workspace("tasks: [{name: t, command: 'printf \"\\\\0\\\\377x\\\\n\\\\r\\\\nno end\"'}]\n")
+    space.started().cli("wait", "t", "--for", "completed")
+    binary = space.process.args[space.process.args.index("run") - 1]
+    raw = subprocess.run([*space.lab.enter(space.lab.pod), *space.prefix, binary, "logs", "--state-dir", str(space.state), "t"],
+                         capture_output=True, timeout=20)
+    assert raw.stdout == b"\0\xffx\n\r\nno end"
+    assert (space.state / "logs" / "t.log").read_bytes() == raw.stdout
+
+
+def test_files_move_on_when_they_are_full(workspace):
+    space = workspace("""
+tasks: [{name: t, command: 'for i in $(seq 1 3000); do echo "line $i $(printf %100s)"; done; sleep 1000'}]
+workspacekit: {tasks: {t: {logging: {max-size: 64k, max-file: 3}}}}
+""").started()
+    until(lambda: "line 3000 " in space.stdout, 20, "the output")
+    logs = space.state / "logs"
+    sizes = {file.name: file.stat().st_size for file in logs.iterdir() if not file.name.endswith(".times")}
+    assert set(sizes) == {"t.log", "t.log.1", "t.log.2"}
+    assert all(size <= 128 << 10 for size in sizes.values())
+    shown = space.cli("logs", "t").stdout.splitlines()
+    numbers = [int(line.split()[1]) for line in shown if line.startswith("line ")]
+    assert numbers == list(range(numbers[0], 3001)) and 500 < len(numbers) < 3000
+    assert re.match(TIME, space.cli("logs", "-t", "-n", "1", "t").stdout)
+
+
+def test_follow_goes_on_through_rotation(workspace):
+    space = workspace("""
+tasks: [{name: t, command: 'for i in $(seq 1 400); do echo "line $i $(printf %200s)"; sleep 0.005; done; sleep 1000'}]
+workspacekit: {tasks: {t: {logging: {max-size: 16k, max-file: 2}}}}
+""").started()
+    binary = space.process.args[space.process.args.index("run") - 1]
+    follower = space.lab.popen_in(space.lab.pod, [*space.prefix, binary, "logs", "-f", "--json", "--state-dir", str(space.state), "t"],
+                                  env=space.environment, stdout=open(space.folder / "followed", "wb"), stderr=subprocess.PIPE)
+    until(lambda: "line 400 " in space.stdout, 20, "the output")
+    space.cli("stop")
+    _, errors = follower.communicate(timeout=20)
+    numbers = [int(json.loads(line)["line"].split()[1]) for line in (space.folder / "followed").read_text().splitlines()]
+    assert numbers == list(range(numbers[0], 401)) and len(numbers) > 300 and errors == b""
+
+
+def test_a_follower_that_is_too_slow_is_told(workspace):
+    space = workspace("""
+tasks: [{name: t, command: 'sleep 1; for i in $(seq 1 2000); do echo "line $i $(printf %200s)"; sleep 0.001; done; sleep 1000'}]
+workspacekit: {tasks: {t: {logging: {max-size: 16k, max-file: 2}}}}
+""").started()
+    binary = space.process.args[space.process.args.index("run") - 1]
+    follower = space.lab.popen_in(space.lab.pod, [*space.prefix, binary, "logs", "-f", "--state-dir", str(space.state), "t"],
+                                  env=space.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    until(lambda: "line 2000 " in space.stdout, 20, "the output")
+    space.cli("stop")
+    out, errors = follower.communicate(timeout=20)
+    assert b"line 2000 " in out and out.count(b"\n") < 2000
+    assert b"some output is missing here: it came faster than it was read" in errors
+
+
+def test_a_full_disk_loses_nothing_silently(workspace, lab):
+    small = lab.folder / "small"
+    small.mkdir(exist_ok=True)
+    lab.in_pod("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small))
+    try:
+        space = workspace("tasks: [{name: t, command: 'for i in $(seq 1 2000); do echo \"line $i $(printf %80s)\"; done; sleep 2; touch done; sleep 1000'}]\n",
+                          arguments=["--state-dir", str(small / "state")])
+        space.state = small / "state"
+        space.started()
+        until(lambda: "line 2000 " in space.stdout, 20, "the output")
+        assert "t: its log is not written, the last 256 KiB are kept in memory:" in space.stderr
+        assert "line 2000 " in space.cli("logs", "-n", "1", "t").stdout
+        space.cli("stop")
+        space.wait(10)
+    finally:
+        lab.in_pod("umount", "-l", str(small))
+
+
+def test_a_reader_that_goes_away_is_no_error(workspace):
+    space = workspace("tasks: [{name: t, command: 'seq 1 100000; sleep 1000'}]\n").started()
+    until(lambda: "[t] 100000" in space.stdout, 20, "the output")
+    binary = space.process.args[space.process.args.index("run") - 1]
+    result = space.lab.in_pod("sh", "-c", f"{binary} logs --state-dir {space.state} t | head -n 1", env=space.environment)
+    assert (result.stdout, result.stderr) == ("1\n", "")
