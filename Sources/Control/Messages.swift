@@ -2,7 +2,7 @@
 public struct ControlRequest: Codable, Hashable, Sendable {
     /// What is asked.
     public enum Verb: String, Codable, Sendable {
-        case status, start, stop, restart, signal, wait, tail, exec, plan, reload
+        case status, start, stop, restart, signal, wait, tail, exec, plan, reload, ports
     }
     /// What is asked.
     public var verb: Verb
@@ -49,6 +49,8 @@ public struct ControlResponse: Codable, Hashable, Sendable {
     public var exitCode: UInt8?
     /// For `plan` and `reload`.
     public var plan: ReloadPlan?
+    /// For `ports`.
+    public var ports: [PortStatus]?
     /// For `tail`: what could not be written to the units' logs and is kept in memory.
     public var tails: [String: [UInt8]]?
 
@@ -114,6 +116,34 @@ public struct UnitStatus: Codable, Hashable, Sendable {
         self.kind = kind
         self.state = state
         self.restarts = restarts
+    }
+}
+
+/// A port on which something listens inside, or that is declared.
+public struct PortStatus: Codable, Hashable, Sendable {
+    /// The port.
+    public var port: UInt16
+    /// `tcp` or `udp`.
+    public var transport: String
+    /// Something listens.
+    public var isListening: Bool
+    /// The addresses on which something listens.
+    public var addresses: [String] = []
+    /// By the configuration.
+    public var isDeclared = false
+    public var name: String?, description: String?
+    /// Who listens, as the workspace numbers processes.
+    public var pid: Int32?
+    /// Its name in ps.
+    public var process: String?
+    /// The task or service that it belongs to.
+    public var unit: String?
+
+    /// A port of which nothing else is known.
+    public init(port: UInt16, transport: String, isListening: Bool) {
+        self.port = port
+        self.transport = transport
+        self.isListening = isListening
     }
 }
 

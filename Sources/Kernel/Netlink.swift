@@ -93,7 +93,19 @@ public struct RouteNetlink: ~Copyable {
     }
 }
 
-/// sock_diag(7): which TCP sockets listen. It answers for the network namespace it was opened in, whoever holds it:
+/// A socket that waits for others.
+public struct ListeningSocket: Hashable, Sendable {
+    /// Where.
+    public let endpoint: Endpoint
+    /// UDP; else TCP.
+    public let isUDP: Bool
+    /// Whose it is.
+    public let uid: UInt32
+    /// As /proc/PID/fd shows it: `socket:[INODE]`.
+    public let inode: UInt32
+}
+
+/// sock_diag(7): which sockets listen. It answers for the network namespace it was opened in, whoever holds it:
 /// made inside the workspace and handed out, it lets the forwarder look without entering.
 public struct ListenerQuery {
     /// The open socket.
@@ -110,21 +122,35 @@ public struct ListenerQuery {
 
     /// The local endpoints on which TCP sockets listen.
     public func listeners() throws(KernelError) -> [Endpoint] {
-        var found: [Endpoint] = []
-        for family in [UInt8(2), 10] {
-            // inet_diag_req_v2: family, protocol, ext, pad, states (bit TCP_LISTEN), id of 48 bytes
-            let body: [UInt8] = [family, 6, 0, 0] + NetlinkMessage.u32(1 << 10) + [UInt8](repeating: 0, count: 48)
-            let bytes = NetlinkMessage(type: 20, flags: 0x301, body: body).finished
-            let sent = unsafe bytes.withUnsafeBytes {
-                unsafe ck_netlink_send(descriptor.number, $0.baseAddress, $0.count)
-            }
-            _ = try check(sent, "ask sock_diag")
-            try collect(into: &found)
+        var found: [ListeningSocket] = []
+        for family in [UInt8(2), 10] { try collect(family, isUDP: false, into: &found) }
+        return found.map(\.endpoint)
+    }
+
+    /// All sockets that wait for others: TCP sockets that listen, UDP sockets that are bound and not connected.
+    public func sockets() throws(KernelError) -> [ListeningSocket] {
+        var found: [ListeningSocket] = []
+        for isUDP in [false, true] {
+            for family in [UInt8(2), 10] { try collect(family, isUDP: isUDP, into: &found) }
         }
         return found
     }
 
-    private func collect(into found: inout [Endpoint]) throws(KernelError) {
+    private func collect(_ family: UInt8, isUDP: Bool, into found: inout [ListeningSocket]) throws(KernelError) {
+        // inet_diag_req_v2: family, protocol, ext, pad, states, id of 48 bytes. TCP_LISTEN is 10, TCP_CLOSE, which is
+        // what a UDP socket without a peer is in, 7.
+        let states: UInt32 = isUDP ? 1 << 7 : 1 << 10
+        let body: [UInt8] =
+            [family, isUDP ? 17 : 6, 0, 0] + NetlinkMessage.u32(states) + [UInt8](repeating: 0, count: 48)
+        let bytes = NetlinkMessage(type: 20, flags: 0x301, body: body).finished
+        let sent = unsafe bytes.withUnsafeBytes {
+            unsafe ck_netlink_send(descriptor.number, $0.baseAddress, $0.count)
+        }
+        _ = try check(sent, "ask sock_diag")
+        try collect(isUDP, into: &found)
+    }
+
+    private func collect(_ isUDP: Bool, into found: inout [ListeningSocket]) throws(KernelError) {
         var buffer = [UInt8](repeating: 0, count: 32768)
         for _ in 0..<1000 {
             guard waitReadable(descriptor.number, .seconds(1)),
@@ -136,9 +162,10 @@ public struct ListenerQuery {
                 let type = UInt16(buffer[offset + 4]) | UInt16(buffer[offset + 5]) << 8
                 if type == 3 || type == 2 { return }  // NLMSG_DONE, NLMSG_ERROR
                 guard length >= 16, offset + length <= n else { return }
-                // inet_diag_msg: family, state, timer, retrans, then sport and dport in network order, source address
+                // inet_diag_msg: family, state, timer, retrans, then sport and dport in network order, source address,
+                // …; uid at 64 and inode at 68, both in the machine's order
                 let message = offset + 16
-                if length >= 16 + 24 {
+                if length >= 16 + 72 {
                     let port = UInt16(buffer[message + 4]) << 8 | UInt16(buffer[message + 5])
                     let address = buffer[(message + 8)..<(message + 24)]
                     let ip =
@@ -147,7 +174,11 @@ public struct ListenerQuery {
                         : IPAddress(
                             high: address.prefix(8).reduce(0) { $0 << 8 | UInt64($1) },
                             low: address.suffix(8).reduce(0) { $0 << 8 | UInt64($1) })
-                    found.append(Endpoint(ip, port))
+                    func number(_ at: Int) -> UInt32 {
+                        (0..<4).reduce(0) { $0 | UInt32(buffer[message + at + $1]) << (8 * UInt32($1)) }
+                    }
+                    found.append(
+                        ListeningSocket(endpoint: Endpoint(ip, port), isUDP: isUDP, uid: number(64), inode: number(68)))
                 }
                 offset += (length + 3) & ~3
             }

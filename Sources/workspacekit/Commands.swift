@@ -14,7 +14,7 @@ struct WorkspacekitCommand: ParsableCommand {
         subcommands: [
             Run.self, Status.self, Start.self, Stop.self, Restart.self, SendSignal.self, Wait.self, Logs.self,
             Exec.self,
-            Validate.self, Plan.self, Reload.self,
+            Ports.self, Validate.self, Plan.self, Reload.self,
             Configuration.self,
         ])
 }
@@ -96,13 +96,7 @@ struct Status: ParsableCommand {
         }
         if json { return print(prettyJSON(status)) }
         let rows = [["NAME", "KIND", "STATE", "PID", "RESTARTS", "EXIT", "DETAIL"]] + status.units.map(row)
-        let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
-        for row in rows {
-            let cells = zip(row, widths).map { $0 + String(repeating: " ", count: $1 - $0.count) }
-            var line = cells.joined(separator: "  ")
-            while line.last == " " { line.removeLast() }
-            print(line)
-        }
+        printTable(rows)
     }
 
     private func row(_ unit: UnitStatus) -> [String] {

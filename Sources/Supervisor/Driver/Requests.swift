@@ -52,6 +52,14 @@ extension Supervisor {
             connection.send(ControlResponse())
             perform { engine, now, actions in engine.handle(.shutdownRequested, at: now, into: &actions) }
         case .start, .stop, .restart, .signal, .wait: answerForUnits(request, connection)
+        case .ports:
+            do {
+                var response = ControlResponse()
+                response.ports = try ports()
+                connection.send(response)
+            } catch {
+                connection.send(ControlResponse(error: "\(error)"))
+            }
         case .tail:
             var response = ControlResponse()
             let asked = logs.filter { request.names?.contains($0.name) == true && !$0.ring.isEmpty }

@@ -1,0 +1,81 @@
+internal import Config
+internal import Control
+internal import Kernel
+
+/// Which ports are served, by whom, and which are declared: looked up when somebody asks, so that nobody who does not ask
+/// pays for it.
+extension Supervisor {
+    func ports() throws(KernelError) -> [PortStatus] {
+        let sockets = try ListenerQuery.open().sockets().filter { $0.endpoint.port != 0 }
+        let owners = Self.owners(of: Set(sockets.map(\.inode)))
+        let sessions = sessions()
+        var found: [String: PortStatus] = [:]
+        for socket in sockets {
+            let transport = socket.isUDP ? "udp" : "tcp"
+            let key = "\(socket.endpoint.port)/\(transport)"
+            var port = found[key] ?? PortStatus(port: socket.endpoint.port, transport: transport, isListening: true)
+            let address = socket.endpoint.address.description
+            if !port.addresses.contains(address) { port.addresses.append(address) }
+            // The parent of those who share it: the one that was there first.
+            if let pid = owners[socket.inode], port.pid.map({ pid < $0 }) ?? true {
+                port.pid = pid
+                port.process = Files.text("/proc/\(pid)/comm")?.split(separator: "\n").first.map(String.init)
+                port.unit = Self.session(of: pid).flatMap { sessions[$0] }
+            }
+            found[key] = port
+        }
+        declare(&found)
+        return found.values.sorted { ($0.port, $0.transport) < ($1.port, $1.transport) }
+    }
+
+    /// What the configuration says about ports; of ranges only the ports that are served.
+    private func declare(_ found: inout [String: PortStatus]) {
+        let declared = reading.configuration.ports
+        for spec in declared.filter({ $0.ports.count == 1 }) + declared.filter({ $0.ports.count > 1 }) {
+            let isSingle = spec.ports.count == 1
+            let keys =
+                isSingle
+                ? ["\(spec.ports.lowerBound)/tcp"]
+                : found.filter { spec.ports.contains($0.value.port) && $0.value.transport == "tcp" }.map(\.key)
+            for key in keys {
+                var port = found[key] ?? PortStatus(port: spec.ports.lowerBound, transport: "tcp", isListening: false)
+                if port.isDeclared { continue }
+                port.isDeclared = true
+                port.name = spec.name
+                port.description = spec.description
+                found[key] = spec.onOpen == "ignore-completely" ? nil : port
+            }
+        }
+    }
+
+    /// The session of each unit's process, which is the process itself, by pid.
+    private func sessions() -> [Int32: String] {
+        var sessions: [Int32: String] = [:]
+        for (id, state) in engine.states.enumerated() {
+            if let pid = state.pid { sessions[pid] = units[id].spec.name }
+        }
+        return sessions
+    }
+
+    /// proc_pid_stat(5): the session is the fourth field behind the name, which stands in parentheses.
+    private static func session(of pid: Int32) -> Int32? {
+        guard let text = Files.text("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return nil }
+        let fields = text[text.index(after: end)...].split(separator: " ")
+        return fields.count > 3 ? Int32(fields[3]) : nil
+    }
+
+    /// The lowest process id that holds each of the sockets.
+    private static func owners(of inodes: Set<UInt32>) -> [UInt32: Int32] {
+        var owners: [UInt32: Int32] = [:]
+        for entry in Files.entries("/proc") {
+            guard let pid = Int32(entry) else { continue }
+            for descriptor in Files.entries("/proc/\(pid)/fd") {
+                guard let target = Files.linkTarget("/proc/\(pid)/fd/\(descriptor)"), target.hasPrefix("socket:["),
+                    let inode = UInt32(target.dropFirst(8).dropLast()), inodes.contains(inode)
+                else { continue }
+                owners[inode] = min(owners[inode] ?? pid, pid)
+            }
+        }
+        return owners
+    }
+}
