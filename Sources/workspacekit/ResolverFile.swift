@@ -17,10 +17,12 @@ struct ResolverFile {
         }
     }
 
-    /// The file for the workspace: its own name servers, everything else as outside.
-    func replacingServers(with servers: [IPAddress]) -> String {
-        let kept = lines.filter { ["search", "domain", "options", "sortlist"].contains(Self.words($0).first ?? "") }
-        return (servers.map { "nameserver \($0)" } + kept.map(String.init)).joined(separator: "\n") + "\n"
+    /// The file for the workspace: its own name servers, its own search domains if it has any, everything else as outside.
+    func replacing(servers: [IPAddress], search: [String]) -> String {
+        let own = search.isEmpty ? ["search", "domain", "options", "sortlist"] : ["options", "sortlist"]
+        let kept = lines.filter { own.contains(String(Self.words($0).first ?? "")) }
+        let domains = search.isEmpty ? [] : ["search " + search.joined(separator: " ")]
+        return (servers.map { "nameserver \($0)" } + domains + kept.map(String.init)).joined(separator: "\n") + "\n"
     }
 }
 

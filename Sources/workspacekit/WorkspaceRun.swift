@@ -126,17 +126,19 @@ final class WorkspaceRun {
         link.mtu = configuration.network.mtu ?? 1500
         link.gso = configuration.network.gso ?? true
         plan.link = link
-        plan.resolvConf = ResolverFile(Files.text("/etc/resolv.conf") ?? "").replacingServers(with: [layout.nameServer4]
-        )
+        plan.resolvConf = ResolverFile(Files.text("/etc/resolv.conf") ?? "").replacing(
+            servers: [layout.nameServer4], search: configuration.network.searchDomains)
         plan.hosts = HostsFile.inside(Files.text("/etc/hosts") ?? "", hostName: hostName, gateway: layout.gateway4)
         return plan
     }
 
     private func forwarderPlan(_ configuration: WorkspaceConfiguration, _ plan: RingPlan) -> ForwarderPlan? {
         guard let link = plan.link else { return nil }
+        let servers = configuration.network.nameServers.compactMap { IPAddress($0) }
         return ForwarderPlan(
             layout: layout(configuration), mtu: link.mtu, ports: DeclaredPorts(configuration.ports),
-            nameServers: ResolverFile(Files.text("/etc/resolv.conf") ?? "").servers,
+            nameServers: servers.isEmpty ? ResolverFile(Files.text("/etc/resolv.conf") ?? "").servers : servers,
+            followsResolver: servers.isEmpty,
             loopbackExceptions: configuration.network.hostLoopback.map {
                 LoopbackException(port: $0.port, isUDP: $0.isUDP)
             })

@@ -10,6 +10,8 @@ struct ForwarderPlan {
     var mtu: Int
     var ports: DeclaredPorts
     var nameServers: [IPAddress]
+    /// They are the container's, which may change.
+    var followsResolver: Bool
     var loopbackExceptions: [LoopbackException]
 }
 
@@ -52,7 +54,7 @@ final class WorkspaceSession {
         try poller.add(signals.number, .readable, token: Token.signals)
         try poller.add(reportReading.descriptor.number, .readable, token: Token.report)
         let resolver = ResolverWatch()
-        for descriptor in resolver.descriptors where forwarder != nil {
+        for descriptor in resolver.descriptors where forwarder?.followsResolver == true {
             try poller.add(descriptor.number, .readable, token: Token.resolver)
         }
         stages.append(("configuration", .now))

@@ -385,3 +385,27 @@ def test_a_configuration_may_appear_later(workspace):
     space = workspace(None).started()
     write(space.folder / ".gitpod.yml", "tasks: [{name: late, command: 'echo here; sleep 1000'}]\n")
     until(lambda: "[late] here" in space.stdout, 10, "the task")
+
+
+def test_git_settings_are_written_before_anything_runs(workspace, tmp_path):
+    text = """
+gitConfig: {user.name: A B, alias.x: "!echo 'y'"}
+tasks: [{name: t, command: 'git config --global user.name; git config --global alias.x; sleep 1000'}]
+env: {GIT_CONFIG_GLOBAL: FOLDER/gitconfig}
+"""
+    text = text.replace("FOLDER", str(tmp_path))
+    space = workspace(text)
+    until(lambda: "[t] A B" in space.stdout and "[t] !echo 'y'" in space.stdout, 10, "the settings")
+    write(space.folder / ".gitpod.yml", text.replace("A B", "C D"))
+    until(lambda: "setting gitConfig: changed, without a restart" in space.stderr, 10, "the edit")
+    until(lambda: "name = C D" in (tmp_path / "gitconfig").read_text(), 10, "the new setting")
+
+
+def test_name_servers_and_search_domains_of_ones_own(inside):
+    config = "workspacekit: {network: {dns: {servers: [198.18.0.1], search: [own.test, more.test]}}}\n"
+    result = inside("cat", "/etc/resolv.conf", config=config)
+    assert result.stdout.splitlines()[:2] == ["nameserver 10.0.2.3", "search own.test more.test"]
+    asked = inside("dig", "+short", "+time=2", "+tries=1", "www.example.test", config=config)
+    assert asked.stdout == "198.18.0.1\n"
+    silent = inside("dig", "+short", "+time=1", "+tries=1", "www.example.test", config="workspacekit: {network: {dns: {servers: [198.18.0.77]}}}\n")
+    assert silent.returncode == 9

@@ -29,8 +29,8 @@ enum GitpodKeys {
             "coreDump", .record(coreDump), "Whether crashed processes leave cores (RLIMIT_CORE)",
             example: "{enabled: true}"),
         Key(
-            "gitConfig", .variables, "The workspace user's global git configuration", example: "{core.autocrlf: input}",
-            .later),
+            "gitConfig", .variables, "The global git configuration of whom tasks run as, where git is there",
+            example: "{core.autocrlf: input}"),
         Key("github", .record(github), "Prebuilds of Gitpod's service", .deprecated),
         Key("vscode", .record(vscode), "Extensions for VS Code", .foreign),
         Key("jetbrains", .record(jetbrains), "Plugins and options for JetBrains' IDEs", .foreign),

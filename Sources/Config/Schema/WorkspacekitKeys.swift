@@ -51,11 +51,9 @@ enum WorkspacekitKeys {
 
     static let dns: [Key] = [
         Key(
-            "servers", .list(.text(.address)), "Name servers; without, the container's", example: "[198.51.100.53]",
-            .later),
+            "servers", .list(.text(.address)), "Name servers; without, the container's", example: "[198.51.100.53]"),
         Key(
-            "search", .list(.text(.domain)), "Search domains; without, the container's", example: "[example.org]",
-            .later),
+            "search", .list(.text(.domain)), "Search domains; without, the container's", example: "[example.org]"),
     ]
 
     static let egress: [Key] = [

@@ -88,6 +88,7 @@ final class Supervisor {
 
     /// Runs until the engine has finished; the workspace's exit code.
     func run() throws(KernelError) -> UInt8 {
+        writeGitConfiguration()
         for id in units.indices { openListeners(id) }
         perform { engine, now, actions in engine.handle(.begun, at: now, into: &actions) }
         while exitCode == nil {

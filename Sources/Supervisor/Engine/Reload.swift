@@ -121,6 +121,9 @@ struct Reload {
             ("workspacekit.network", old.network != new.network),
             ("workspacekit.shutdown.grace", old.stopGrace != new.stopGrace),
         ]
+        if old.gitConfig != new.gitConfig {
+            changes.append(ReloadChange(kind: "setting", name: "gitConfig", action: .adjust, because: []))
+        }
         for (name, isChanged) in settings where isChanged {
             changes.append(ReloadChange(kind: "setting", name: name, action: .atNextStart, because: []))
         }
