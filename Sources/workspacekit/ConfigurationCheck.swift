@@ -15,7 +15,7 @@ func hasColour(_ descriptor: Int32) -> Bool {
 func readConfiguration(_ file: String) -> Reading {
     let files = ConfigurationFiles(path: file, name: file)
     do {
-        return Reading(try files.read(required: true), on: .system)
+        return Reading(try files.read(required: true), on: .system, toRun: false)
     } catch {
         fail("\(error)", ExitCodes.configuration)
     }

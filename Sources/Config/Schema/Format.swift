@@ -84,7 +84,17 @@ public enum Format: String, Sendable, CaseIterable {
         case .expression: return expressionProblem(text)
         default:
             if accepts(text) { return nil }
-            return "expected \(expectation), found \(text.isEmpty ? "an empty text" : "\"\(text)\"")"
+            let hint = nearest(to: text, in: words).map { " (did you mean \"\($0)\"?)" } ?? ""
+            return "expected \(expectation), found \(text.isEmpty ? "an empty text" : "\"\(text)\"")\(hint)"
+        }
+    }
+
+    /// Words that a mistyped text may have been meant as.
+    private var words: [String] {
+        switch self {
+        case .restart: ["no", "always", "on-failure", "unless-stopped"]
+        case .signal: signalNames.map { "SIG" + $0 }
+        default: []
         }
     }
 

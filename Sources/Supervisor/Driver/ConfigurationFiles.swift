@@ -50,16 +50,17 @@ public struct ConfigurationFiles: Hashable, Sendable {
 }
 
 extension Reading {
-    /// Reads a configuration, and adds what only this machine can tell: users that do not exist.
-    public init(_ sources: [Source], on users: UserDatabase) {
+    /// Reads a configuration, and adds what only this machine can tell: users that do not exist. Where it is only looked
+    /// at, that is a warning: it may be meant for another machine.
+    public init(_ sources: [Source], on users: UserDatabase, toRun: Bool = true) {
         self.init(sources)
         var more: [Diagnostic] = []
         func check(_ user: UserSpec?, _ path: String) {
             guard let user, users.identity(for: user.name) == nil else { return }
             more.append(
                 Diagnostic(
-                    severity: .error, code: .unknownReference, mark: user.mark, path: path,
-                    message: "unknown user \"\(user.name)\""))
+                    severity: toRun ? .error : .warning, code: .unknownReference, mark: user.mark, path: path,
+                    message: "unknown user \"\(user.name)\"" + (toRun ? "" : " on this machine")))
         }
         check(configuration.user, "workspacekit.user")
         for service in configuration.services {
