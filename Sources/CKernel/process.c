@@ -165,15 +165,19 @@ static void child(const struct ck_spawn_plan *plan, int status, int go)
     /* After the ids: a change of ids clears it (prctl(2)). */
     if (plan->death_signal && prctl(PR_SET_PDEATHSIG, plan->death_signal) < 0) fail(pipe_end, CK_STEP_SESSION);
 
-    for (int n = 1; n < 65; n++) {
-        struct sigaction action = { .sa_handler = SIG_DFL };
-        sigaction(n, &action, NULL);
+    sigset_t mask;
+    if (plan->transparent) {
+        mask = set_of(plan->signal_mask);
+    } else {
+        for (int n = 1; n < 65; n++) {
+            struct sigaction action = { .sa_handler = SIG_DFL };
+            sigaction(n, &action, NULL);
+        }
+        sigemptyset(&mask);
+        /* Mark everything above the child's own descriptors close-on-exec, also what a library left open. */
+        syscall(SYS_close_range, plan->fd_count, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */);
     }
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    /* Mark everything above the child's own descriptors close-on-exec, also what a library left open. */
-    syscall(SYS_close_range, plan->fd_count, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */);
+    sigprocmask(SIG_SETMASK, &mask, NULL);
     if (plan->listen_pid) write_listen_pid(plan->envp);
     execve(plan->path, plan->argv, plan->envp);
     fail(pipe_end, CK_STEP_EXEC);

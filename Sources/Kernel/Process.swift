@@ -72,6 +72,13 @@ public enum CurrentProcess {
     /// Its process group.
     public static var processGroup: Int32 { ck_getpgrp() }
 
+    /// The signals that are blocked (bit n - 1 for signal n), by proc_pid_status(5).
+    public static var blockedSignals: UInt64 {
+        let lines = Files.text("/proc/self/status")?.split(separator: "\n") ?? []
+        let line = lines.first { $0.hasPrefix("SigBlk:") }
+        return line?.split { $0 == ":" || $0 == "\t" }.last.flatMap { UInt64($0, radix: 16) } ?? 0
+    }
+
     /// Sends this signal to the process when its parent dies (PR_SET_PDEATHSIG). A change of ids clears it.
     public static func setDeathSignal(_ signal: Signal) throws(KernelError) {
         _ = try check(ck_set_death_signal(signal.rawValue), "set the parent-death signal")
@@ -137,6 +144,9 @@ public struct SpawnPlan: Sendable {
     public var outOfMemoryAdjustment: Int32?
     /// The environment holds `LISTEN_PID=` and digits, to be overwritten with the process's own id (sd_listen_fds(3)).
     public var writesListenPid = false
+    /// Hand the program signals and descriptors as this process found them, with this mask of blocked signals: for an
+    /// init that nobody should notice. nil: nothing blocked or ignored, and the placed descriptors only.
+    public var inheritedSignalMask: UInt64?
     /// Set no_new_privs before exec.
     public var forbidNewPrivileges = false
     /// A `cgroup.procs` file to write itself into first.
@@ -267,6 +277,8 @@ private func withSpawnPlan<R>(_ plan: SpawnPlan, _ body: (UnsafePointer<ck_spawn
                                 unsafe raw.set_oom_score_adj = 1
                                 unsafe raw.oom_score_adj = adjustment
                             }
+                            unsafe raw.transparent = plan.inheritedSignalMask == nil ? 0 : 1
+                            unsafe raw.signal_mask = plan.inheritedSignalMask ?? 0
                             unsafe raw.listen_pid = plan.writesListenPid ? 1 : 0
                             unsafe raw.no_new_privileges = plan.forbidNewPrivileges ? 1 : 0
                             unsafe raw.cgroup_procs = plan.cgroupProcs ?? -1

@@ -27,6 +27,12 @@ public struct Signal: Hashable, Sendable, RawRepresentable, CustomStringConverti
     public static let child = Signal(rawValue: 17)
     /// SIGCONT
     public static let resume = Signal(rawValue: 18)
+    /// SIGSTOP.
+    public static let stop = Signal(rawValue: 19)
+    /// SIGTSTP: the terminal's suspend key.
+    public static let terminalStop = Signal(rawValue: 20)
+    /// SIGTTIN.
+    public static let terminalInput = Signal(rawValue: 21)
     /// SIGTTOU
     public static let terminalOutput = Signal(rawValue: 22)
     /// SIGWINCH

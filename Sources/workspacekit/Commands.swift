@@ -15,7 +15,7 @@ struct WorkspacekitCommand: ParsableCommand {
             Run.self, Status.self, Start.self, Stop.self, Restart.self, SendSignal.self, Wait.self, Logs.self,
             Exec.self,
             Ports.self, Validate.self, Plan.self, Reload.self,
-            Configuration.self,
+            Configuration.self, Init.self,
         ])
 }
 
@@ -67,6 +67,19 @@ struct Run: ParsableCommand {
                 state: state.directory, command: command
             ).run())
     }
+}
+
+struct Init: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Run one program as an init for any image: signals go on to it, orphans are reaped.",
+        discussion: """
+            Called as tini or dumb-init it takes their command lines and environment variables. See "workspacekit init -h".
+
+              ENTRYPOINT ["workspacekit", "init", "-g", "--"]
+            """)
+    @Argument(parsing: .captureForPassthrough) var arguments: [String] = []
+
+    func run() { quit(InitProcess.main("init", arguments)) }
 }
 
 /// Connects to the running workspace, or ends with the line that says there is none.

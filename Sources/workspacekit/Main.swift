@@ -9,7 +9,11 @@ internal import Supervisor
 @main
 struct Main {
     static func main() {
-        switch CommandLine.arguments.dropFirst().first {
+        let arguments = CommandLine.arguments
+        if let name = InitProcess.name(in: arguments.first ?? "") {
+            exit(InitProcess.main(name, Array(arguments.dropFirst())))
+        }
+        switch arguments.dropFirst().first {
         case "ring1": exit(Int32(Ring1.main()))
         case "ring2": exit(Int32(Ring2.main()))
         case "slirp": exit(Int32(SlirpProcess.main(channel: StageDescriptor.channel)))

@@ -95,6 +95,7 @@ struct ck_spawn_plan {
     const struct ck_limit *limits; int limit_count; /* setrlimit(2) */
     int oom_score_adj, set_oom_score_adj;   /* proc_pid_oom_score_adj(5) */
     int no_new_privileges;
+    int transparent; uint64_t signal_mask; /* signals and descriptors as the caller found them, this mask */
     int listen_pid;                 /* write its pid over the digits of LISTEN_PID= in envp */
     int cgroup_procs;               /* descriptor of a cgroup.procs file to enter, or -1 */
 };

@@ -1,0 +1,199 @@
+"""An init for any image: `workspacekit init`, and the same binary called as tini and dumb-init."""
+
+import os
+import pathlib
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+
+import pytest
+
+from conftest import BINARY, PYTHON, die_with_parent, until
+
+
+@pytest.fixture(scope="module")
+def called(tmp_path_factory):
+    """The command line of each part that the binary plays."""
+    folder = tmp_path_factory.mktemp("init")
+    for name in ("tini", "dumb-init"):
+        (folder / name).symlink_to(BINARY)
+    return {"init": [BINARY, "init"], "tini": [str(folder / "tini")], "dumb-init": [str(folder / "dumb-init")]}
+
+
+def call(command, *arguments, env=None, **options):
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=30, env={**os.environ, **(env or {})}, **options)
+
+
+def start(command, *arguments, env=None, **options):
+    return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env={**os.environ, **(env or {})}, preexec_fn=die_with_parent, **options)
+
+
+ALL = pytest.mark.parametrize("name", ["init", "tini", "dumb-init"])
+
+
+@ALL
+def test_exit_codes_are_the_programs(called, name):
+    for code in (0, 1, 2, 77, 127, 254, 255):
+        assert call(called[name], "sh", "-c", f"exit {code}").returncode == code
+    for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1):
+        assert call(called[name], "sh", "-c", f"kill -{int(number)} $$").returncode == 128 + number
+    assert call(called[name], "no-such-program").returncode == 127
+    assert call(called[name], "/etc/passwd").returncode == 126
+    assert call(called[name]).returncode in (1, 64)
+
+
+def test_exit_codes_that_count_as_success(called):
+    for code in range(0, 256, 17):
+        assert call(called["tini"], "-e", str(code), "-e", "143", "--", "sh", "-c", f"exit {code}").returncode == 0
+    assert call(called["tini"], "-e", "5", "sh", "-c", "exit 6").returncode == 6
+    assert call(called["tini"], "-e", "256", "true").returncode == 1
+
+
+def test_help_version_and_wrong_options(called):
+    assert "tini version" in call(called["tini"], "--version").stdout
+    assert call(called["tini"], "-h").returncode == 0 and "PROGRAM" in call(called["tini"], "-h").stdout
+    assert call(called["tini"], "-l").returncode == 0
+    assert "dumb-init" in call(called["dumb-init"], "-V").stdout and call(called["dumb-init"], "--help").returncode == 0
+    assert call(called["tini"], "-p", "NOPE", "true").returncode == 1
+    assert call(called["init"], "--nope", "true").returncode == 64
+    for text in ("x", "15", "15:x", "0:1", "99:1", "1:2:3"):
+        result = call(called["dumb-init"], "-r", text, "true")
+        assert result.returncode == 1 and "not a valid signal rewrite" in result.stderr
+
+
+RECORD = """
+import signal, sys, time
+for number in range(1, 32):
+    if number not in (9, 17, 19, 4, 5, 6, 7, 8, 11, 31):
+        signal.signal(number, lambda n, f: print(n, flush=True))
+print("ready", flush=True)
+while True: time.sleep(1)
+"""
+
+
+@ALL
+def test_every_signal_goes_on(called, name):
+    process = start(called[name], PYTHON, "-c", RECORD)
+    assert process.stdout.readline() == "ready\n"
+    numbers = [number for number in range(1, 32) if number not in (9, 17, 19, 4, 5, 6, 7, 8, 11, 31, 20, 21, 22, 18)]
+    for number in numbers:
+        process.send_signal(number)
+        assert process.stdout.readline() == f"{number}\n"
+    process.kill()
+    process.wait()
+
+
+def test_rewritten_signals(called):
+    for name, arguments in (("dumb-init", ["-r", "15:2", "--rewrite", "10:0"]), ("init", ["-r", "TERM:INT", "-r", "USR1:0"])):
+        process = start(called[name], *arguments, PYTHON, "-c", RECORD)
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "2\n"
+        process.kill()
+        process.wait()
+
+
+def children(pid):
+    return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("name,arguments,env,group", [
+    ("tini", [], {}, False), ("tini", ["-g"], {}, True), ("tini", [], {"TINI_KILL_PROCESS_GROUP": ""}, True),
+    ("dumb-init", [], {}, True), ("dumb-init", ["-c"], {}, False), ("dumb-init", [], {"DUMB_INIT_SETSID": "0"}, False),
+    ("init", ["-g"], {}, True)])
+def test_whom_signals_reach(called, name, arguments, env, group):
+    script = "trap 'echo parent' TERM; sh -c \"trap 'echo child; exit' TERM; echo up; while :; do sleep 0.05; done\" & while :; do wait; sleep 0.05; done"
+    process = start(called[name], *arguments, "sh", "-c", script, env=env)
+    assert process.stdout.readline() == "up\n"
+    program = children(process.pid)[0]
+    inner = until(lambda: children(program), 5, "the inner shell")
+    process.terminate()
+    lines = {process.stdout.readline()}
+    if group:
+        lines.add(process.stdout.readline())
+    assert lines == ({"parent\n", "child\n"} if group else {"parent\n"})
+    os.kill(program, signal.SIGKILL)
+    process.wait(5)
+    for pid in inner:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def test_orphans_are_reaped(called):
+    script = "for i in $(seq 1 100); do (sleep 0.2 &) ; done; sleep 1; exit 9"
+    for arguments, env in ((["-s", "-w"], {}), (["-w"], {"TINI_SUBREAPER": ""})):
+        result = call(called["tini"], *arguments, "sh", "-c", script, env=env)
+        assert result.returncode == 9 and len(re.findall(r"Reaped zombie process with pid=\d+", result.stderr)) >= 100
+    warned = call(called["tini"], "true")
+    assert "neither PID 1 nor a subreaper" in warned.stderr
+    assert call(called["tini"], "true", env={"TINI_VERBOSITY": "0"}).stderr == ""
+
+
+@ALL
+def test_as_pid_one(called, name):
+    result = call(["unshare", "--pid", "--fork", "--mount-proc", *called[name]], "sh", "-c", "for i in $(seq 1 50); do (sleep 0.1 &); done; sleep 0.5; ps -o stat= | grep -c Z; exit 4")
+    assert (result.returncode, result.stdout.strip(), result.stderr) == (4, "0", "")
+
+
+@ALL
+def test_the_program_finds_signals_and_descriptors_as_we_found_them(called, name):
+    code = ("import os, signal, subprocess, sys\n"
+            "signal.signal(signal.SIGHUP, signal.SIG_IGN); signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])\n"
+            "r, w = os.pipe(); os.dup2(w, 9, inheritable=True)\n"
+            "os.execv(sys.argv[1], sys.argv[1:])")
+    # grep, not a shell: dash clears the mask itself.
+    result = call([PYTHON, "-c", code, *called[name]], "grep", "-E", "Sig(Blk|Ign)", "/proc/self/status")
+    masks = dict(line.split(":\t") for line in result.stdout.splitlines() if ":\t" in line)
+    assert int(masks["SigBlk"], 16) == 1 << (signal.SIGUSR2 - 1), result
+    assert int(masks["SigIgn"], 16) & 1 == 1
+    assert call([PYTHON, "-c", code, *called[name]], "test", "-e", "/proc/self/fd/9").returncode == 0
+
+
+def test_the_parents_death_is_told(called):
+    parent = subprocess.Popen([PYTHON, "-c", f"import subprocess, time; p = subprocess.Popen({[*called['tini'], '-p', 'USR1', '-s', PYTHON, '-c', RECORD]!r}); print(p.pid, flush=True); time.sleep(100)"],
+                              stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
+    lines = {parent.stdout.readline().strip(), parent.stdout.readline().strip()}
+    assert "ready" in lines
+    init = int((lines - {"ready"}).pop())
+    parent.kill()
+    assert parent.stdout.readline() == "10\n"
+    os.kill(children(init)[0], signal.SIGKILL)
+
+
+@ALL
+def test_a_shell_on_a_terminal_has_job_control(called, name):
+    main, terminal = pty.openpty()
+
+    def session():
+        os.setsid()
+        import fcntl
+        import termios
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        die_with_parent()
+
+    if name == "dumb-init":  # it gives the program a session of its own, and the terminal only if nobody else has it
+        pytest.skip("the terminal stays with the session that has it")
+    process = subprocess.Popen([*called[name], "bash", "--norc", "-i"], stdin=terminal, stdout=terminal, stderr=terminal, preexec_fn=session,
+                               env={**os.environ, "PS1": "> ", "TINI_VERBOSITY": "0"})
+    os.close(terminal)
+    os.write(main, b"sleep 100\n")
+    time.sleep(0.5)
+    os.write(main, b"\x1a")
+    time.sleep(0.2)
+    os.write(main, b"jobs; exit 6\nexit 6\n")
+    out = b""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and process.poll() is None:
+        if select.select([main], [], [], 0.1)[0]:
+            try:
+                out += os.read(main, 4096)
+            except OSError:
+                break
+    assert process.wait(5) == 6 and b"Stopped" in out and b"no job control" not in out
