@@ -140,7 +140,8 @@ static void child(const struct ck_spawn_plan *plan, int status, int go)
         if ((lifted[i] = fcntl(plan->fds[i], F_DUPFD_CLOEXEC, 64)) < 0) fail(pipe_end, CK_STEP_FDS);
     for (int i = 0; i < plan->fd_count; i++)
         if (dup2(lifted[i], i) < 0) fail(pipe_end, CK_STEP_FDS);
-    if (plan->controlling_terminal >= 0 && ioctl(plan->controlling_terminal, TIOCSCTTY, 0) < 0)
+    /* Another session may have it, which a transparent start lets be. */
+    if (plan->controlling_terminal >= 0 && ioctl(plan->controlling_terminal, TIOCSCTTY, 0) < 0 && !plan->transparent)
         fail(pipe_end, CK_STEP_TERMINAL);
     if (plan->foreground_terminal >= 0) {
         sigset_t set, old;
@@ -286,6 +287,12 @@ int ck_raise_nofile(void)
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0) return -errno;
     limit.rlim_cur = limit.rlim_max;
     return OR_ERRNO(setrlimit(RLIMIT_NOFILE, &limit));
+}
+
+int ck_terminal_detach(int fd)
+{
+    if (getsid(0) != getpid()) return -EPERM;
+    return OR_ERRNO(ioctl(fd, TIOCNOTTY));
 }
 
 int ck_terminal_foreground(int fd, int group)

@@ -36,6 +36,10 @@ public enum Terminal {
         if unsafe ck_window_get(from, &window) == 0 { _ = unsafe ck_window_set(to, &window) }
     }
 
+    /// Gives up the controlling terminal, which only a session's leader does for all; false when it has none. SIGHUP and
+    /// SIGCONT follow (tty_ioctl(4)).
+    public static func detach(_ descriptor: Int32) -> Bool { ck_terminal_detach(descriptor) == 0 }
+
     /// Makes a process group the one that the terminal's keys signal.
     public static func setForeground(_ descriptor: Int32, group: Int32) {
         _ = ck_terminal_foreground(descriptor, group)

@@ -178,8 +178,6 @@ def test_a_shell_on_a_terminal_has_job_control(called, name):
         fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
         die_with_parent()
 
-    if name == "dumb-init":  # it gives the program a session of its own, and the terminal only if nobody else has it
-        pytest.skip("the terminal stays with the session that has it")
     process = subprocess.Popen([*called[name], "bash", "--norc", "-i"], stdin=terminal, stdout=terminal, stderr=terminal, preexec_fn=session,
                                env={**os.environ, "PS1": "> ", "TINI_VERBOSITY": "0"})
     os.close(terminal)
@@ -197,3 +195,22 @@ def test_a_shell_on_a_terminal_has_job_control(called, name):
             except OSError:
                 break
     assert process.wait(5) == 6 and b"Stopped" in out and b"no job control" not in out
+
+
+def test_a_session_of_ones_own_without_the_terminal_when_another_has_it(called):
+    """As from a shell: the terminal stays with the shell's session, and the program runs all the same."""
+    main, terminal = pty.openpty()
+
+    def session():
+        os.setsid()
+        import fcntl
+        import termios
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        die_with_parent()
+
+    process = subprocess.Popen(["sh", "-c", f"{called['dumb-init'][0]} sh -c 'ps -o sid= -p $$; echo $$; exit 3'; echo code $?"],
+                               stdin=terminal, stdout=terminal, stderr=terminal, preexec_fn=session)
+    os.close(terminal)
+    assert process.wait(10) == 0
+    sid, pid, code = os.read(main, 4096).decode().split("\r\n")[:3]
+    assert sid.strip() == pid and code == "code 3"

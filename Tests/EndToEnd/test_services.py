@@ -88,7 +88,7 @@ workspacekit:
 def test_the_stop_goes_against_the_dependencies(workspace):
     trap = "sh -c 'trap \"echo stop {0} >> order; exit\" TERM; echo up {0} >> order; while :; do sleep 0.05; done'"
     space = workspace(f"""
-tasks: [{{name: t, command: {json.dumps(trap.format('t'))}}}]
+tasks: [{{name: t, command: {json.dumps('exec ' + trap.format('t'))}}}]
 workspacekit:
   services:
     web: {{command: {json.dumps(trap.format('web'))}, depends_on: [db]}}

@@ -172,6 +172,7 @@ int ck_terminal_raw(int fd, struct ck_terminal_state *saved);
 int ck_terminal_restore(int fd, const struct ck_terminal_state *saved);
 int ck_window_get(int fd, struct ck_window *out);
 int ck_window_set(int fd, const struct ck_window *window);
+int ck_terminal_detach(int fd);                                          /* TIOCNOTTY, for a session leader only */
 int ck_terminal_foreground(int fd, int group);                           /* tcsetpgrp with SIGTTOU blocked */
 int ck_getpgrp(void);
 

@@ -101,9 +101,11 @@ struct InitProcess {
                     to: 2)
                 return isThere ? 126 : 127
             }
+            // The program's session can have the terminal only when ours has let go of it.
+            let gaveUpTerminal = options.newSession && Terminal.isTerminal(0) && Terminal.detach(0)
             let pid = try spawn(plan(path, program, inherited))
             say(2, "started \(program[0]) as process \(pid)")
-            return relay(signals, pid)
+            return relay(signals, pid, ignoring: gaveUpTerminal ? [.hangup, .resume] : [])
         } catch {
             writeLine("\(name): \(error)\n", to: 2)
             return error.errno == .permissionDenied ? 126 : error.errno == .noSuchFileOrDirectory ? 127 : 1
@@ -124,12 +126,18 @@ struct InitProcess {
         return plan
     }
 
-    /// Until the program has ended; its status.
-    private func relay(_ signals: borrowing SignalReader, _ pid: Int32) -> UInt8 {
+    /// Until the program has ended; its status. Of each ignored signal the first does not go on: they came of our giving up
+    /// the terminal.
+    private func relay(_ signals: borrowing SignalReader, _ pid: Int32, ignoring: [Signal]) -> UInt8 {
+        var ignored = ignoring
         while true {
             _ = waitReadable(signals.number, nil)
             while let (signal, _) = signals.next() {
                 if signal == .child { continue }
+                if let index = ignored.firstIndex(of: signal) {
+                    ignored.remove(at: index)
+                    continue
+                }
                 let sent = options.rewrites[signal.rawValue] ?? signal
                 guard let sent else { continue }
                 say(3, "\(signal) goes on as \(sent)")
