@@ -169,6 +169,12 @@ struct SendSignal: ParsableCommand {
     func run() { ask(.signal, names, state.directory, signal: signal) }
 }
 
+/// A duration on the command line.
+func duration(_ text: String) throws -> Duration {
+    guard let duration = parseDuration(text) else { throw ValidationError("'\(text)' is no duration such as 30s") }
+    return duration
+}
+
 private func ask(_ verb: ControlRequest.Verb, _ names: [String], _ state: StateDirectory, signal: String? = nil) {
     var request = ControlRequest(verb)
     request.names = names
@@ -213,12 +219,7 @@ struct Wait: ParsableCommand {
     var condition = WaitCondition.ready
     @Option(
         help: ArgumentHelp("Give up after so long: 500ms, 30s, 1m30s.", valueName: "duration"),
-        transform: { text in
-            guard let duration = parseDuration(text) else {
-                throw ValidationError("'\(text)' is no duration such as 30s")
-            }
-            return duration
-        })
+        transform: duration)
     var timeout: Duration?
 
     func run() {

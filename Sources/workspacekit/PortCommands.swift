@@ -73,12 +73,7 @@ struct Ports: ParsableCommand {
             }) var port: PortAndProtocol
         @Option(
             help: ArgumentHelp("Give up after so long: 500ms, 30s, 1m30s.", valueName: "duration"),
-            transform: { text in
-                guard let duration = parseDuration(text) else {
-                    throw ValidationError("'\(text)' is no duration such as 30s")
-                }
-                return duration
-            })
+            transform: duration)
         var timeout: Duration?
 
         func run() {

@@ -1,5 +1,6 @@
-/// A text as a JSON string (RFC 8259, section 7).
-func jsonString(_ text: String) -> String {
+/// A text in double quotes, as JSON and YAML both read it. `special` gives the escape of a character that cannot stand as
+/// it is; nil for one that can.
+func doubleQuoted(_ text: String, special: (Unicode.Scalar) -> String?) -> String {
     var out = "\""
     for scalar in text.unicodeScalars {
         switch scalar {
@@ -8,13 +9,22 @@ func jsonString(_ text: String) -> String {
         case "\n": out += "\\n"
         case "\r": out += "\\r"
         case "\t": out += "\\t"
-        case _ where scalar.value < 0x20 || scalar.value == 0x7f:
-            let hex = String(scalar.value, radix: 16)
-            out += "\\u" + String(repeating: "0", count: 4 - hex.count) + hex
-        default: out.unicodeScalars.append(scalar)
+        default:
+            if let escape = special(scalar) { out += escape } else { out.unicodeScalars.append(scalar) }
         }
     }
     return out + "\""
+}
+
+/// A number in so many hexadecimal digits.
+func hexadecimal(_ number: UInt32, width: Int) -> String {
+    let text = String(number, radix: 16)
+    return String(repeating: "0", count: max(0, width - text.count)) + text
+}
+
+/// A text as a JSON string (RFC 8259, section 7).
+func jsonString(_ text: String) -> String {
+    doubleQuoted(text) { $0.value < 0x20 || $0.value == 0x7f ? "\\u" + hexadecimal($0.value, width: 4) : nil }
 }
 
 /// A JSON text for a node, as Gitpod put structured values into the environment: without blanks, merge keys as written.

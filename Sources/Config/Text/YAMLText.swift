@@ -133,21 +133,10 @@ struct YAMLText {
     }
 
     private func quoted(_ text: String) -> String {
-        var out = "\""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "\"": out += "\\\""
-            case "\\": out += "\\\\"
-            case "\n": out += "\\n"
-            case "\r": out += "\\r"
-            case "\t": out += "\\t"
-            case _ where isPrintable(scalar): out.unicodeScalars.append(scalar)
-            default:
-                let hex = String(scalar.value, radix: 16)
-                let (mark, width) = scalar.value < 0x100 ? ("x", 2) : scalar.value < 0x10000 ? ("u", 4) : ("U", 8)
-                out += "\\" + mark + String(repeating: "0", count: width - hex.count) + hex
-            }
+        doubleQuoted(text) { scalar in
+            if isPrintable(scalar) { return nil }
+            let (mark, width) = scalar.value < 0x100 ? ("x", 2) : scalar.value < 0x10000 ? ("u", 4) : ("U", 8)
+            return "\\" + mark + hexadecimal(scalar.value, width: width)
         }
-        return out + "\""
     }
 }
