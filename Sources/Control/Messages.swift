@@ -85,7 +85,7 @@ public struct UnitStatus: Codable, Hashable, Sendable {
     public var name: String
     /// `task`, `service` or `command`.
     public var kind: String
-    /// `waiting`, `listening`, `running`, `backing off`, `stopping`, `completed`, `failed`, `stopped` or `skipped`.
+    /// `waiting`, `blocked`, `listening`, `running`, `backing off`, `stopping`, `completed`, `failed`, `stopped` or `skipped`.
     public var state: String
     /// While it has a process; as the workspace numbers it.
     public var pid: Int32?

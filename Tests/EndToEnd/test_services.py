@@ -47,8 +47,11 @@ workspacekit:
     never: {depends_on: {broken: {condition: service_completed_successfully}}}
 """).started()
     until(lambda: "[serve] fine" in space.stdout, 10, "the second task")
-    assert state(space, "never")["state"] == "waiting" and state(space, "never")["waitsFor"] == ["broken failed: exit status 3"]
+    until(lambda: state(space, "never")["state"] == "blocked", 5, "the verdict")
+    assert state(space, "never")["waitsFor"] == ["broken failed: exit status 3"]
     assert "[never]" not in space.stdout
+    result = space.cli("wait", "never", check=False)
+    assert (result.returncode, result.stderr) == (1, "workspacekit: never waits in vain: broken failed: exit status 3\n")
 
 
 def test_a_phase_that_this_start_skips_counts_as_completed(workspace, lab):

@@ -42,13 +42,20 @@ struct DependencyTests {
 
     @Test("completed: it starts once the other ended with success; after a failure somebody has to start that anew")
     func completed() {
-        var script = Script([task("build"), task("serve", after: [.init("build", .completedSuccessfully)])])
+        var script = Script([
+            task("build"), task("serve", after: [.init("build", .completedSuccessfully)]),
+            task("last", after: [.init("serve", .started)]),
+        ])
         script.feed(.begun)
         script.feed(.spawned(0, pid: 10))
         script.feed(.exited(pid: 10, .exited(3)))
         #expect(script.take() == [.spawn(0)])
-        #expect(script.engine.waitsFor(1) == ["build failed: exit status 3"])
+        #expect(script.engine.waitsFor(1) == ["build failed: exit status 3"] && script.engine.isBlocked(1))
+        #expect(script.engine.isBlocked(2) && script.engine.waitsFor(2) == ["serve (started)"])
+        #expect(
+            script.engine.fulfilment(of: .ready, by: 1) == .failed("serve waits in vain: build failed: exit status 3"))
         script.feed(.startRequested(0))
+        #expect(!script.engine.isBlocked(1) && !script.engine.isBlocked(2))
         script.feed(.spawned(0, pid: 11))
         script.feed(.exited(pid: 11, .exited(0)))
         #expect(script.take() == [.spawn(0), .spawn(1)])

@@ -208,7 +208,7 @@ extension Supervisor {
             unit.reason = engine.lastEndings[id]?.description
             switch engine.states[id] {
             case .waiting, .starting:
-                unit.state = "waiting"
+                unit.state = engine.isBlocked(id) ? "blocked" : "waiting"
                 unit.waitsFor = engine.waitsFor(id)
             case .listening: unit.state = "listening"
             case .running(let pid, let since):

@@ -51,7 +51,9 @@ extension Engine {
         if isRemoved[id] { return .failed("\(name) is no longer in the configuration") }
         switch states[id] {
         case .skipped(let reason): return .skipped("\(name) is skipped: \(reason)")
-        case .waiting, .listening, .starting: return .open
+        case .waiting:
+            return isBlocked(id) ? .failed("\(name) waits in vain: " + waitsFor(id).joined(separator: ", ")) : .open
+        case .listening, .starting: return .open
         case .backingOff(_, _, let last): return condition == .started && last.wasStarted ? .met : .open
         case .running, .stopping:
             switch condition {
@@ -66,6 +68,22 @@ extension Engine {
             default: return .failed("\(name) ended: \(ending)")
             }
         }
+    }
+
+    /// It waits for something that has failed: as things are it will not start. Somebody may still start that anew.
+    public func isBlocked(_ id: UnitID) -> Bool {
+        var seen: Set<UnitID> = []
+        return isBlocked(id, &seen)
+    }
+
+    /// What waits for the blocked is blocked too. Each unit is looked at once, so that this ends whoever waits for whom.
+    private func isBlocked(_ id: UnitID, _ seen: inout Set<UnitID>) -> Bool {
+        guard states[id] == .waiting, seen.insert(id).inserted else { return false }
+        for dependency in specs[id].dependencies {
+            if case .failed = fulfilment(of: dependency) { return true }
+            if let other = places[dependency.name], isBlocked(other, &seen) { return true }
+        }
+        return false
     }
 
     /// What a waiting unit waits for, in words; empty for nothing.
