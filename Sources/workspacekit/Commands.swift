@@ -14,7 +14,7 @@ struct WorkspacekitCommand: ParsableCommand {
         subcommands: [
             Run.self, Status.self, Start.self, Stop.self, Restart.self, SendSignal.self, Wait.self, Logs.self,
             Exec.self,
-            Ports.self, Validate.self, Plan.self, Reload.self,
+            Ports.self, Validate.self, Graph.self, Plan.self, Reload.self,
             Configuration.self, Init.self,
         ])
 }

@@ -21,6 +21,25 @@ func readConfiguration(_ file: String) -> Reading {
     }
 }
 
+struct Graph: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Show who waits for whom, in an order in which they may start.",
+        discussion: "  workspacekit graph --dot | dot -Tsvg >graph.svg")
+
+    @Argument(help: "The configuration.") var file = ".gitpod.yml"
+    @Flag(help: "In Graphviz's language.") var dot = false
+
+    func run() {
+        let reading = readConfiguration(file)
+        if reading.hasErrors {
+            for text in reading.rendered(notes: false, colour: hasColour(2)) { writeLine(text + "\n", to: 2) }
+            quit(ExitCodes.configuration)
+        }
+        let graph = DependencyGraph(reading.configuration)
+        print(dot ? graph.dot : graph.text, terminator: "")
+    }
+}
+
 struct Validate: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Check a configuration, and say everything there is to say about it.",

@@ -418,3 +418,18 @@ def test_a_user_of_another_machine_is_a_warning_until_it_is_to_run(workspace):
         result = tool(*command, folder=space.folder)
         assert result.returncode == code
     assert 'warning: workspacekit.user: unknown user "nobody-here" on this machine\n' in tool("validate", folder=space.folder).stdout
+
+
+def test_the_graph_of_who_waits_for_whom(tmp_path):
+    (tmp_path / ".gitpod.yml").write_text("""
+tasks: [{name: web, command: a}, {command: b}]
+workspacekit:
+  tasks: {web: {depends_on: {db: {condition: service_healthy}, cache: {condition: service_started}}}}
+  services: {cache: {command: c, depends_on: [db]}, db: {command: d, healthcheck: {port: 1}}}
+""")
+    assert tool("graph", folder=tmp_path).stdout == (
+        "service db\ntask task-2\nservice cache after db (started)\ntask web after db (healthy), cache (started)\n")
+    dot = tool("graph", "--dot", folder=tmp_path).stdout
+    assert dot.startswith("digraph workspace {") and '"web" -> "db" [label="healthy"];' in dot and '"cache" [shape=box];' in dot
+    (tmp_path / ".gitpod.yml").write_text("tasks: 1\n")
+    assert tool("graph", folder=tmp_path).returncode == 78

@@ -91,6 +91,15 @@ public struct DependencySpec: Hashable, Sendable {
         case started = "service_started"
         case healthy = "service_healthy"
         case completedSuccessfully = "service_completed_successfully"
+
+        /// One word for it.
+        public var word: String {
+            switch self {
+            case .started: "started"
+            case .healthy: "healthy"
+            case .completedSuccessfully: "completed"
+            }
+        }
     }
     /// A service's or task's name.
     public var name: String

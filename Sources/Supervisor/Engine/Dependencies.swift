@@ -140,14 +140,3 @@ extension Engine {
         return true
     }
 }
-
-extension DependencySpec.Condition {
-    /// One word for it.
-    var word: String {
-        switch self {
-        case .started: "started"
-        case .healthy: "healthy"
-        case .completedSuccessfully: "completed"
-        }
-    }
-}
