@@ -248,10 +248,11 @@ public enum InternetSocket {
 
 /// Local sockets that carry descriptors (unix(7)).
 public enum LocalSocket {
-    /// Listens at a path with mode 0600; a stale socket file there is replaced.
+    /// Listens at a path with mode 0600. A socket there that nobody serves any more is replaced; anything else stays, and
+    /// EADDRINUSE is thrown.
     public static func listen(_ path: String) throws(KernelError) -> Descriptor {
         let owned = OwnedDescriptor(owning: try check(ck_socket(1, 1, 0), "make a socket"))
-        try Files.remove(path)
+        if Files.status(path, followLinks: false)?.kind == .socket, !isServed(path) { try Files.remove(path) }
         let mask = ck_set_umask(0o177)
         let bound = unsafe ck_unix_bind(owned.number, path)
         _ = ck_set_umask(UInt32(bitPattern: mask))
@@ -260,7 +261,15 @@ public enum LocalSocket {
         return Descriptor(owned)
     }
 
-    /// Listens at a path for whoever may reach it; with `mode`, which users. A stale socket file there is replaced.
+    /// Whether somebody listens at the path. Does not block: a full queue is an answer too.
+    private static func isServed(_ path: String) -> Bool {
+        let number = ck_socket(1, 1, 0)
+        guard number >= 0 else { return true }
+        defer { _ = ck_close(number) }
+        return unsafe ck_unix_connect(number, path) != -Errno.connectionRefused.rawValue
+    }
+
+    /// Listens at a path for whoever may reach it; with `mode`, which users.
     public static func listen(_ path: String, mode: UInt32) throws(KernelError) -> Descriptor {
         let socket = try listen(path)
         _ = try check(unsafe ck_chmod(path, mode), "set the mode of", path)

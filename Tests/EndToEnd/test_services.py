@@ -260,6 +260,33 @@ workspacekit:
     assert not os.path.exists(path)
 
 
+def test_what_is_in_the_way_of_a_socket_stays(workspace, lab):
+    """A file, and a socket that somebody else serves: neither is taken away. One that nobody serves is replaced."""
+    folder = lab.folder / "in-the-way"
+    folder.mkdir()
+    (folder / "file").write_text("precious")
+    served = socket.socket(socket.AF_UNIX)
+    served.bind(str(folder / "served"))
+    served.listen()
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(folder / "stale"))
+    stale.close()
+    space = workspace(f"""
+workspacekit:
+  services:
+    a: {{command: sleep 1000, listen: [{folder}/file]}}
+    b: {{command: sleep 1000, listen: [{folder}/served]}}
+    c: {{command: sleep 1000, listen: [{folder}/stale]}}
+""").started()
+    assert (folder / "file").read_text() == "precious"
+    for name, path in (("a", "file"), ("b", "served")):
+        assert state(space, name)["state"] == "skipped" and "Address already in use" in state(space, name)["reason"], state(space, name)
+    assert state(space, "c")["state"] == "listening"
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(folder / "served"))
+    served.close()
+
+
 def test_who_depends_on_a_listening_service_starts_it(workspace, lab):
     space = workspace(f"""
 tasks: [{{name: t, command: 'echo started; sleep 1000'}}]

@@ -71,11 +71,13 @@ extension Supervisor {
             units.append(unit)
             logs.append(Self.log(of: unit, state, console))
             openListeners(units.count - 1)
-            perform { engine, now, actions in engine.handle(.added(unit.spec), at: now, into: &actions) }
+            let spec = units[units.count - 1].spec
+            perform { engine, now, actions in engine.handle(.added(spec), at: now, into: &actions) }
         case .redefine(let id, let unit):
             units[id] = unit
             openListeners(id)
-            perform { engine, now, actions in engine.handle(.redefined(id, unit.spec), at: now, into: &actions) }
+            let spec = units[id].spec
+            perform { engine, now, actions in engine.handle(.redefined(id, spec), at: now, into: &actions) }
         case .adjust(let id, let unit):
             units[id] = unit
             logs[id].limit(unit.logSize, unit.logFiles)

@@ -4,7 +4,7 @@ internal import SystemPackage
 
 /// Socket activation: sockets made for a unit before it starts, and kept across its restarts (sd_listen_fds(3)).
 extension Supervisor {
-    /// Makes the sockets that the unit is to have; those that it has already stay.
+    /// Makes the sockets that the unit is to have; those that it has already stay. A unit that cannot have one is skipped.
     func openListeners(_ id: Int) {
         let wanted = units[id].listeners
         var kept: [ListenerSpec: Descriptor] = [:]
@@ -19,7 +19,7 @@ extension Supervisor {
                 continue
             }
             do { open.append((spec, try listen(spec, units[id].identity))) } catch {
-                console.notice("\(units[id].spec.name): cannot listen on \(spec): \(error)")
+                units[id].spec.skipped = units[id].spec.skipped ?? "\(error)"
             }
         }
         listeners[id] = open.isEmpty ? nil : open

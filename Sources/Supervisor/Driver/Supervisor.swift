@@ -89,7 +89,12 @@ final class Supervisor {
     /// Runs until the engine has finished; the workspace's exit code.
     func run() throws(KernelError) -> UInt8 {
         writeGitConfiguration()
-        for id in units.indices { openListeners(id) }
+        for id in units.indices {
+            openListeners(id)
+            guard units[id].spec != engine.specs[id] else { continue }
+            let spec = units[id].spec
+            perform { engine, now, actions in engine.handle(.redefined(id, spec), at: now, into: &actions) }
+        }
         perform { engine, now, actions in engine.handle(.begun, at: now, into: &actions) }
         while exitCode == nil {
             let due = [engine.nextDeadline, watch.dueAt].compactMap { $0 }.min()
