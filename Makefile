@@ -52,7 +52,7 @@ SECONDS ?= 60
 FUZZ_CORPUS_configuration := Tests/ConfigTests/Golden
 FUZZ_CORPUS_imports := Tests/ConfigTests/Imports
 FUZZ_CORPUS_wire := Tests/Fuzz/Corpus/wire
-fuzz: ## what reads foreign bytes, with libFuzzer, SECONDS each; what it finds is left in .build/fuzz
+fuzz: ## configuration, imports and the wire codecs, with libFuzzer, SECONDS each; what it finds is left in .build/fuzz
 	$(call install,$(BUILD_PACKAGES))
 	FUZZ=1 swift build --scratch-path .build/fuzz/build --product fuzz --sanitize=fuzzer
 	@$(foreach target,configuration imports wire,mkdir -p .build/fuzz/$(target) && echo "fuzzing $(target)" && \

@@ -132,8 +132,8 @@ static void child(const struct ck_spawn_plan *plan, int status, int go)
     if (plan->new_group && setpgid(0, 0) < 0) fail(status, CK_STEP_SESSION);
 
     /* Lift every wanted descriptor above the range first, so that placing one never closes another. */
-    int lifted[16];
-    if (plan->fd_count > 16) { errno = E2BIG; fail(status, CK_STEP_FDS); }
+    int lifted[64];
+    if (plan->fd_count > 64) { errno = E2BIG; fail(status, CK_STEP_FDS); }
     int pipe_end = fcntl(status, F_DUPFD_CLOEXEC, 64);
     if (pipe_end < 0) fail(status, CK_STEP_FDS);
     for (int i = 0; i < plan->fd_count; i++)

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from conftest import BINARY, PYTHON, die_with_parent, until
+from conftest import BINARY, PYTHON, comm, die_with_parent, until
 
 
 @pytest.fixture(scope="module")
@@ -182,9 +182,10 @@ def test_a_shell_on_a_terminal_has_job_control(called, name):
                                env={**os.environ, "PS1": "> ", "TINI_VERBOSITY": "0"})
     os.close(terminal)
     os.write(main, b"sleep 100\n")
-    time.sleep(0.5)
+    shell = until(lambda: children(process.pid), 10, "the shell")[0]
+    job = until(lambda: [pid for pid in children(shell) if comm(pid) == "sleep"], 10, "the job")[0]
     os.write(main, b"\x1a")
-    time.sleep(0.2)
+    until(lambda: pathlib.Path(f"/proc/{job}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T", 10, "the stop")
     os.write(main, b"jobs; exit 6\nexit 6\n")
     out = b""
     deadline = time.monotonic() + 10

@@ -6,7 +6,7 @@ import re
 import subprocess
 import time
 
-from conftest import until
+from conftest import BINARY, until
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
@@ -43,8 +43,7 @@ tasks:
 def test_bytes_are_bytes(workspace):
     space = workspace("tasks: [{name: t, command: 'printf \"\\\\0\\\\377x\\\\n\\\\r\\\\nno end\"'}]\n")
     space.started().cli("wait", "t", "--for", "completed")
-    binary = space.process.args[space.process.args.index("run") - 1]
-    raw = subprocess.run([*space.lab.enter(space.lab.pod), *space.prefix, binary, "logs", "--state-dir", str(space.state), "t"],
+    raw = subprocess.run([*space.lab.enter(space.lab.pod), *space.prefix, BINARY, "logs", "--state-dir", str(space.state), "t"],
                          capture_output=True, timeout=20)
     assert raw.stdout == b"\0\xffx\n\r\nno end"
     assert (space.state / "logs" / "t.log").read_bytes() == raw.stdout
@@ -71,8 +70,7 @@ def test_follow_goes_on_through_rotation(workspace):
 tasks: [{name: t, command: 'for i in $(seq 1 400); do echo "line $i $(printf %200s)"; sleep 0.005; done; sleep 1000'}]
 workspacekit: {tasks: {t: {logging: {max-size: 16k, max-file: 2}}}}
 """).started()
-    binary = space.process.args[space.process.args.index("run") - 1]
-    follower = space.lab.popen_in(space.lab.pod, [*space.prefix, binary, "logs", "-f", "--json", "--state-dir", str(space.state), "t"],
+    follower = space.lab.popen_in(space.lab.pod, [*space.prefix, BINARY, "logs", "-f", "--json", "--state-dir", str(space.state), "t"],
                                   env=space.environment, stdout=open(space.folder / "followed", "wb"), stderr=subprocess.PIPE)
     until(lambda: "line 400 " in space.stdout, 20, "the output")
     space.cli("stop")
@@ -86,8 +84,7 @@ def test_a_follower_that_is_too_slow_is_told(workspace):
 tasks: [{name: t, command: 'sleep 1; for i in $(seq 1 2000); do echo "line $i $(printf %200s)"; sleep 0.001; done; sleep 1000'}]
 workspacekit: {tasks: {t: {logging: {max-size: 16k, max-file: 2}}}}
 """).started()
-    binary = space.process.args[space.process.args.index("run") - 1]
-    follower = space.lab.popen_in(space.lab.pod, [*space.prefix, binary, "logs", "-f", "--state-dir", str(space.state), "t"],
+    follower = space.lab.popen_in(space.lab.pod, [*space.prefix, BINARY, "logs", "-f", "--state-dir", str(space.state), "t"],
                                   env=space.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     until(lambda: "line 2000 " in space.stdout, 20, "the output")
     space.cli("stop")
@@ -101,13 +98,17 @@ def test_a_full_disk_loses_nothing_silently(workspace, lab):
     small.mkdir(exist_ok=True)
     lab.in_pod("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small))
     try:
-        space = workspace("tasks: [{name: t, command: 'for i in $(seq 1 2000); do echo \"line $i $(printf %80s)\"; done; sleep 2; touch done; sleep 1000'}]\n",
+        space = workspace("tasks: [{name: t, command: 'for i in $(seq 1 2000); do echo \"line $i $(printf %80s)\"; done; until test -e go; do sleep 0.1; done; while :; do echo again; sleep 1; done'}]\n",
                           arguments=["--state-dir", str(small / "state")])
         space.state = small / "state"
         space.started()
         until(lambda: "line 2000 " in space.stdout, 20, "the output")
         assert "t: its log is not written, the last 256 KiB are kept in memory:" in space.stderr
         assert "line 2000 " in space.cli("logs", "-n", "1", "t").stdout
+        lab.in_pod("mount", "-o", "remount,size=8m", str(small))
+        (space.folder / "go").touch()
+        until(lambda: re.search(r"t: its log is written again; \d+ bytes are missing in it", space.stderr), 20, "the file's return")
+        until(lambda: space.cli("logs", "-n", "1", "t").stdout == "again\n", 10, "the new output")
         space.cli("stop")
         space.wait(10)
     finally:
@@ -117,6 +118,5 @@ def test_a_full_disk_loses_nothing_silently(workspace, lab):
 def test_a_reader_that_goes_away_is_no_error(workspace):
     space = workspace("tasks: [{name: t, command: 'seq 1 100000; sleep 1000'}]\n").started()
     until(lambda: "[t] 100000" in space.stdout, 20, "the output")
-    binary = space.process.args[space.process.args.index("run") - 1]
-    result = space.lab.in_pod("sh", "-c", f"{binary} logs --state-dir {space.state} t | head -n 1", env=space.environment)
+    result = space.lab.in_pod("sh", "-c", f"{BINARY} logs --state-dir {space.state} t | head -n 1", env=space.environment)
     assert (result.stdout, result.stderr) == ("1\n", "")

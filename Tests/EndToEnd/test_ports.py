@@ -4,7 +4,7 @@ import json
 import subprocess
 import time
 
-from conftest import PYTHON, until
+from conftest import BINARY, PYTHON, until
 
 SERVE = """
 import socket, time, sys
@@ -46,27 +46,25 @@ workspacekit: {{services: {{other: {{command: "{PYTHON} -m http.server --bind 12
 
 def test_awaiting_a_port(workspace):
     space = workspace(f"tasks: [{{name: t, command: 'sleep 1; exec {PYTHON} -m http.server 7320'}}]\n").started()
-    binary = space.process.args[space.process.args.index("run") - 1]
 
     def wait_for(*arguments):
-        return space.lab.in_pod(*space.prefix, binary, "ports", "await", "--state-dir", str(space.state), *arguments, check=False, env=space.environment)
+        return space.lab.in_pod(*space.prefix, BINARY, "ports", "await", "--state-dir", str(space.state), *arguments, check=False, env=space.environment)
 
     assert wait_for("7321", "--timeout", "200ms").returncode == 124
     begun = time.monotonic()
     assert wait_for("7320", "--timeout", "20s").returncode == 0
     assert ports(space)["7320/tcp"]["isListening"] and time.monotonic() - begun < 20
     # From inside too, as tasks do.
-    assert space.exec(binary, "ports", "await", "7320").returncode == 0
+    assert space.exec(BINARY, "ports", "await", "7320").returncode == 0
     assert wait_for("70000").returncode == 64
 
 
 def test_watching_ports(workspace):
     space = workspace("tasks: [{name: t, command: sleep 1000}]\n").started()
-    binary = space.process.args[space.process.args.index("run") - 1]
     with open(space.folder / "watched", "wb") as out:
-        watcher = space.lab.popen_in(space.lab.pod, [*space.prefix, binary, "ports", "--watch", "--state-dir", str(space.state)],
+        watcher = space.lab.popen_in(space.lab.pod, [*space.prefix, BINARY, "ports", "--watch", "--state-dir", str(space.state)],
                                      env=space.environment, stdout=out)
-    server = space.lab.popen_in(space.lab.pod, [*space.prefix, binary, "exec", "--state-dir", str(space.state), "--", PYTHON, "-m", "http.server", "7330"],
+    server = space.lab.popen_in(space.lab.pod, [*space.prefix, BINARY, "exec", "--state-dir", str(space.state), "--", PYTHON, "-m", "http.server", "7330"],
                                 env=space.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until(lambda: "+ 7330/tcp served by python3" in (space.folder / "watched").read_text(), 10, "the port")
     server.kill()

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import PYTHON, until
+from conftest import BINARY, PYTHON, until
 
 
 def state(space, name):
@@ -67,7 +67,7 @@ workspacekit: {tasks: {serve: {depends_on: {install: {condition: service_complet
     space.cli("stop")
     space.wait(10)
     (space.folder / "output").unlink()
-    again = lab.popen_in(lab.pod, [*space.prefix, *space.process.args[space.process.args.index(next(a for a in space.process.args if a.endswith("workspacekit"))):]],
+    again = lab.popen_in(lab.pod, [*space.prefix, BINARY, "run", "--workspace", str(space.folder), "--state-dir", str(space.state)],
                          stdout=open(space.output, "wb"), stderr=subprocess.DEVNULL, env=space.environment)
     try:
         until(lambda: "[serve] serving" in space.stdout, 10, "the second start")
@@ -186,9 +186,8 @@ time.sleep(1000)
 
 @pytest.mark.parametrize("user", ["", "user: nobody, "])
 def test_readiness_by_sd_notify(workspace, user):
-    space = workspace(f"""
-workspacekit: {{services: {{s: {{{user}command: [{PYTHON}, /tmp/wk-notify.py], ready: {{notify: sd_notify}}}}}}}}
-""".replace("/tmp/wk-notify.py", "-c, 'exec(__import__(\"os\").environ[\"CODE\"])'").replace("ready:", f"environment: {{CODE: {json.dumps(NOTIFY)}}}, ready:")).started()
+    service = f"{user}command: [{PYTHON}, -c, {json.dumps(NOTIFY)}], ready: {{notify: sd_notify}}"
+    space = workspace(f"workspacekit: {{services: {{s: {{{service}}}}}}}\n").started()
     until(lambda: state(space, "s").get("statusText") == "loading 1 of 2", 5, "the status")
     assert state(space, "s")["isReady"] is False
     space.cli("wait", "s", "--for", "ready", "--timeout", "10s")
@@ -235,8 +234,7 @@ def test_a_service_starts_with_its_first_connection_and_refuses_none_while_it_re
 workspacekit:
   services:
     s:
-      command: [{PYTHON}, -c, 'exec(__import__("os").environ["CODE"])']
-      environment: {{CODE: {json.dumps(ECHO)}}}
+      command: [{PYTHON}, -c, {json.dumps(ECHO)}]
       listen: [{path}, "127.0.0.1:7200"]
       restart: always
 """).started()
@@ -258,6 +256,22 @@ workspacekit:
     space.cli("stop")
     space.wait(10)
     assert not os.path.exists(path)
+
+
+def test_a_datagram_starts_a_service(workspace):
+    code = ("import os, socket, time; s = socket.socket(fileno=3)\n"
+            "print('got', s.recv(100).decode(), os.environ['LISTEN_FDNAMES'], flush=True); time.sleep(1000)")
+    space = workspace(f"workspacekit: {{services: {{s: {{command: [{PYTHON}, -c, {json.dumps(code)}], listen: [127.0.0.1:7210/udp]}}}}}}\n").started()
+    assert state(space, "s")["state"] == "listening"
+    space.exec(PYTHON, "-c", "import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'hello', ('127.0.0.1', 7210))")
+    until(lambda: "[s] got hello 127.0.0.1_7210/udp" in space.stdout, 10, "the datagram")
+
+
+def test_many_sockets_for_one_service(workspace, lab):
+    paths = [f"{lab.folder}/many/{index}.sock" for index in range(40)]
+    space = workspace(f"workspacekit: {{services: {{s: {{command: \"sh -c 'echo $LISTEN_FDS; exec sleep 1000'\", listen: {json.dumps(paths)}}}}}}}\n").started()
+    space.cli("start", "s")
+    until(lambda: "[s] 40" in space.stdout, 10, "the service")
 
 
 def test_what_is_in_the_way_of_a_socket_stays(workspace, lab):
@@ -334,11 +348,33 @@ workspacekit:
 
 def test_a_wait_ends_with_the_workspace(workspace):
     space = workspace("workspacekit: {services: {s: {command: sleep 1000, ready: {notify: fd}}}}\n").started()
-    waiting = space.lab.popen_in(space.lab.pod, [*space.prefix, space.process.args[space.process.args.index("run") - 1], "wait", "s", "--state-dir", str(space.state)],
+    waiting = space.lab.popen_in(space.lab.pod, [*space.prefix, BINARY, "wait", "s", "--state-dir", str(space.state)],
                                  env=space.environment, stderr=subprocess.PIPE)
     time.sleep(0.3)
     space.cli("stop")
     assert waiting.wait(10) == 1 and waiting.stderr.read() == b"workspacekit: s ended: SIGTERM\n"
+
+
+def test_a_wait_that_was_given_up_answers_nobody_else(workspace):
+    """The next connection has the same descriptor number: it must not get the answer that another waited for."""
+    space = workspace("""
+workspacekit:
+  services:
+    a: {command: "sh -c 'until test -e go; do sleep 0.05; done; echo >&3; exec sleep 1000'", ready: {notify: fd}}
+    b: {command: sleep 1000, ready: {notify: fd}}
+""").started()
+    waits = lambda name: space.lab.popen_in(space.lab.pod, [*space.prefix, BINARY, "wait", name, "--state-dir", str(space.state)], env=space.environment)
+    for _ in range(3):
+        space.cli("wait", "a", "--timeout", "100ms", check=False)
+    second = waits("b")
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(0.3)
+    (space.folder / "go").touch()
+    until(lambda: state(space, "a")["isReady"], 10, "the other unit")
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(0.3)
+    second.kill()
+    second.wait()
 
 
 def test_an_edit_of_health_and_dependencies_needs_no_restart(workspace):

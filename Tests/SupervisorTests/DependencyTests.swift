@@ -265,6 +265,21 @@ struct HealthTests {
         #expect(script.engine.health[0].isHealthy == false)
     }
 
+    @Test("another healthcheck ends the probe under way, and the process stays ready")
+    func adjusted() {
+        var spec = checked()
+        spec.awaitsReadiness = true
+        var script = running(spec)
+        script.feed(.notifiedReady(0))
+        script.advance(.milliseconds(100))
+        _ = script.take()
+        spec.healthcheck?.interval = .seconds(5)
+        script.feed(.adjusted(0, spec))
+        #expect(script.take() == [.cancelProbe(0, number: 1)] && script.engine.isReady(0))
+        script.advance(.milliseconds(100))
+        #expect(script.take() == [.probe(0, number: 2)])
+    }
+
     @Test("a probe ends with its unit")
     func cancelled() {
         var script = running(checked())

@@ -49,10 +49,10 @@ extension Reading {
         for key in keys where node[key.name] == nil {
             if let fallback = key.fallback {
                 pairs.append((Node(.string(key.name)), Node(fallback)))
-            } else if key.standing == .effective || key.standing == .later, case .record(let inner, _) = key.shape,
-                ["workspacekit", "network", "shutdown", "egress", "logging"].contains(key.name)
+            } else if key.standing == .effective || key.standing == .later,
+                case .record(let inner, oneOf: []) = key.shape, !inner.contains(where: \.isRequired)
             {
-                // What holds although nobody wrote it.
+                // What holds although nobody wrote it; a mapping that something has to be written in is not there.
                 let defaults = filled(Node(.mapping([])), inner)
                 if !defaults.pairs.isEmpty { pairs.append((Node(.string(key.name)), defaults)) }
             }

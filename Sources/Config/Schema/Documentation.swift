@@ -29,8 +29,7 @@ public enum Documentation {
         let gitpod = entries(GitpodKeys.root.filter { $0.name != "workspacekit" }, "")
         let ours = WorkspacekitKeys.root
         func key(_ name: String) -> [Entry] { entries(ours.filter { $0.name == name }, "workspacekit") }
-        let unit = Set(WorkspacekitKeys.unit.map(\.name))
-        let serviceEntries = key("services")
+        let unit = WorkspacekitKeys.unit.map { "`\($0.name)`" }.joined(separator: ", ")
         return [
             ("Gitpod's keys", "All keys of Gitpod's schema are read.", gitpod),
             (
@@ -39,12 +38,10 @@ public enum Documentation {
                 key("user") + key("shutdown")
             ),
             ("The network", "`workspacekit.network`", key("network")),
-            (
-                "Services", "`workspacekit.services`: Compose's words with Compose's meaning.", serviceEntries
-            ),
+            ("Services", "`workspacekit.services`: Compose's words with Compose's meaning.", key("services")),
             (
                 "Tasks",
-                "`workspacekit.tasks.NAME` adds to the task of that name what services have too: \(WorkspacekitKeys.unit.map { "`\($0.name)`" }.filter { unit.contains(String($0.dropFirst().dropLast())) }.joined(separator: ", ")).",
+                "`workspacekit.tasks.NAME` adds to the task of that name what services have too: \(unit).",
                 []
             ),
         ]

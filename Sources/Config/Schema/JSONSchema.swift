@@ -71,7 +71,6 @@ public enum JSONSchema {
         var pairs: [(String, Node)] = [("description", Node(.string(plain(key.summary))))]
         if let fallback = key.fallback { pairs.append(("default", Node(fallback))) }
         if key.standing == .deprecated { pairs.append(("deprecated", Node(.boolean(true)))) }
-        // draft-07 ignores what stands beside `$ref`, which is not used here.
         return Node(.mapping(Node(pairs: pairs).pairs + schema(key.shape).pairs))
     }
 

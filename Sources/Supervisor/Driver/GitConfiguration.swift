@@ -10,8 +10,7 @@ extension Supervisor {
         if settings.isEmpty { return }
         let identity = reading.configuration.user.flatMap { planner.users.identity(for: $0.name) }
         let environment = planner.environment(for: identity, adding: [])
-        let path = environment.last { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? ""
-        guard let git = findExecutable("git", path: path) else {
+        guard let git = findExecutable("git", path: searchPath(environment)) else {
             return console.notice("gitConfig: git is not there: its settings are not written")
         }
         for setting in settings {

@@ -26,15 +26,16 @@ extension Supervisor {
         case .shell(let text):
             spawnPlan.path = "/bin/sh"
             spawnPlan.arguments = ["sh", "-c", text]
+            spawnPlan.identity = unit.identity
         case .program(let words):
             guard let program = findExecutable(words[0], path: unit.path) else {
                 throw KernelError(call: "find", subject: words[0], errno: .noSuchFileOrDirectory)
             }
             spawnPlan.path = program
             spawnPlan.arguments = words
+            spawnPlan.identity = unit.identity
         }
         spawnPlan.directory = unit.directory
-        if case .port = check.probe {} else if case .http = check.probe {} else { spawnPlan.identity = unit.identity }
         spawnPlan.newSession = true
         let pid = try spawn(spawnPlan)
         withExtendedLifetime(null) {}

@@ -29,6 +29,8 @@ extension Supervisor {
             case .closed:
                 poller.remove(number)
                 connections[number] = nil
+                // The number is the next connection's: nothing of this one may be left under it.
+                waiters.removeAll { $0.connection == number }
                 // Whoever waited for a program is gone: the program is told so, as by a closed terminal.
                 for (pid, waiting) in executions where waiting == number {
                     send(.hangup, to: -pid)
@@ -152,8 +154,7 @@ extension Supervisor {
             identity = found
         }
         let environment = planner.environment(for: identity, adding: []) + (request.environment ?? [])
-        let path = environment.last { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? ""
-        guard let program = findExecutable(name, path: path) else {
+        guard let program = findExecutable(name, path: searchPath(environment)) else {
             throw KernelError(call: "find", subject: name, errno: .noSuchFileOrDirectory)
         }
         var spawnPlan = SpawnPlan(path: program, arguments: command, environment: environment, descriptors: [])

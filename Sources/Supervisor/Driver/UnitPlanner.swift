@@ -23,7 +23,7 @@ struct PlannedUnit {
     var aspects: [Aspect]
 
     /// Where its programs are looked for.
-    var path: String { environment.last { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? "" }
+    var path: String { searchPath(environment) }
 
     /// One key of a unit's.
     struct Aspect: Hashable {
@@ -225,6 +225,11 @@ struct UnitPlanner {
 
     /// bash where there is one, as Gitpod's tasks expect; else sh.
     static var shell: String { findExecutable("/bin/bash") ?? findExecutable("/usr/bin/bash") ?? "/bin/sh" }
+}
+
+/// PATH of an environment; empty where there is none.
+func searchPath(_ environment: [String]) -> String {
+    environment.last { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? ""
 }
 
 func isBlank(_ text: String) -> Bool { text.allSatisfy(\.isWhitespace) }

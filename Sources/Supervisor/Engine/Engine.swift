@@ -93,7 +93,7 @@ public struct Engine: Sendable {
     public internal(set) var isRemoved: [Bool]
     var backoffs: [Backoff]
     /// The units that are wanted, by name.
-    private(set) var places: [String: UnitID]
+    var places: [String: UnitID]
     var phase = Phase.created
     var exitCode: UInt8 = 0
     private let budget: Duration
@@ -138,11 +138,11 @@ public struct Engine: Sendable {
         case .probed(let id, let number, let succeeded): probed(id, number, succeeded, at: now, &actions)
         case .connectionArrived(let id): if states[id] == .listening, !isStopping { spawn(id, &actions) }
         case .startRequested(let id): start(byRequest: id, &actions)
-        case .stopRequested(let id): stop(byRequest: id, at: now, &actions)
+        case .stopRequested(let id): stop(byRequest: id, saying: "stopped before its start", at: now, &actions)
         case .restartRequested(let id): restart(id, at: now, &actions)
         case .added(let spec): add(spec)
         case .redefined(let id, let spec): redefine(id, spec, at: now, &actions)
-        case .adjusted(let id, let spec): adjust(id, spec, at: now)
+        case .adjusted(let id, let spec): adjust(id, spec, at: now, &actions)
         case .removed(let id): remove(id, at: now, &actions)
         case .shutdownRequested: beginShutdown(code: exitCode, at: now, &actions)
         }
@@ -283,12 +283,15 @@ public struct Engine: Sendable {
         }
     }
 
-    private mutating func stop(byRequest id: UnitID, at now: MonotonicInstant, _ actions: inout [Action]) {
+    /// Ends the unit for good; `reason` is what is said of one that never started.
+    mutating func stop(
+        byRequest id: UnitID, saying reason: String, at now: MonotonicInstant, _ actions: inout [Action]
+    ) {
         switch states[id] {
         case .running: stop(id, at: now, then: .stay, &actions)
         case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, then: .stay)
         case .backingOff(_, _, let last): states[id] = .ended(last, byRequest: true)
-        case .waiting, .listening: states[id] = .skipped("stopped before its start")
+        case .waiting, .listening: states[id] = .skipped(reason)
         case .starting, .ended, .skipped: break
         }
     }
@@ -311,63 +314,6 @@ public struct Engine: Sendable {
         cancelProbe(id, &actions)
         actions.append(.signal(pid: pid, specs[id].stopSignal))
         states[id] = .stopping(pid: pid, killAt: now + specs[id].stopGrace, then: next)
-    }
-
-    // MARK: change
-
-    private mutating func add(_ spec: UnitSpec) {
-        specs.append(spec)
-        states.append(isStopping ? .skipped("the workspace stopped first") : .waiting)
-        health.append(UnitHealth())
-        restarts.append(0)
-        lastEndings.append(nil)
-        backoffs.append(Backoff())
-        isRemoved.append(false)
-        places = Self.places(specs, isRemoved)
-    }
-
-    private mutating func redefine(
-        _ id: UnitID, _ spec: UnitSpec, at now: MonotonicInstant, _ actions: inout [Action]
-    ) {
-        let old = specs[id]
-        specs[id] = spec
-        isRemoved[id] = false
-        places = Self.places(specs, isRemoved)
-        guard !isStopping else { return }
-        backoffs[id] = Backoff()
-        switch states[id] {
-        case .running(let pid, _):
-            // What runs is asked to end in the way that it was started for.
-            cancelProbe(id, &actions)
-            actions.append(.signal(pid: pid, old.stopSignal))
-            states[id] = .stopping(pid: pid, killAt: now + old.stopGrace, then: .start)
-        case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, then: .start)
-        case .starting: break
-        case .waiting, .listening, .backingOff, .ended, .skipped:
-            if lastEndings[id] != nil { restarts[id] += 1 }
-            states[id] = .waiting
-        }
-    }
-
-    private mutating func adjust(_ id: UnitID, _ spec: UnitSpec, at now: MonotonicInstant) {
-        let hadHealthcheck = specs[id].healthcheck
-        var spec = spec
-        // Whether it is skipped is decided at its start.
-        spec.skipped = specs[id].skipped
-        specs[id] = spec
-        if case .running = states[id], hadHealthcheck != spec.healthcheck { health[id].begin(spec, at: now) }
-    }
-
-    private mutating func remove(_ id: UnitID, at now: MonotonicInstant, _ actions: inout [Action]) {
-        isRemoved[id] = true
-        places = Self.places(specs, isRemoved)
-        switch states[id] {
-        case .running: stop(id, at: now, then: .stay, &actions)
-        case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, then: .stay)
-        case .backingOff(_, _, let last): states[id] = .ended(last, byRequest: true)
-        case .waiting, .listening: states[id] = .skipped("no longer wanted")
-        case .starting, .ended, .skipped: break
-        }
     }
 
     // MARK: shutdown's beginning
