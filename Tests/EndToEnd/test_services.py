@@ -3,13 +3,14 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import time
 
 import pytest
 
-from conftest import BINARY, PYTHON, until
+from conftest import BINARY, PYTHON, comm, until
 
 
 def state(space, name):
@@ -364,9 +365,18 @@ workspacekit:
     b: {command: sleep 1000, ready: {notify: fd}}
 """).started()
     waits = lambda name: space.lab.popen_in(space.lab.pod, [*space.prefix, BINARY, "wait", name, "--state-dir", str(space.state)], env=space.environment)
-    for _ in range(3):
-        space.cli("wait", "a", "--timeout", "100ms", check=False)
+    supervisor = space.stage("supervise")
+    first = waits("a")
+    until(lambda: comm(first.pid) == "workspacekit" and open(f"/proc/{first.pid}/stat").read().rsplit(")", 1)[1].split()[0] == "S", 5, "the first to wait")
+    space.status()  # answered after the request before it
+    # The end of the one and the coming of the other are news of one moment.
+    os.kill(supervisor, signal.SIGSTOP)
+    first.kill()
+    first.wait()
     second = waits("b")
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(0.3)
+    os.kill(supervisor, signal.SIGCONT)
     with pytest.raises(subprocess.TimeoutExpired):
         second.wait(0.3)
     (space.folder / "go").touch()
