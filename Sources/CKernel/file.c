@@ -27,6 +27,25 @@ int ck_open(const char *path, int flags, unsigned mode) { return RETRY(open(path
 int ck_close(int fd) { return OR_ERRNO(close(fd)); }
 long ck_read(int fd, void *buffer, size_t count) { return RETRY(read(fd, buffer, count)); }
 long ck_write(int fd, const void *buffer, size_t count) { return RETRY(write(fd, buffer, count)); }
+long ck_read_at(int fd, void *buffer, size_t count, uint64_t offset)
+{
+    return RETRY(pread(fd, buffer, count, (off_t)offset));
+}
+long ck_write_at(int fd, const void *buffer, size_t count, uint64_t offset)
+{
+    return RETRY(pwrite(fd, buffer, count, (off_t)offset));
+}
+int64_t ck_size(int fd) { return OR_ERRNO(lseek(fd, 0, SEEK_END)); }
+int ck_readable(int fd)
+{
+    int count = 0;
+    return ioctl(fd, FIONREAD, &count) < 0 ? -errno : count;
+}
+long ck_splice(int pipe, int file, uint64_t offset, size_t count)
+{
+    off_t at = (off_t)offset;
+    return RETRY(splice(pipe, NULL, file, &at, count, SPLICE_F_NONBLOCK | SPLICE_F_MOVE));
+}
 int ck_dup(int fd) { return OR_ERRNO(fcntl(fd, F_DUPFD_CLOEXEC, 10)); }
 
 int ck_set_nonblocking(int fd, int on)

@@ -54,10 +54,10 @@ int ck_signal_read(int fd, struct ck_signal *out)
 
 int ck_ignore_signal(int number) { return signal(number, SIG_IGN) == SIG_ERR ? -errno : 0; }
 
-int ck_wait(int pid, int also_stopped, struct ck_exit *out)
+int ck_wait(int pid, int also_stopped, int leave, struct ck_exit *out)
 {
     siginfo_t info = { 0 };
-    int options = WEXITED | WNOHANG | (also_stopped ? WSTOPPED : 0);
+    int options = WEXITED | WNOHANG | (also_stopped ? WSTOPPED : 0) | (leave ? WNOWAIT : 0);
     int r = RETRY(waitid(pid < 0 ? P_ALL : P_PID, pid < 0 ? 0 : (id_t)pid, &info, options));
     if (r < 0) return r;
     *out = (struct ck_exit){ info.si_pid, info.si_code, info.si_status };
@@ -115,11 +115,13 @@ static void write_listen_pid(char *const *envp)
 
 static void child(const struct ck_spawn_plan *plan, int status, int go)
 {
+    char byte;
+    /* A parent that dies before it says so closes the pipe: then there was no child. */
+    if (plan->await_go && RETRY(read(go, &byte, 1)) != 1) _exit(127);
     if (plan->unshare_flags) {
         if (unshare(plan->unshare_flags) < 0) fail(status, CK_STEP_UNSHARE);
         if (plan->unshare_flags & CLONE_NEWUSER) {
             struct report ready = { 0, 0 };
-            char byte;
             if (write(status, &ready, sizeof ready) != sizeof ready) _exit(127);
             if (RETRY(read(go, &byte, 1)) != 1) _exit(127);
         }
@@ -194,8 +196,8 @@ int ck_spawn_begin(const struct ck_spawn_plan *plan, struct ck_spawn_result *res
     int status[2], go[2] = { -1, -1 };
     *result = (struct ck_spawn_result){ -1, CK_STEP_NONE, -1, -1 };
     if (pipe2(status, O_CLOEXEC) < 0) return -errno;
-    /* Only a child that waits for its id maps reads; a write to any other would raise SIGPIPE. */
-    if ((plan->unshare_flags & CLONE_NEWUSER) && pipe2(go, O_CLOEXEC) < 0) {
+    /* Only a child that waits reads; a write to any other would raise SIGPIPE. */
+    if ((plan->await_go || (plan->unshare_flags & CLONE_NEWUSER)) && pipe2(go, O_CLOEXEC) < 0) {
         int e = errno;
         close(status[0]), close(status[1]);
         return -e;

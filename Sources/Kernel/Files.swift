@@ -109,6 +109,14 @@ public enum Files {
         Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open(path, 0o2101, mode), "open", path)))
     }
 
+    /// Opens a file for reading and writing at offsets, made with the mode if it is not there.
+    public static func openForUpdate(_ path: String, mode: UInt32 = 0o644) throws(KernelError) -> Descriptor {
+        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open(path, 0o102, mode), "open", path)))
+    }
+
+    /// How long an open file is.
+    public static func size(of file: Int32) -> Int { Int(max(0, ck_size(file))) }
+
     /// Opens a file with the flags of open(2).
     public static func open(_ path: String, flags: Int32) throws(KernelError) -> Descriptor {
         Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open(path, flags, 0), "open", path)))

@@ -65,6 +65,29 @@ public func write(_ descriptor: Int32, _ bytes: [UInt8], from: Int = 0) -> IOOut
     }
 }
 
+/// Reads from an offset of a file borrowed by number (pread(2)).
+public func read(_ descriptor: Int32, at offset: Int, into buffer: inout [UInt8]) -> IOOutcome {
+    unsafe buffer.withUnsafeMutableBytes {
+        unsafe IOOutcome(ck_read_at(descriptor, $0.baseAddress, $0.count, UInt64(max(0, offset))))
+    }
+}
+
+/// Writes at an offset of a file borrowed by number (pwrite(2)).
+public func write(_ descriptor: Int32, _ bytes: [UInt8], at offset: Int) -> IOOutcome {
+    unsafe bytes.withUnsafeBytes {
+        unsafe IOOutcome(ck_write_at(descriptor, $0.baseAddress, $0.count, UInt64(max(0, offset))))
+    }
+}
+
+/// How many bytes can be read now (FIONREAD); 0 where that cannot be said.
+public func readableCount(_ descriptor: Int32) -> Int { Int(max(0, ck_readable(descriptor))) }
+
+/// Moves up to `limit` bytes from a pipe to an offset of a file without blocking (splice(2)). They leave the pipe as they
+/// reach the file: nothing is in between, so nothing is lost there with the process.
+public func splice(_ pipe: Int32, to file: Int32, at offset: Int, limit: Int) -> IOOutcome {
+    IOOutcome(ck_splice(pipe, file, UInt64(max(0, offset)), limit))
+}
+
 /// Writes a whole string with one write(2), for lines on a terminal or in a log; what a pipe does not take is lost.
 public func writeLine(_ text: String, to descriptor: Int32) {
     let bytes = Array(text.utf8)

@@ -40,10 +40,12 @@ public enum Reaped: Sendable {
     case noChildren
 }
 
-/// Collects one ended child (waitid(2)) without blocking: `pid`, or any with -1.
-public func reap(_ pid: Int32 = -1, alsoStopped: Bool = false) -> Reaped {
+/// Collects one ended child (waitid(2)) without blocking: `pid`, or any with -1. With `leaving` it is only looked at
+/// (WNOWAIT): it comes again until it is collected, so that its end is not lost with whoever learnt of it.
+@discardableResult
+public func reap(_ pid: Int32 = -1, alsoStopped: Bool = false, leaving: Bool = false) -> Reaped {
     var raw = ck_exit()
-    let result = unsafe ck_wait(pid, alsoStopped ? 1 : 0, &raw)
+    let result = unsafe ck_wait(pid, alsoStopped ? 1 : 0, leaving ? 1 : 0, &raw)
     if result < 0 { return .noChildren }
     if result == 0 { return .nothingYet }
     switch raw.code {
@@ -200,17 +202,20 @@ public struct Identity: Hashable, Sendable {
     }
 }
 
-/// Starts a program and returns its pid once exec has succeeded. `prepare` runs while the child waits for its id maps;
-/// it is called only if the plan makes a user namespace. `deadline` bounds each wait for the child.
+/// Starts a program and returns its pid once exec has succeeded. `prepare` gets the pid while the child waits: for its id
+/// maps, if the plan makes a user namespace; else before it does anything. Dies the caller before it returns, the child
+/// ends too and the program never runs. `deadline` bounds each wait for the child.
 public func spawn(
     _ plan: SpawnPlan, deadline: Duration = .seconds(5), prepare: ((Int32) throws(KernelError) -> Void)? = nil
 ) throws(KernelError) -> Int32 {
     var result = ck_spawn_result()
-    let begun = unsafe withSpawnPlan(plan) { unsafe ck_spawn_begin($0, &result) }
+    let makesUsers = plan.namespaces.contains(.user)
+    let awaitsGo = prepare != nil && !makesUsers
+    let begun = unsafe withSpawnPlan(plan, awaitsGo: awaitsGo) { unsafe ck_spawn_begin($0, &result) }
     try throwStep(begun, result.step, plan)
     let milliseconds = deadline.millisecondsRoundedUp
-    if plan.namespaces.contains(.user) {
-        try throwStep(unsafe ck_spawn_unshared(&result, milliseconds), result.step, plan)
+    if makesUsers { try throwStep(unsafe ck_spawn_unshared(&result, milliseconds), result.step, plan) }
+    if makesUsers || awaitsGo {
         do {
             try prepare?(result.pid)
         } catch {
@@ -245,7 +250,9 @@ private func throwStep(_ result: Int32, _ step: Int32, _ plan: SpawnPlan) throws
 }
 
 /// Lays the plan out as the C structure for the time of `body`.
-private func withSpawnPlan<R>(_ plan: SpawnPlan, _ body: (UnsafePointer<ck_spawn_plan>) -> R) -> R {
+private func withSpawnPlan<R>(
+    _ plan: SpawnPlan, awaitsGo: Bool, _ body: (UnsafePointer<ck_spawn_plan>) -> R
+) -> R {
     unsafe withCStringArray(plan.arguments) { argv in
         unsafe withCStringArray(plan.environment) { envp in
             unsafe plan.path.withCString { path in
@@ -260,6 +267,7 @@ private func withSpawnPlan<R>(_ plan: SpawnPlan, _ body: (UnsafePointer<ck_spawn
                             unsafe raw.fds = fds.baseAddress
                             unsafe raw.fd_count = CInt(fds.count)
                             unsafe raw.unshare_flags = plan.namespaces.rawValue
+                            unsafe raw.await_go = awaitsGo ? 1 : 0
                             unsafe raw.new_session = plan.newSession ? 1 : 0
                             unsafe raw.new_group = plan.newGroup ? 1 : 0
                             unsafe raw.controlling_terminal = plan.controllingTerminal ?? -1

@@ -5,7 +5,7 @@ internal import SystemPackage
 public enum StageDescriptor {
     /// The channel to the stage's parent.
     public static let channel: Int32 = 3
-    /// The configuration, for the supervisor.
+    /// The configuration, for the supervisor, which keeps its state beside it.
     public static let configuration: Int32 = 4
     /// The supervisor's channel to ring0.
     public static let report: Int32 = 5

@@ -4,10 +4,16 @@ internal import SystemPackage
 /// # Theory of operation
 ///
 /// PID 1 of the workspace. Its death ends every process in it, so it does next to nothing: it makes the new root the
-/// root, starts the supervisor, and then only reaps, relays signals, and ends what is left. Its loop allocates nothing.
+/// root, starts the supervisor, and then only reaps, relays signals, and ends what is left. Its loop allocates nothing
+/// but where it starts a supervisor.
 ///
-///     running ── supervisor ended ──────────────▶ sweeping(SIGTERM sent) ── grace over ──▶ SIGKILL ──▶ exit
+///     running ── supervisor finished ───────────▶ sweeping(SIGTERM sent) ── grace over ──▶ SIGKILL ──▶ exit
 ///        └───── asked to stop, stopGrace over ──▶ kill the supervisor ─┘
+///
+/// A supervisor that ends without having said that it has finished is followed by another (``SupervisorRestart``). What
+/// the next one needs is not in any process: its state lies in a memory file (descriptor 4 of every supervisor), its
+/// descriptors in a ``DescriptorStore`` here, and the processes that it had started become our children, whose ends are
+/// passed on. An ended child is collected only once that is done: a supervisor that does not read finds out later.
 ///
 /// KERNEL: kill(-1) reaches every process of the PID namespace but the caller and PID 1; PID 1 ignores signals whose
 /// action is the default, but not blocked ones, which signalfd(2) then reads (pid_namespaces(7)).
@@ -27,92 +33,241 @@ public enum Ring2 {
             try channel.send(.ready)
             // ring0 answers once the forwarder is up.
             guard case .go? = try channel.next(within: .seconds(30)) else { return 71 }
-            let supervisor = try startSupervisor(plan)
-            CurrentProcess.closeDescriptors(
-                from: StageDescriptor.configuration, except: [channel.descriptor.number, signals.number])
-            return try live(supervisor, plan, channel, signals)
+            var life = try WorkspaceLife.begin(plan, parent: channel, signals: signals)
+            return try life.run()
         } catch {
             try? channel.send(.failed(StageFailure("ring2", error)))
             return 71
         }
     }
+}
 
-    private static func startSupervisor(_ plan: RingPlan) throws(KernelError) -> Int32 {
-        var spawnPlan = SpawnPlan(
-            path: "/proc/self/exe", arguments: ["workspacekit"] + plan.supervisor, environment: currentEnvironment(),
-            // Standard streams, nothing, the configuration, the report channel: the numbers of StageDescriptor.
-            descriptors: [0, 1, 2, 2, StageDescriptor.configuration, StageDescriptor.report])
-        spawnPlan.deathSignal = .kill
-        return try spawn(spawnPlan)
-    }
-
+/// ring2 while the workspace runs.
+private struct WorkspaceLife: ~Copyable {
     private enum Phase {
         case running
         case stopping(deadline: MonotonicInstant)
         case sweeping(status: UInt8, deadline: MonotonicInstant, killed: Bool)
     }
+    private enum Token {
+        static let signals: UInt64 = 0, parent: UInt64 = 1, supervisor: UInt64 = 2
+    }
 
-    private static func live(
-        _ supervisor: Int32, _ plan: RingPlan, _ parent: Channel, _ signals: borrowing SignalReader
-    ) throws(KernelError) -> UInt8 {
+    private let plan: RingPlan
+    private let parent: Channel
+    private let signals: SignalReader
+    private let poller: Poller
+    /// Our end of the supervisor's channel, and the one that each supervisor gets a copy of.
+    private let ours: Descriptor, theirs: Descriptor
+    private let spawnPlan: SpawnPlan
+    private var store = DescriptorStore()
+    private var phase = Phase.running
+    /// The supervisor's process; nil between two.
+    private var supervisor: Int32?
+    private var restart = SupervisorRestart()
+    private var startAt: MonotonicInstant?
+    /// The supervisor has said that its end is meant.
+    private var hasFinished = false
+    /// The next entry of the store that the supervisor is to be given; beyond the last one when it has them all.
+    private var nextKept = 0
+    private var hasAllKept = false
+    /// Signals that the supervisor is yet to be told of; bit n - 1 for signal n.
+    private var pendingSignals: UInt64 = 0
+
+    static func begin(
+        _ plan: RingPlan, parent: Channel, signals: consuming SignalReader
+    ) throws(KernelError) -> WorkspaceLife {
+        let (ours, theirs) = try makeSocketPair(.sequencedPacket)
+        try ours.setNonblocking(true)
+        try theirs.setNonblocking(true)
+        var spawnPlan = SpawnPlan(
+            path: "/proc/self/exe", arguments: ["workspacekit"] + plan.supervisor, environment: currentEnvironment(),
+            // The numbers of StageDescriptor.
+            descriptors: [0, 1, 2, theirs.number, StageDescriptor.configuration, StageDescriptor.report])
+        spawnPlan.deathSignal = .kill
         let poller = try Poller()
-        try poller.add(signals.number, .readable, token: 0)
-        try poller.add(parent.descriptor.number, .readable, token: 1)
-        var phase = Phase.running
+        try poller.add(signals.number, .readable, token: Token.signals)
+        try poller.add(parent.descriptor.number, .readable, token: Token.parent)
+        try poller.add(ours.number, [.readable, .writable, .edgeTriggered], token: Token.supervisor)
+        return WorkspaceLife(plan, parent, signals, poller, ours, theirs, spawnPlan)
+    }
+
+    private init(
+        _ plan: RingPlan, _ parent: Channel, _ signals: consuming SignalReader, _ poller: consuming Poller,
+        _ ours: Descriptor, _ theirs: Descriptor, _ spawnPlan: SpawnPlan
+    ) {
+        self.plan = plan
+        self.parent = parent
+        self.signals = signals
+        self.poller = poller
+        self.ours = ours
+        self.theirs = theirs
+        self.spawnPlan = spawnPlan
+    }
+
+    mutating func run() throws(KernelError) -> UInt8 {
+        supervisor = try spawn(spawnPlan)
+        restart.started(at: .now)
         while true {
             let now = MonotonicInstant.now
-            var timeout: Duration?
-            switch phase {
-            case .running: break
-            case .stopping(let deadline):
-                timeout = deadline - now
-                if deadline <= now {
-                    send(.kill, to: supervisor)
-                    phase = .stopping(deadline: now + .seconds(1))
-                    continue
-                }
-            case .sweeping(let status, let deadline, let killed):
-                timeout = deadline - now
-                if deadline <= now {
-                    if killed { return status }
-                    signalEveryone(.kill, plan)
-                    phase = .sweeping(status: status, deadline: now + .seconds(1), killed: true)
-                    continue
-                }
-            }
-            let count = try poller.wait(timeout)
+            if let status = advance(to: now) { return status }
+            deliver()
+            if let status = reapChildren() { return status }
+            let count = try poller.wait(nextDeadline.map { max(.zero, $0 - .now) })
             for index in 0..<count {
-                if poller.event(index).token == 1 { return 70 }  // ring1 is gone
-                while let (signal, _) = signals.next() {
-                    if signal == .child { continue }
-                    send(signal, to: supervisor)
-                    if case .running = phase, signal == .terminate || signal == .interrupt {
-                        phase = .stopping(deadline: MonotonicInstant.now + plan.stopGrace)
-                    }
-                }
-            }
-            reaping: while true {
-                switch reap() {
-                case .ended(let pid, let status):
-                    guard pid == supervisor else { continue }
-                    if case .signalled = status {
-                        try? parent.send(.note("the supervisor was ended by \(status): everything is stopped"))
-                    }
-                    signalEveryone(.terminate, plan)
-                    phase = .sweeping(
-                        status: status.code, deadline: MonotonicInstant.now + plan.strayGrace, killed: false)
-                case .noChildren:
-                    if case .sweeping(let status, _, _) = phase { return status }
-                    break reaping
-                case .nothingYet, .stopped: break reaping
+                switch poller.event(index).token {
+                case Token.signals: takeSignals()
+                case Token.parent: return 70  // ring1 is gone
+                default: takeMessages()
                 }
             }
         }
     }
 
+    private var nextDeadline: MonotonicInstant? {
+        switch phase {
+        case .running: startAt
+        case .stopping(let deadline): min(deadline, startAt ?? deadline)
+        case .sweeping(_, let deadline, _): deadline
+        }
+    }
+
+    /// Does what is due; the exit code when everything is over.
+    private mutating func advance(to now: MonotonicInstant) -> UInt8? {
+        if let due = startAt, due <= now { startSupervisor(at: now) }
+        switch phase {
+        case .running: break
+        case .stopping(let deadline) where deadline <= now:
+            if let supervisor {
+                hasFinished = true
+                send(.kill, to: supervisor)
+                phase = .stopping(deadline: now + .seconds(1))
+            } else {
+                sweep(status: 137, at: now)
+            }
+        case .stopping: break
+        case .sweeping(let status, let deadline, let killed) where deadline <= now:
+            if killed { return status }
+            signalEveryone(.kill)
+            phase = .sweeping(status: status, deadline: now + .seconds(1), killed: true)
+        case .sweeping: break
+        }
+        return nil
+    }
+
+    private mutating func sweep(status: UInt8, at now: MonotonicInstant) {
+        startAt = nil
+        signalEveryone(.terminate)
+        phase = .sweeping(status: status, deadline: now + plan.strayGrace, killed: false)
+    }
+
+    // MARK: the supervisor
+
+    private mutating func startSupervisor(at now: MonotonicInstant) {
+        startAt = nil
+        nextKept = 0
+        hasAllKept = false
+        // What was relayed may have ended with the one before.
+        if case .stopping = phase { pendingSignals |= 1 << UInt64(Signal.terminate.rawValue - 1) }
+        do {
+            supervisor = try spawn(spawnPlan)
+            restart.started(at: now)
+        } catch {
+            // No process can be had now (EAGAIN, ENOMEM): what runs runs on.
+            startAt = now + .milliseconds(100)
+        }
+    }
+
+    private mutating func supervisorEnded(_ status: ExitStatus) {
+        takeMessages()
+        supervisor = nil
+        let now = MonotonicInstant.now
+        if case .sweeping = phase { return }
+        if hasFinished { return sweep(status: status.code, at: now) }
+        switch restart.ended(status, at: now) {
+        case .start(let delay):
+            try? parent.send(.note("the supervisor was ended by \(status): another takes over"))
+            startAt = now + delay
+        case .giveUp:
+            try? parent.send(.note("the supervisor was ended by \(status): everything is stopped"))
+            sweep(status: status.code, at: now)
+        }
+    }
+
+    private mutating func takeMessages() {
+        while case .message(let message, let descriptor) = KeeperMessage.receive(from: ours.number) {
+            switch message {
+            case .keep(let key) where descriptor >= 0: store.keep(key, descriptor)
+            case .discard(let key): store.discard(key)
+            case .ready: restart.becameReady()
+            case .finished: hasFinished = true
+            default: break
+            }
+        }
+    }
+
+    /// Tells the supervisor what it is yet to know, as far as it listens.
+    private mutating func deliver() {
+        guard supervisor != nil else { return }
+        while nextKept < store.count, !hasAllKept {
+            let (key, number) = store.entry(nextKept)
+            guard KeeperMessage.kept(key).send(over: ours.number, descriptor: number) else { return }
+            nextKept += 1
+        }
+        if !hasAllKept {
+            guard KeeperMessage.allKept.send(over: ours.number) else { return }
+            hasAllKept = true
+        }
+        while pendingSignals != 0 {
+            let bit = pendingSignals.trailingZeroBitCount
+            guard KeeperMessage.signal(Signal(rawValue: Int32(bit) + 1)).send(over: ours.number) else { return }
+            pendingSignals &= ~(1 << UInt64(bit))
+        }
+    }
+
+    // MARK: signals and children
+
+    private mutating func takeSignals() {
+        while let (signal, _) = signals.next() {
+            if signal == .child { continue }
+            pendingSignals |= 1 << UInt64(signal.rawValue - 1)
+            if case .running = phase, signal == .terminate || signal == .interrupt {
+                phase = .stopping(deadline: MonotonicInstant.now + plan.stopGrace)
+            }
+        }
+    }
+
+    /// Collects ended children; the exit code when there are none left to wait for.
+    private mutating func reapChildren() -> UInt8? {
+        while true {
+            if let pid = supervisor, case .ended(_, let status) = reap(pid) { supervisorEnded(status) }
+            switch reap(alsoStopped: true, leaving: true) {
+            case .ended(let pid, _) where pid == supervisor: continue
+            case .ended(let pid, let status):
+                guard pass(.ended(pid: pid, status)) else { return nil }
+                reap(pid)
+            case .stopped(let pid) where pid == supervisor: reap(pid, alsoStopped: true)
+            case .stopped(let pid):
+                guard pass(.stopped(pid: pid)) else { return nil }
+                reap(pid, alsoStopped: true)
+            case .noChildren:
+                if case .sweeping(let status, _, _) = phase { return status }
+                return nil
+            case .nothingYet: return nil
+            }
+        }
+    }
+
+    /// Tells the supervisor of a child. False when it is to be told later.
+    private mutating func pass(_ message: KeeperMessage) -> Bool {
+        if case .sweeping = phase { return true }
+        // The descriptors come first: what they are is known before what ended.
+        return hasAllKept && supervisor != nil && message.send(over: ours.number)
+    }
+
     /// Signals every process of the workspace but this one. In a shared PID namespace kill(-1) would reach the
     /// container's processes too: there, only our descendants count, which all are ours because we are their subreaper.
-    private static func signalEveryone(_ signal: Signal, _ plan: RingPlan) {
+    private func signalEveryone(_ signal: Signal) {
         guard plan.sharesProcesses else {
             send(signal, to: -1)
             return

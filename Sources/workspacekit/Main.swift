@@ -21,7 +21,8 @@ struct Main {
             exit(
                 Int32(
                     SupervisorProcess.main(
-                        configuration: StageDescriptor.configuration, report: StageDescriptor.report)))
+                        keeper: StageDescriptor.channel, state: StageDescriptor.configuration,
+                        report: StageDescriptor.report)))
         case "probe": exit(Int32(NetworkProbe.main(Array(CommandLine.arguments.dropFirst(2)))))
         default: WorkspacekitCommand.main()
         }

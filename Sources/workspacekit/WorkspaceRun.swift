@@ -55,7 +55,7 @@ final class WorkspaceRun {
                 sources: sources, files: files, workspaceDirectory: workspaceDirectory, stateDirectory: state.path,
                 command: command, isQuiet: !command.isEmpty,
                 budget: max(grace - .milliseconds(1500), .milliseconds(200)))
-            let memory = try makeMemoryFile("workspacekit-configuration", holding: plan.encoded)
+            let memory = try SupervisorProcess.state(for: plan)
             let ringPlan = ringPlan(configuration, mode, grace)
             let session = WorkspaceSession(
                 ringPlan: ringPlan, grace: grace, startedAt: startedAt, isQuiet: !command.isEmpty,

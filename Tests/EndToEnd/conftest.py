@@ -210,7 +210,10 @@ class Workspace:
         """The pid, outside, of a stage by its name in ps; ring2's is the workspace's PID 1."""
         def find():
             for pid in tagged(self.tag):
-                arguments = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                try:
+                    arguments = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                except OSError:  # gone meanwhile
+                    continue
                 if len(arguments) > 1 and arguments[1].decode() == name:
                     return pid
         if name == "slirp":  # it has no environment: a child of ring0's

@@ -24,6 +24,15 @@ struct Script {
         actions += new
     }
 
+    /// Goes on with an engine made from the records of this one, as a supervisor does that takes over.
+    mutating func takeOver() {
+        let records = engine.specs.indices.map { UnitRecord(fields: UnitRecord(engine, $0, statusText: "").fields) }
+        actions = []
+        engine = Engine(
+            engine.specs, records: records, phase: engine.phaseFields, budget: .seconds(6), seed: 7, at: now)
+        advance(.zero)
+    }
+
     /// The actions since the last call, without reports.
     mutating func take() -> [Engine.Action] {
         defer { actions = [] }

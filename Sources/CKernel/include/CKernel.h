@@ -21,6 +21,11 @@ int ck_open(const char *path, int flags, unsigned mode);                 /* open
 int ck_close(int fd);
 long ck_read(int fd, void *buffer, size_t count);                        /* read(2), EINTR retried */
 long ck_write(int fd, const void *buffer, size_t count);                 /* write(2), EINTR retried */
+long ck_read_at(int fd, void *buffer, size_t count, uint64_t offset);    /* pread(2) */
+long ck_write_at(int fd, const void *buffer, size_t count, uint64_t offset); /* pwrite(2) */
+int64_t ck_size(int fd);                                                 /* lseek(SEEK_END) */
+int ck_readable(int fd);                                                 /* ioctl(FIONREAD) */
+long ck_splice(int pipe, int file, uint64_t offset, size_t count);       /* splice(2) to an offset, without blocking */
 int ck_dup(int fd);                                                      /* a CLOEXEC duplicate, at least 10 */
 int ck_set_nonblocking(int fd, int on);
 int ck_pipe(int fds[2]);                                                 /* pipe2(O_CLOEXEC) */
@@ -67,7 +72,7 @@ int ck_block_signals(uint64_t mask);
 int ck_signalfd(uint64_t mask);
 int ck_signal_read(int fd, struct ck_signal *out);                       /* 1, 0 when empty */
 int ck_ignore_signal(int number);
-int ck_wait(int pid, int also_stopped, struct ck_exit *out);             /* pid, 0 none yet, -ECHILD; pid -1: any */
+int ck_wait(int pid, int also_stopped, int leave, struct ck_exit *out);  /* pid, 0 none yet, -ECHILD; pid -1: any */
 int ck_kill(int pid, int number);
 int ck_getpid(void);
 int ck_getppid(void);
@@ -86,6 +91,7 @@ struct ck_spawn_plan {
     const char *directory;          /* NULL: inherit */
     const int *fds; int fd_count;   /* descriptor i of the child is fds[i] */
     int unshare_flags;              /* CLONE_NEW*; with CLONE_NEWUSER the child waits for ck_spawn_go */
+    int await_go;                   /* the child waits for ck_spawn_go before anything else; never with CLONE_NEWUSER */
     int new_session, new_group;     /* setsid(2), setpgid(0, 0) */
     int controlling_terminal;       /* after setsid: descriptor number in the child, or -1 */
     int foreground_terminal;        /* after setpgid: tcsetpgrp on this descriptor of the child, or -1 */

@@ -53,13 +53,13 @@ extension Supervisor {
         return (
             result,
             { [self] in
-                lastSources = sources
                 let hasNewSettings = reading.configuration.gitConfig != next.configuration.gitConfig
                 reading = next
                 self.planner = planner
                 if hasNewSettings { writeGitConfiguration() }
                 for note in planner.notes { console.notice(note) }
                 for step in reload.steps { take(step) }
+                adopt(sources)
                 try? report.send(ChannelMessage("ports", DeclaredPorts(next.configuration.ports).fields))
             }
         )

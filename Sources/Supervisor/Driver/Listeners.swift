@@ -10,7 +10,7 @@ extension Supervisor {
         var kept: [ListenerSpec: Descriptor] = [:]
         for (spec, socket) in listeners[id] ?? [] {
             poller.remove(socket.number)
-            if wanted.contains(spec) { kept[spec] = socket }
+            if wanted.contains(spec) { kept[spec] = socket } else { keeper.discard(.listener(id, Self.checksum(spec))) }
         }
         var open: [(spec: ListenerSpec, socket: Descriptor)] = []
         for spec in wanted {
@@ -18,7 +18,11 @@ extension Supervisor {
                 open.append((spec, socket))
                 continue
             }
-            do { open.append((spec, try listen(spec, units[id].identity))) } catch {
+            do {
+                let socket = try listen(spec, units[id].identity)
+                keeper.keep(.listener(id, Self.checksum(spec)), socket)
+                open.append((spec, socket))
+            } catch {
                 units[id].spec.skipped = units[id].spec.skipped ?? "\(error)"
             }
         }

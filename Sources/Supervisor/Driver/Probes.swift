@@ -6,7 +6,8 @@ internal import SystemPackage
 extension Supervisor {
     func probe(_ id: Int, _ number: Int, _ actions: inout [Engine.Action]) {
         do {
-            probes[try spawnProbe(id)] = RunningProbe(unit: id, number: number)
+            let pid = try spawnProbe(id)
+            probes[pid] = RunningProbe(unit: id, number: number, job: saved.add(["probe", "\(pid)"]))
         } catch {
             engine.handle(.probed(id, number: number, succeeded: false), at: .now, into: &actions)
         }
@@ -37,6 +38,7 @@ extension Supervisor {
         }
         spawnPlan.directory = unit.directory
         spawnPlan.newSession = true
+        spawnPlan.deathSignal = .kill
         let pid = try spawn(spawnPlan)
         withExtendedLifetime(null) {}
         return pid
@@ -44,9 +46,10 @@ extension Supervisor {
 
     /// Its time is over, or nobody wants to know any more.
     func cancelProbe(_ id: Int, _ number: Int) {
-        for (pid, probe) in probes where probe == RunningProbe(unit: id, number: number) {
+        for (pid, probe) in probes where probe.unit == id && probe.number == number {
             send(.kill, to: -pid)
             probes[pid] = nil
+            saved.removeJob(probe.job)
         }
     }
 
@@ -55,6 +58,7 @@ extension Supervisor {
         guard let probe = probes.removeValue(forKey: pid) else { return false }
         // What it left running goes with it.
         send(.kill, to: -pid)
+        saved.removeJob(probe.job)
         perform { engine, now, actions in
             engine.handle(
                 .probed(probe.unit, number: probe.number, succeeded: status.isSuccess), at: now, into: &actions)
@@ -67,4 +71,5 @@ extension Supervisor {
 struct RunningProbe: Hashable {
     let unit: Int
     let number: Int
+    let job: Int
 }

@@ -39,6 +39,7 @@ extension Supervisor {
     /// descriptor is the child's, to be kept until it runs.
     func prepareReadiness(_ id: Int, _ spawnPlan: inout SpawnPlan) throws(KernelError) -> Descriptor? {
         if let old = readiness[id]?.descriptor { poller.remove(old.number) }
+        if readiness[id]?.descriptor != nil { forgetReadiness(id) }
         readiness[id] = nil
         statusTexts[id] = nil
         let token = Token.readiness | UInt64(id)
@@ -52,6 +53,7 @@ extension Supervisor {
             try reading.setNonblocking(true)
             try poller.add(reading.number, .readable, token: token)
             readiness[id] = .newline(reading: reading)
+            keeper.keep(.newline(id), reading)
             spawnPlan.environment.append("NOTIFY_FD=\(spawnPlan.descriptors.count)")
             spawnPlan.descriptors.append(writing.number)
             return writing
@@ -61,9 +63,15 @@ extension Supervisor {
             let socket = try LocalSocket.datagrams(at: name)
             try poller.add(socket.number, .readable, token: token)
             readiness[id] = .notifications(socket: socket)
+            keeper.keep(.notifications(id), socket)
             spawnPlan.environment.append("NOTIFY_SOCKET=\(name)")
             return nil
         }
+    }
+
+    private func forgetReadiness(_ id: Int) {
+        keeper.discard(.newline(id))
+        keeper.discard(.notifications(id))
     }
 
     /// Something was written to the unit's way to say that it is ready.
@@ -75,7 +83,10 @@ extension Supervisor {
             switch channel {
             case .newline:
                 if buffer[..<count].contains(10) { becameReady(id) }
-                if count == 0 { return poller.remove(descriptor.number) }
+                if count == 0 {
+                    forgetReadiness(id)
+                    return poller.remove(descriptor.number)
+                }
             case .notifications:
                 let notification = Notification(buffer[..<count])
                 if let status = notification.status { statusTexts[id] = status }

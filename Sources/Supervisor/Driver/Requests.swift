@@ -30,11 +30,15 @@ extension Supervisor {
                 poller.remove(number)
                 connections[number] = nil
                 // The number is the next connection's: nothing of this one may be left under it.
-                waiters.removeAll { $0.connection == number }
+                waiters.removeAll {
+                    if $0.connection == number { endJob($0.job) }
+                    return $0.connection == number
+                }
                 // Whoever waited for a program is gone: the program is told so, as by a closed terminal.
-                for (pid, waiting) in executions where waiting == number {
+                for (pid, execution) in executions where execution.connection == number {
                     send(.hangup, to: -pid)
-                    executions[pid] = -1
+                    executions[pid]?.connection = -1
+                    keeper.discard(.client(execution.job))
                 }
                 return
             case .line(let line):
@@ -101,7 +105,10 @@ extension Supervisor {
         switch request.verb {
         case .wait:
             guard let id = ids.first, let condition = request.condition else { break }
-            waiters.append(Waiter(connection: connection.descriptor.number, unit: id, condition: condition))
+            let job = saved.add(["wait", String(units[id].spec.name.prefix(255)), condition.rawValue])
+            keeper.keep(.client(job), connection.descriptor)
+            waiters.append(
+                Waiter(connection: connection.descriptor.number, unit: id, condition: condition, job: job))
             return answerWaiters()
         case .signal:
             guard let signal = request.signal.flatMap({ Signal(name: $0) }) else {
@@ -132,12 +139,16 @@ extension Supervisor {
     /// Tells those who wait what has come to pass.
     func answerWaiters() {
         waiters.removeAll { waiter in
-            guard let connection = connections[waiter.connection] else { return true }
+            guard let connection = connections[waiter.connection] else {
+                endJob(waiter.job)
+                return true
+            }
             switch engine.fulfilment(of: waiter.condition, by: waiter.unit) {
             case .open: return false
             case .met: connection.send(ControlResponse())
             case .failed(let reason), .skipped(let reason): connection.send(ControlResponse(error: reason))
             }
+            endJob(waiter.job)
             return true
         }
     }
@@ -177,15 +188,26 @@ extension Supervisor {
             held = Array(connection.received.prefix(3))
             spawnPlan.descriptors = held.map(\.number)
         }
-        let pid = try spawn(spawnPlan)
+        let job = saved.add(["exec", "0"])
+        keeper.keep(.client(job), connection.descriptor)
+        let pid: Int32
+        do {
+            pid = try spawn(spawnPlan) { [saved] (pid) throws(KernelError) in
+                saved.replaceJob(job, ["exec", "\(pid)"])
+            }
+        } catch {
+            endJob(job)
+            throw error
+        }
         withExtendedLifetime(held) {}
-        executions[pid] = connection.descriptor.number
+        executions[pid] = Execution(connection: connection.descriptor.number, job: job)
         connection.send(ControlResponse(), descriptors: answerDescriptors)
     }
 
     func finishExecution(_ pid: Int32, _ status: ExitStatus) {
-        guard let waiting = executions.removeValue(forKey: pid) else { return }
-        connections[waiting]?.send(ControlResponse(exitCode: status.code))
+        guard let execution = executions.removeValue(forKey: pid) else { return }
+        connections[execution.connection]?.send(ControlResponse(exitCode: status.code))
+        endJob(execution.job)
     }
 
     /// All but those that the configuration no longer has, once they ended.
@@ -243,4 +265,5 @@ struct Waiter {
     let connection: Int32
     let unit: Int
     let condition: WaitCondition
+    let job: Int
 }

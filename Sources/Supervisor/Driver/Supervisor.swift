@@ -9,7 +9,9 @@ internal import SystemPackage
 /// engine's actions into processes and signals. It decides nothing. One thread, one epoll loop; a child of ring2, and
 /// subreaper, so that every orphan of a task comes here first.
 final class Supervisor {
-    let plan: SupervisorPlan
+    private(set) var plan: SupervisorPlan
+    /// What outlives this process: state, and descriptors.
+    let saved: SavedState, keeper: Keeper
     var units: [PlannedUnit]
     let state: StateDirectory
     let console: Console
@@ -17,15 +19,15 @@ final class Supervisor {
     var engine: Engine
     var logs: [UnitLog]
     /// The reading end of each unit's output, while it has one.
-    private var outputs: [Int: Descriptor] = [:]
+    var outputs: [Int: Descriptor] = [:]
     let listener: Descriptor
     let poller: Poller
     private let signals: SignalReader
     var connections: [Int32: ControlConnection] = [:]
-    /// Programs run by `exec`, with the connection that waits for each.
-    var executions: [Int32: Int32] = [:]
+    /// Programs run by `exec`, by pid.
+    var executions: [Int32: Execution] = [:]
     private var exitCode: UInt8?
-    private var hasReported = false
+    private(set) var hasReported = false
     var planner: UnitPlanner
     var reading: Reading
     private var watch: ConfigurationWatch
@@ -52,50 +54,94 @@ final class Supervisor {
         static let configuration: UInt64 = 5 << 32
         static let readiness: UInt64 = 6 << 32
         static let listeners: UInt64 = 7 << 32
+        static let keeper: UInt64 = 8 << 32
     }
 
-    init(_ plan: SupervisorPlan, report: Channel) throws(KernelError) {
+    private let kept: [Keeper.Key: Descriptor]
+    private let isKnown: [Bool]
+    private let takesOver: Bool
+
+    init(_ saved: SavedState, keeper: Keeper, report: Channel) throws(KernelError) {
+        guard let plan = saved.plan() else {
+            throw KernelError(call: "read", subject: "the configuration from ring0", errno: .badMessage)
+        }
         self.plan = plan
+        self.saved = saved
+        self.keeper = keeper
         self.report = report
+        signals = try SignalReader([.child, .terminate, .interrupt, .hangup, .quit, .user1, .user2, .pipe])
+        kept = try keeper.takeKept { message in
+            if case .ended(let pid, let status) = message {
+                _ = saved.add(["ended", "\(pid)", Ending.exited(status).text])
+            }
+        }
         state = StateDirectory(plan.stateDirectory)
         console = Console(output: 1, isQuiet: plan.isQuiet)
         reading = Reading(plan.sources)
         lastSources = plan.sources
         watch = ConfigurationWatch(plan.files)
         var planner = UnitPlanner(configuration: reading.configuration, plan: plan)
-        units = planner.units()
-        for note in planner.notes { console.notice(note) }
+        let planned = planner.units()
         self.planner = planner
-        engine = Engine(units.map(\.spec), budget: plan.budget, seed: randomUInt64())
+        let records = saved.records()
+        let takesOver = !saved.whole.isEmpty
+        self.takesOver = takesOver
+        hasReported = saved.whole.first == "reported"
+        (units, isKnown) = Self.arrange(planned, records)
+        if takesOver {
+            engine = Engine(
+                units.map(\.spec), records: records, phase: Array(saved.whole.dropFirst()), budget: plan.budget,
+                seed: randomUInt64(), at: .now)
+            for (id, record) in records.enumerated() where !record.statusText.isEmpty {
+                statusTexts[id] = record.statusText
+            }
+        } else {
+            engine = Engine(units.map(\.spec), budget: plan.budget, seed: randomUInt64())
+            for note in planner.notes { console.notice(note) }
+        }
         try Files.makeDirectory(state.logs, mode: 0o700)
-        logs = units.map { [state, console] in Self.log(of: $0, state, console) }
-        signals = try SignalReader([.child, .terminate, .interrupt, .hangup, .quit, .user1, .user2, .pipe])
-        listener = try LocalSocket.listen(state.socket)
+        logs = units.map { [state, console] in Self.log(of: $0, state, console, continues: takesOver) }
+        if let control = kept[.control] {
+            listener = control
+        } else {
+            listener = try LocalSocket.listen(state.socket)
+            keeper.keep(.control, listener)
+        }
         poller = try Poller()
         try poller.add(signals.number, .readable, token: Token.signals)
         try poller.add(listener.number, .readable, token: Token.listener)
+        try poller.add(keeper.socket.number, .readable, token: Token.keeper)
         if let descriptor = watch.descriptor {
             try poller.add(descriptor.number, .readable, token: Token.configuration)
         }
         try CurrentProcess.becomeSubreaper()
     }
 
-    static func log(of unit: PlannedUnit, _ state: StateDirectory, _ console: Console) -> UnitLog {
+    static func log(
+        of unit: PlannedUnit, _ state: StateDirectory, _ console: Console, continues: Bool = false
+    ) -> UnitLog {
         UnitLog(
             name: unit.spec.name, path: state.log(of: unit.spec.name), console: console, sizeLimit: unit.logSize,
-            fileCount: unit.logFiles)
+            fileCount: unit.logFiles, continues: continues)
+    }
+
+    /// These sources count from now on, here and for whoever takes over.
+    func adopt(_ sources: [Source]) {
+        lastSources = sources
+        plan.sources = sources
+        do { try saved.save(plan) } catch { console.notice("\(error)") }
     }
 
     /// Runs until the engine has finished; the workspace's exit code.
     func run() throws(KernelError) -> UInt8 {
-        writeGitConfiguration()
-        for id in units.indices {
-            openListeners(id)
-            guard units[id].spec != engine.specs[id] else { continue }
-            let spec = units[id].spec
-            perform { engine, now, actions in engine.handle(.redefined(id, spec), at: now, into: &actions) }
+        if takesOver {
+            takeOver(kept, isKnown: isKnown)
+            // It may have been edited meanwhile.
+            followConfiguration()
+        } else {
+            begin()
         }
-        perform { engine, now, actions in engine.handle(.begun, at: now, into: &actions) }
+        keeper.ready()
         while exitCode == nil {
             let due = [engine.nextDeadline, watch.dueAt].compactMap { $0 }.min()
             let timeout = due.map { max(.zero, $0 - .now) }
@@ -105,6 +151,7 @@ final class Supervisor {
                 switch event.token & 0xffff_ffff_0000_0000 {
                 case Token.signals: takeSignals()
                 case Token.listener: acceptConnection()
+                case Token.keeper: takeKeeperMessages()
                 case Token.connection: serve(number)
                 case Token.configuration: watch.take(at: .now)
                 case Token.readiness: takeReadiness(Int(number))
@@ -122,7 +169,19 @@ final class Supervisor {
         for index in Array(outputs.keys) { readOutput(index) }
         closeListeners()
         try? Files.remove(state.socket)
+        keeper.finished()
         return exitCode ?? 70
+    }
+
+    private func begin() {
+        writeGitConfiguration()
+        for id in units.indices {
+            openListeners(id)
+            guard units[id].spec != engine.specs[id] else { continue }
+            let spec = units[id].spec
+            perform { engine, now, actions in engine.handle(.redefined(id, spec), at: now, into: &actions) }
+        }
+        perform { engine, now, actions in engine.handle(.begun, at: now, into: &actions) }
     }
 
     // MARK: the engine
@@ -145,6 +204,7 @@ final class Supervisor {
             next += 1
         }
         for id in listeners.keys { watchListeners(id) }
+        save()
         answerWaiters()
     }
 
@@ -177,7 +237,7 @@ final class Supervisor {
             // A job of the caller's terminal, as a shell would start it.
             spawnPlan.newGroup = true
             if Terminal.isTerminal(0) { spawnPlan.foregroundTerminal = 0 }
-            return try spawn(spawnPlan)
+            return try spawnKnown(id, spawnPlan)
         }
         if let marker = unit.initMarker { try makeMarkerDirectory(marker, unit.identity) }
         let input = try Files.open("/dev/null", flags: 0)
@@ -186,13 +246,27 @@ final class Supervisor {
         spawnPlan.descriptors = [input.number, writing.number, writing.number]
         passListeners(id, &spawnPlan)
         let notifying = try prepareReadiness(id, &spawnPlan)
-        let pid = try spawn(spawnPlan)
-        withExtendedLifetime((input, writing, notifying)) {}
-        if let old = outputs[id] { poller.remove(old.number) }
         try reading.setNonblocking(true)
+        if let old = outputs[id] { poller.remove(old.number) }
         outputs[id] = reading
+        keeper.keep(.output(id), reading)
         try poller.add(reading.number, .readable, token: Token.output | UInt64(id))
+        let pid = try spawnKnown(id, spawnPlan)
+        withExtendedLifetime((input, writing, notifying)) {}
         return pid
+    }
+
+    /// Starts a unit's process. It runs nothing before its pid is where the next supervisor finds it: there is never one
+    /// that nobody knows.
+    private func spawnKnown(_ id: Int, _ spawnPlan: SpawnPlan) throws(KernelError) -> Int32 {
+        try spawn(spawnPlan) { [self] (pid) throws(KernelError) in
+            var record = UnitRecord(engine, id, statusText: "")
+            record.state = .running(pid: pid, since: .now)
+            record.isNotified = false
+            record.wasHealthy = false
+            record.isHealthy = nil
+            saved.save(record, at: id)
+        }
     }
 
     /// The workspace remembers which tasks' `init` has run, out of version control's sight.
@@ -208,28 +282,39 @@ final class Supervisor {
 
     // MARK: events
 
+    func take(_ signal: Signal) {
+        guard signal == .terminate || signal == .interrupt else { return }
+        perform { engine, now, actions in engine.handle(.shutdownRequested, at: now, into: &actions) }
+    }
+
     private func takeSignals() {
-        while let (signal, _) = signals.next() {
-            if signal == .terminate || signal == .interrupt {
-                perform { engine, now, actions in engine.handle(.shutdownRequested, at: now, into: &actions) }
-            }
-        }
+        while let (signal, _) = signals.next() { take(signal) }
         for _ in 0..<100_000 {
-            switch reap(alsoStopped: true) {
+            // Collected only once what follows is saved: if we end in between, ring2 finds it.
+            switch reap(alsoStopped: true, leaving: true) {
             case .ended(let pid, let status):
-                if finishProbe(pid, status) { continue }
-                finishExecution(pid, status)
-                // What the process wrote last comes before the news of its end.
-                for (index, unitState) in engine.states.enumerated() {
-                    if case .running(pid, _) = unitState { readOutput(index) }
-                }
-                perform { engine, now, actions in engine.handle(.exited(pid: pid, status), at: now, into: &actions) }
+                childEnded(pid, status)
+                reap(pid)
             case .stopped(let pid):
-                // Nobody could resume it: the terminal's suspend key has no shell behind it here.
-                if engine.states.indices.contains(where: { isCommand($0, pid) }) { send(.resume, to: -pid) }
+                childStopped(pid)
+                reap(pid, alsoStopped: true)
             case .nothingYet, .noChildren: return
             }
         }
+    }
+
+    /// A process ended: ours, or one of an earlier supervisor's; anybody's.
+    func childEnded(_ pid: Int32, _ status: ExitStatus) {
+        if finishProbe(pid, status) { return }
+        finishExecution(pid, status)
+        // What the process wrote last comes before the news of its end.
+        for (index, unitState) in engine.states.enumerated() where unitState.pid == pid { readOutput(index) }
+        perform { engine, now, actions in engine.handle(.exited(pid: pid, status), at: now, into: &actions) }
+    }
+
+    /// Nobody could resume it: the terminal's suspend key has no shell behind it here.
+    func childStopped(_ pid: Int32) {
+        if engine.states.indices.contains(where: { isCommand($0, pid) }) { send(.resume, to: -pid) }
     }
 
     private func isCommand(_ id: Int, _ pid: Int32) -> Bool {
@@ -239,14 +324,14 @@ final class Supervisor {
 
     private func readOutput(_ id: Int) {
         guard let output = outputs[id] else { return }
-        var buffer = [UInt8](repeating: 0, count: 65536)
         for _ in 0..<16 {
-            switch Kernel.read(output.number, into: &buffer) {
+            switch logs[id].take(from: output.number, eachLine: { takeLine(id, $0) }) {
             case .bytes(0), .failed:
                 poller.remove(output.number)
                 outputs[id] = nil
+                keeper.discard(.output(id))
                 return logs[id].finish()
-            case .bytes(let count): logs[id].write(buffer[..<count]) { takeLine(id, $0) }
+            case .bytes: continue
             case .wouldBlock: return
             }
         }

@@ -44,6 +44,12 @@ public struct UnitHealth: Hashable, Sendable {
         probing = .due(now + min(earlyDelay, check.interval))
     }
 
+    /// The unit's process has been there since an earlier instant; nothing is known of it but that.
+    mutating func resume(_ spec: UnitSpec, since: MonotonicInstant, at now: MonotonicInstant) {
+        begin(spec, at: now)
+        startedAt = since
+    }
+
     var nextDeadline: MonotonicInstant? {
         switch probing {
         case .off: nil

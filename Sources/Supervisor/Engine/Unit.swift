@@ -131,7 +131,10 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
 /// which fail together do not return together; forgotten after 30 s of running.
 struct Backoff: Hashable, Sendable {
     static let first = Duration.milliseconds(500), cap = Duration.seconds(30), forgottenAfter = Duration.seconds(30)
-    private(set) var failures = 0
+    private(set) var failures: Int
+
+    /// After so many failures in a row.
+    init(failures: Int = 0) { self.failures = failures }
 
     /// The delay for the next try. `random` is any number; it decides the jitter.
     mutating func next(ranFor uptime: Duration, random: UInt64) -> Duration {

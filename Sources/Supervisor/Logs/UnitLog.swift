@@ -8,6 +8,9 @@ internal import SystemPackage
 /// console. Beside the file lies another with the times: 16 bytes for each piece of output, its offset and when it came
 /// (``LogTimes``), so that nothing is written into what the unit said. Full files move on: `NAME.log`, `NAME.log.1`, ….
 ///
+/// The bytes go from the unit's pipe into the file within one call of the kernel, and are read back from there: a
+/// supervisor that is killed loses no line and writes none twice.
+///
 /// Nothing here may hold up the unit. Where the disk is full, the last 256 KiB are kept in memory instead, which is said
 /// once; after a while the file is tried again, and it is said how much is missing in it.
 final class UnitLog {
@@ -19,21 +22,21 @@ final class UnitLog {
     private var fileCount: Int
     private var file: Descriptor?
     private var times: Descriptor?
-    private var size = 0
+    private var buffer: [UInt8] = []
     private var splitter = LineSplitter()
     /// The last of the output, while it cannot be written.
     private(set) var ring: [UInt8] = []
     private var retryAt: MonotonicInstant?
     private var missing = 0
 
-    init(name: String, path: String, console: Console, sizeLimit: UInt64?, fileCount: Int?) {
+    init(name: String, path: String, console: Console, sizeLimit: UInt64?, fileCount: Int?, continues: Bool) {
         self.name = name
         self.path = path
         self.console = console
         self.sizeLimit = 4 << 20
         self.fileCount = 3
         limit(sizeLimit, fileCount)
-        for part in LogFiles.parts(path, limit: 100) {
+        for part in LogFiles.parts(path, limit: 100) where !continues {
             try? Files.remove(part)
             try? Files.remove(LogFiles.times(part))
         }
@@ -48,9 +51,8 @@ final class UnitLog {
 
     private func open() {
         do {
-            file = try Files.openForAppending(path, mode: 0o600)
+            file = try Files.openForUpdate(path, mode: 0o600)
             times = try Files.openForAppending(LogFiles.times(path), mode: 0o600)
-            size = Files.status(path)?.size ?? 0
         } catch { fail("\(error)") }
     }
 
@@ -63,13 +65,50 @@ final class UnitLog {
         retryAt = .now + Self.retryAfter
     }
 
-    /// Takes what the unit wrote; `eachLine` gets its lines, once they are shown.
-    func write(_ bytes: ArraySlice<UInt8>, eachLine: (ArraySlice<UInt8>) -> Void) {
+    /// Takes what is in the unit's pipe, up to 64 KiB; `eachLine` gets its lines, once they are shown.
+    func take(from pipe: Int32, eachLine: (ArraySlice<UInt8>) -> Void) -> IOOutcome {
+        if buffer.isEmpty { buffer = [UInt8](repeating: 0, count: 65536) }
         if let due = retryAt, due <= .now { open() }
-        if file != nil, size > 0, size + bytes.count > sizeLimit { rotate() }
-        let written = append(bytes)
-        if written < bytes.count { keep(bytes.dropFirst(written)) }
-        splitter.feed(bytes) {
+        let outcome = file == nil ? .wouldBlock : takeIntoFile(pipe)
+        if file != nil {
+            if case .bytes(let count) = outcome { show(count, eachLine) }
+            return outcome
+        }
+        // There is no file to take it: what is not kept is lost, and counted.
+        let read = Kernel.read(pipe, into: &buffer)
+        if case .bytes(let count) = read {
+            keep(buffer[..<count])
+            show(count, eachLine)
+        }
+        return read
+    }
+
+    /// Moves what is there into the file, and reads it back into the buffer. Without a file afterwards, nothing was moved.
+    private func takeIntoFile(_ pipe: Int32) -> IOOutcome {
+        guard var current = file else { return .wouldBlock }
+        var size = Files.size(of: current.number)
+        let coming = min(readableCount(pipe), buffer.count)
+        if size > 0, size + coming > sizeLimit {
+            rotate()
+            guard let next = file else { return .wouldBlock }
+            current = next
+            size = Files.size(of: current.number)
+        }
+        let outcome = splice(pipe, to: current.number, at: size, limit: max(coming, 1))
+        switch outcome {
+        case .bytes(let count) where count > 0:
+            // A piece without a time has that of the one before it.
+            if let times { _ = Kernel.write(times.number, LogTimes.record(offset: size, at: .now)) }
+            isWritten()
+            _ = Kernel.read(current.number, at: size, into: &buffer)
+        case .failed(let errno): fail(errno == .noSpace ? "no space left" : errno.description)
+        default: break
+        }
+        return outcome
+    }
+
+    private func show(_ count: Int, _ eachLine: (ArraySlice<UInt8>) -> Void) {
+        splitter.feed(buffer[..<count]) {
             console.line($0, from: name)
             eachLine($0)
         }
@@ -91,31 +130,13 @@ final class UnitLog {
         open()
     }
 
-    /// How many of the bytes reached the file.
-    private func append(_ bytes: ArraySlice<UInt8>) -> Int {
-        guard let file, let times else { return 0 }
-        let record = LogTimes.record(offset: size, at: .now)
-        if case .bytes(record.count) = Kernel.write(times.number, record) {
-        } else {
-            fail("no space left")
-            return 0
-        }
-        switch Kernel.write(file.number, Array(bytes)) {
-        case .bytes(let count):
-            size += count
-            if count < bytes.count {
-                fail("no space left")
-            } else if retryAt != nil {
-                retryAt = nil
-                console.notice("\(name): its log is written again; \(missing) bytes are missing in it")
-                missing = 0
-                ring = []
-            }
-            return count
-        case .failed(let errno): fail(errno.description)
-        case .wouldBlock: break
-        }
-        return 0
+    /// The file takes output (again).
+    private func isWritten() {
+        guard retryAt != nil else { return }
+        retryAt = nil
+        console.notice("\(name): its log is written again; \(missing) bytes are missing in it")
+        missing = 0
+        ring = []
     }
 
     private func keep(_ bytes: ArraySlice<UInt8>) {

@@ -1,0 +1,158 @@
+internal import Config
+internal import Control
+internal import Kernel
+internal import SystemPackage
+
+/// A supervisor that follows one which ended without meaning to: it goes on where that one was (``SavedState``), and
+/// restarts nothing that still runs.
+extension Supervisor {
+    /// The units in the places that their records have, then those that have no record yet. A unit that the configuration
+    /// no longer has is what its record says.
+    static func arrange(_ planned: [PlannedUnit], _ records: [UnitRecord]) -> (units: [PlannedUnit], isKnown: [Bool]) {
+        var left: [PlannedUnit?] = planned
+        var isKnown: [Bool] = []
+        var units = records.map { record -> PlannedUnit in
+            let place = left.firstIndex {
+                $0.map { $0.spec.kind == record.kind && String($0.spec.name.prefix(255)) == record.name } ?? false
+            }
+            isKnown.append(place != nil)
+            guard let place, let unit = left[place] else {
+                return PlannedUnit(
+                    spec: record.spec, arguments: [], environment: [], directory: "/", limits: [], aspects: [])
+            }
+            left[place] = nil
+            return unit
+        }
+        for case let unit? in left {
+            units.append(unit)
+            isKnown.append(true)
+        }
+        return (units, isKnown)
+    }
+
+    /// Goes on from what the supervisor before left.
+    func takeOver(_ kept: [Keeper.Key: Descriptor], isKnown: [Bool]) {
+        for (key, descriptor) in kept { take(key, descriptor) }
+        for id in units.indices {
+            openListeners(id)
+            if case .log(let expression)? = units[id].readiness, case .running = engine.states[id],
+                !engine.health[id].isNotified
+            {
+                readiness[id] = LineMatcher(expression).map { .log($0) }
+            }
+        }
+        var ended: [(place: Int, pid: Int32, status: ExitStatus)] = []
+        for (place, job) in saved.jobs.sorted(by: { $0.key < $1.key }) {
+            let pid = job.count > 1 ? Int32(job[1]) : nil
+            switch job.first {
+            case "wait"?: resumeWait(place, job, kept)
+            case "exec"?: resumeExecution(place, pid, kept)
+            case "ended"?:
+                if let pid, job.count > 2, case .exited(let status)? = Ending(text: job[2]) {
+                    ended.append((place, pid, status))
+                }
+            default:
+                // Nobody waits for the answer of that probe any more.
+                if let pid, pid > 0 { send(.kill, to: -pid) }
+                saved.removeJob(place)
+            }
+        }
+        for id in units.indices where !isKnown[id] && !engine.isRemoved[id] {
+            perform { engine, now, actions in engine.handle(.removed(id), at: now, into: &actions) }
+        }
+        for (place, pid, status) in ended {
+            childEnded(pid, status)
+            saved.removeJob(place)
+        }
+        perform { engine, now, actions in engine.advance(to: now, into: &actions) }
+    }
+
+    private func take(_ key: Keeper.Key, _ descriptor: Descriptor) {
+        func watch(_ token: UInt64) { try? poller.add(descriptor.number, .readable, token: token) }
+        switch key {
+        case .output(let id) where id < units.count:
+            outputs[id] = descriptor
+            watch(Token.output | UInt64(id))
+        case .listener(let id, let sum) where id < units.count:
+            if let spec = units[id].listeners.first(where: { Self.checksum($0) == sum }) {
+                listeners[id, default: []].append((spec, descriptor))
+            } else {
+                keeper.discard(key)
+            }
+        case .newline(let id) where id < units.count:
+            readiness[id] = .newline(reading: descriptor)
+            watch(Token.readiness | UInt64(id))
+        case .notifications(let id) where id < units.count:
+            readiness[id] = .notifications(socket: descriptor)
+            watch(Token.readiness | UInt64(id))
+        case .control, .client: break
+        default: keeper.discard(key)
+        }
+    }
+
+    private func resumeConnection(_ place: Int, _ kept: [Keeper.Key: Descriptor]) -> ControlConnection? {
+        guard let socket = kept[.client(place)] else { return nil }
+        let connection = ControlConnection(socket)
+        connections[socket.number] = connection
+        try? poller.add(
+            socket.number, .readable, token: Token.connection | UInt64(UInt32(bitPattern: socket.number)))
+        return connection
+    }
+
+    private func resumeWait(_ place: Int, _ job: [String], _ kept: [Keeper.Key: Descriptor]) {
+        guard job.count == 3, let condition = WaitCondition(rawValue: job[2]),
+            let id = units.firstIndex(where: { $0.spec.name == job[1] }),
+            let connection = resumeConnection(place, kept)
+        else { return endJob(place) }
+        waiters.append(
+            Waiter(connection: connection.descriptor.number, unit: id, condition: condition, job: place))
+    }
+
+    private func resumeExecution(_ place: Int, _ pid: Int32?, _ kept: [Keeper.Key: Descriptor]) {
+        let connection = resumeConnection(place, kept)
+        guard let pid, pid > 0 else {
+            connection?.send(ControlResponse(error: "the supervisor ended before the program was started: try again"))
+            return endJob(place)
+        }
+        executions[pid] = Execution(connection: connection?.descriptor.number ?? -1, job: place)
+    }
+
+    /// A job is done: nothing of it is kept any more.
+    func endJob(_ place: Int) {
+        keeper.discard(.client(place))
+        saved.removeJob(place)
+    }
+
+    /// What is sent by ring2: the end of a process that an earlier supervisor had started, signals.
+    func takeKeeperMessages() {
+        while let (message, taken) = keeper.next() {
+            switch message {
+            case .ended(let pid, let status): childEnded(pid, status)
+            case .stopped(let pid): childStopped(pid)
+            case .signal(let signal): take(signal)
+            default: break
+            }
+            taken()
+        }
+    }
+
+    /// Writes what has changed to where the next supervisor finds it.
+    func save() {
+        for id in units.indices {
+            saved.save(UnitRecord(engine, id, statusText: statusTexts[id] ?? ""), at: id)
+        }
+        saved.save(whole: [hasReported ? "reported" : ""] + engine.phaseFields)
+    }
+
+    /// A number that tells sockets of a unit apart, the same in every supervisor.
+    static func checksum(_ spec: ListenerSpec) -> UInt32 {
+        "\(spec)".utf8.reduce(2_166_136_261) { ($0 ^ UInt32($1)) &* 16_777_619 }
+    }
+}
+
+/// A program run by `exec`.
+struct Execution {
+    /// The connection that waits for its end; -1 when that is gone.
+    var connection: Int32
+    let job: Int
+}

@@ -1,0 +1,218 @@
+internal import Config
+internal import Kernel
+
+/// # Theory of operation
+///
+/// What of a unit outlives the supervisor that looks after it. After each event the driver writes the records that have
+/// changed to where the next supervisor finds them; an engine made from them goes on as this one would have: what runs is
+/// running, who waits for its next try waits until the same instant, a shutdown goes on within the same budget.
+///
+/// What is not in them is found anew: the definition (the configuration is kept beside them), and when a probe is due.
+struct UnitRecord: Hashable {
+    var name: String
+    var kind: UnitSpec.Kind
+    var isRemoved: Bool
+    var state: UnitState
+    var lastEnding: Ending?
+    var restarts: Int
+    var failures: Int
+    var isNotified: Bool, wasHealthy: Bool
+    var isHealthy: Bool?
+    /// How it is asked to end, and for how long: all that a unit needs which the configuration no longer has.
+    var stopSignal: Signal
+    var stopGrace: Duration
+    /// What it says of itself.
+    var statusText: String
+
+    /// As text fields. Reasons are cut to 200 characters, so that a record has a bounded size.
+    var fields: [String] {
+        [
+            String(name.prefix(255)), kind.rawValue, isRemoved ? "removed" : "", state.text, lastEnding?.text ?? "",
+            "\(restarts)",
+            "\(failures)", isNotified ? "notified" : "", wasHealthy ? "healthy" : "",
+            isHealthy.map { $0 ? "healthy" : "unhealthy" } ?? "", "\(stopSignal.rawValue)",
+            "\(stopGrace.nanoseconds)", String(statusText.prefix(200)),
+        ]
+    }
+
+    init?(fields f: [String]) {
+        guard f.count == 13, let kind = UnitSpec.Kind(rawValue: f[1]), let state = UnitState(text: f[3]),
+            let restarts = Int(f[5]), let failures = Int(f[6]), let signal = Int32(f[10]), let grace = Int64(f[11])
+        else { return nil }
+        name = f[0]
+        self.kind = kind
+        isRemoved = !f[2].isEmpty
+        self.state = state
+        lastEnding = Ending(text: f[4])
+        self.restarts = restarts
+        self.failures = failures
+        isNotified = !f[7].isEmpty
+        wasHealthy = !f[8].isEmpty
+        isHealthy = f[9].isEmpty ? nil : f[9] == "healthy"
+        stopSignal = Signal(rawValue: signal)
+        stopGrace = .nanoseconds(grace)
+        statusText = f[12]
+    }
+
+    /// What the engine knows of a unit.
+    init(_ engine: Engine, _ id: Engine.UnitID, statusText: String) {
+        let spec = engine.specs[id]
+        let health = engine.health[id]
+        name = spec.name
+        kind = spec.kind
+        isRemoved = engine.isRemoved[id]
+        state = engine.states[id]
+        lastEnding = engine.lastEndings[id]
+        restarts = engine.restarts[id]
+        failures = engine.backoffs[id].failures
+        isNotified = health.isNotified
+        wasHealthy = health.wasHealthy
+        isHealthy = health.isHealthy
+        stopSignal = spec.stopSignal
+        stopGrace = spec.stopGrace
+        self.statusText = statusText
+    }
+
+    /// The unit as far as the record knows it, where the configuration has it no longer.
+    var spec: UnitSpec {
+        var spec = UnitSpec(name: name, kind: kind)
+        spec.stopSignal = stopSignal
+        spec.stopGrace = stopGrace
+        return spec
+    }
+}
+
+extension Engine {
+    /// How far the whole is, as text fields.
+    var phaseFields: [String] {
+        switch phase {
+        case .created, .running: ["running", "\(exitCode)"]
+        case .stopping(let deadline, _): ["stopping", "\(exitCode)", "\(deadline.nanoseconds)"]
+        case .finished: ["finished", "\(exitCode)"]
+        }
+    }
+
+    /// An engine that goes on from records, at `now`.
+    ///
+    /// - Parameters:
+    ///   - specs: the units by their definitions now; `records` has the record of each that has one, in the same places.
+    ///   - phase: what ``phaseFields`` of the one before said.
+    init(
+        _ specs: [UnitSpec], records: [UnitRecord?], phase fields: [String], budget: Duration, seed: UInt64,
+        at now: MonotonicInstant
+    ) {
+        self.init(specs, budget: budget, seed: seed)
+        exitCode = fields.count > 1 ? UInt8(fields[1]) ?? 0 : 0
+        switch fields.first {
+        case "stopping"?:
+            let deadline = fields.count > 2 ? Int64(fields[2]) : nil
+            phase = .stopping(deadline: deadline.map { .init(nanoseconds: $0) } ?? now, wasKilled: false)
+        case "finished"?: phase = .stopping(deadline: now, wasKilled: false)
+        default: phase = .running
+        }
+        for (id, record) in records.enumerated() where id < specs.count {
+            guard let record else {
+                if isStopping { states[id] = .skipped("the workspace stopped first") }
+                continue
+            }
+            restore(id, record, at: now)
+        }
+        places = Self.places(self.specs, isRemoved)
+    }
+
+    private mutating func restore(_ id: UnitID, _ record: UnitRecord, at now: MonotonicInstant) {
+        states[id] = record.state
+        lastEndings[id] = record.lastEnding
+        restarts[id] = record.restarts
+        backoffs[id] = Backoff(failures: record.failures)
+        isRemoved[id] = record.isRemoved
+        switch record.state {
+        // The process that was asked for never ran: the wish is there still.
+        case .starting: states[id] = .waiting
+        case .running(_, let since):
+            health[id].resume(specs[id], since: since, at: now)
+            health[id].isNotified = record.isNotified
+            health[id].wasHealthy = record.wasHealthy
+            health[id].isHealthy = record.isHealthy
+        default: break
+        }
+    }
+}
+
+extension UnitState {
+    /// In words and numbers that ``init(text:)`` reads.
+    fileprivate var text: String {
+        switch self {
+        case .waiting: "waiting"
+        case .listening: "listening"
+        case .starting: "starting"
+        case .running(let pid, let since): "running \(pid) \(since.nanoseconds)"
+        case .backingOff(let until, let delay, let last):
+            "backingOff \(until.nanoseconds) \(delay.nanoseconds) \(last.text)"
+        case .stopping(let pid, let killAt, let next):
+            switch next {
+            case .stay: "stopping \(pid) \(killAt.nanoseconds) stay"
+            case .start: "stopping \(pid) \(killAt.nanoseconds) start"
+            case .backOff: "stopping \(pid) \(killAt.nanoseconds) backOff"
+            }
+        case .ended(let ending, let byRequest): "ended \(byRequest ? "byRequest" : "byItself") \(ending.text)"
+        case .skipped(let reason): "skipped \(reason.prefix(200))"
+        }
+    }
+
+    fileprivate init?(text: String) {
+        let words = text.split(separator: " ", maxSplits: 3, omittingEmptySubsequences: false).map(String.init)
+        func rest(_ from: Int) -> String { words.dropFirst(from).joined(separator: " ") }
+        func number(_ index: Int) -> Int64? { words.count > index ? Int64(words[index]) : nil }
+        func instant(_ index: Int) -> MonotonicInstant? { number(index).map { MonotonicInstant(nanoseconds: $0) } }
+        func pid() -> Int32? { number(1).flatMap { Int32(exactly: $0) } }
+        switch words.first {
+        case "waiting"?: self = .waiting
+        case "listening"?: self = .listening
+        case "starting"?: self = .starting
+        case "running"?:
+            guard let pid = pid(), let since = instant(2) else { return nil }
+            self = .running(pid: pid, since: since)
+        case "backingOff"?:
+            guard let until = instant(1), let delay = number(2), let last = Ending(text: rest(3)) else { return nil }
+            self = .backingOff(until: until, delay: .nanoseconds(delay), last: last)
+        case "stopping"?:
+            guard let pid = pid(), let killAt = instant(2), words.count > 3 else { return nil }
+            let next: AfterStop = words[3] == "start" ? .start : words[3] == "backOff" ? .backOff : .stay
+            self = .stopping(pid: pid, killAt: killAt, then: next)
+        case "ended"?:
+            guard words.count > 2, let ending = Ending(text: rest(2)) else { return nil }
+            self = .ended(ending, byRequest: words[1] == "byRequest")
+        case "skipped"?: self = .skipped(rest(1))
+        default: return nil
+        }
+    }
+}
+
+extension Ending {
+    var text: String {
+        switch self {
+        case .exited(.exited(let code)): "exited \(code)"
+        case .exited(.signalled(let signal, let core)): "signalled \(signal.rawValue)\(core ? " core" : "")"
+        case .notStarted(let reason): "notStarted \(reason.prefix(200))"
+        case .unhealthy: "unhealthy"
+        }
+    }
+
+    init?(text: String) {
+        let words = text.split(separator: " ", maxSplits: 1, omittingEmptySubsequences: false)
+        let rest = words.count > 1 ? words[1] : ""
+        switch words.first {
+        case "exited"?:
+            guard let code = UInt8(rest) else { return nil }
+            self = .exited(.exited(code))
+        case "signalled"?:
+            let parts = rest.split(separator: " ")
+            guard let number = parts.first.flatMap({ Int32($0) }) else { return nil }
+            self = .exited(.signalled(Signal(rawValue: number), coreDumped: parts.count > 1))
+        case "notStarted"?: self = .notStarted(String(rest))
+        case "unhealthy"?: self = .unhealthy
+        default: return nil
+        }
+    }
+}
