@@ -108,26 +108,40 @@ public func prettyJSON(_ value: some Encodable) -> String {
     return (try? encoder.encode(value)).map { String(decoding: $0, as: UTF8.self) } ?? "{}"
 }
 
-/// A client of a running workspace.
-public struct ControlClient {
+/// A client of a running workspace. A supervisor that is killed takes the connections with it that nobody waits on; the one
+/// that takes over listens on the same socket, so what was asked is asked again there.
+public final class ControlClient {
     /// The connection.
-    public let connection: ControlConnection
+    public private(set) var connection: ControlConnection
+    private let state: StateDirectory
 
     /// Connects; throws ENOENT or ECONNREFUSED when no workspace runs there.
     public init(_ state: StateDirectory) throws(KernelError) {
+        self.state = state
         connection = ControlConnection(try LocalSocket.connect(state.socket))
     }
 
-    /// Sends a request and waits for an answer; nil when the workspace ended meanwhile.
+    /// Sends a request and waits for an answer; nil when the workspace ended meanwhile. `exec` is not sent twice.
     public func ask(_ request: ControlRequest, descriptors: [Descriptor] = []) -> ControlResponse? {
-        // A server that refuses has answered and closed already: its answer counts, not that ours came too late.
-        connection.send(request, descriptors: descriptors)
-        return answer()
+        for _ in 0..<100 {
+            // A server that refuses has answered and closed already: its answer counts, not that ours came too late.
+            connection.send(request, descriptors: descriptors)
+            if let answer = answer() { return answer }
+            guard request.verb != .exec, reconnect() else { return nil }
+        }
+        return nil
     }
 
-    /// Waits for the next answer.
+    /// Waits for the next answer; nil when the connection ended.
     public func answer() -> ControlResponse? {
         guard case .line(let line) = connection.next() else { return nil }
         return ControlConnection.decode(ControlResponse.self, line)
+    }
+
+    /// Connects anew once the connection has ended; false when the workspace has.
+    public func reconnect() -> Bool {
+        guard let socket = try? LocalSocket.connect(state.socket) else { return false }
+        connection = ControlConnection(socket)
+        return true
     }
 }

@@ -191,8 +191,12 @@ struct Stop: ParsableCommand {
     func run() {
         if !names.isEmpty { return ask(.stop, names, state.directory) }
         let client = connect(state.directory)
-        _ = require(client.ask(ControlRequest(.stop)))
-        while client.answer() != nil {}
+        // Until nobody answers any more: the one that was asked may be followed by another.
+        repeat {
+            guard let answer = client.ask(ControlRequest(.stop)) else { return }
+            _ = require(answer)
+            while client.answer() != nil {}
+        } while client.reconnect()
     }
 }
 

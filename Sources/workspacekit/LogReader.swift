@@ -150,7 +150,7 @@ struct LogReader {
         guard let watch = try? watchDirectory(state.logs), let client = try? ControlClient(state) else { return }
         var buffer = [UInt8](repeating: 0, count: 65536)
         while true {
-            let ended = waitReadable(client.connection.descriptor.number, .zero)
+            let ended = waitReadable(client.connection.descriptor.number, .zero) && !client.reconnect()
             for (index, file) in files.enumerated() {
                 for bytes in added(file.path, &positions[index]) { show(bytes, index, &partial) }
             }

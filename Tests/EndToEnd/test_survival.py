@@ -16,6 +16,14 @@ def kill_supervisor(space):
     return until(lambda: space.cli("status", check=False).returncode == 0, 5, "the other supervisor's answer")
 
 
+def connected(pid):
+    """Whether a command has opened its connection to the workspace."""
+    try:
+        return any(os.readlink(f"/proc/{pid}/fd/{number}").startswith("socket:") for number in os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return False
+
+
 def pids(space):
     return {name: unit.get("pid") for name, unit in space.status().items()}
 
@@ -88,7 +96,7 @@ workspacekit:
     waits = [client("wait", name) for name in ("late", "lines")]
     program = client("exec", "--", "sh", "-c", "echo began; until test -e go; do sleep 0.05; done; echo over; exit 7", stdout=subprocess.PIPE)
     assert program.stdout.readline() == b"began\n"
-    until(lambda: [len(os.listdir(f"/proc/{w.pid}/fd")) for w in waits] and all(w.poll() is None for w in waits), 5, "the waits")
+    until(lambda: all(connected(w.pid) for w in waits), 5, "the waits")
     space.status(), space.status()
     for _ in range(3):
         kill_supervisor(space)
@@ -96,6 +104,33 @@ workspacekit:
     (space.folder / "go").touch()
     assert [w.wait(10) for w in waits] == [0, 0]
     assert program.wait(10) == 7 and program.stdout.read() == b"over\n"
+
+
+def test_commands_under_way_go_on(workspace):
+    space = workspace("""
+tasks: [{name: t, command: "until test -e go; do sleep 0.05; done; echo went; sleep 1000"}]
+""").started()
+    client = lambda *words: space.lab.popen_in(space.lab.pod, [*space.prefix, BINARY, *words, "--state-dir", str(space.state)],
+                                               env=space.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    follower, awaiting = client("logs", "-f", "t"), client("ports", "await", "8123")
+    until(lambda: all(connected(c.pid) for c in (follower, awaiting)), 5, "the commands")
+    # Asked of one that does not answer any more, answered by the next.
+    old = space.stage("supervise")
+    os.kill(old, signal.SIGSTOP)
+    asking = client("status", "--json")
+    until(lambda: connected(asking.pid), 5, "the question")
+    os.kill(old, signal.SIGKILL)
+    answer, errors = asking.communicate(timeout=10)
+    assert asking.returncode == 0 and b'"t"' in answer, errors
+    (space.folder / "go").touch()
+    assert follower.stdout.readline().endswith(b"went\n")
+    server = space.lab.popen_in(space.lab.pod, [*space.prefix, BINARY, "exec", "--state-dir", str(space.state), "--", PYTHON, "-m", "http.server", "8123"],
+                                env=space.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert awaiting.wait(10) == 0
+    stopping = client("stop")
+    assert stopping.wait(15) == 0 and space.wait(10) == 0
+    assert follower.wait(5) == 0
+    server.wait(5)
 
 
 def test_no_connection_is_refused(workspace):
