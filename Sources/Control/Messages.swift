@@ -2,11 +2,12 @@
 public struct ControlRequest: Codable, Hashable, Sendable {
     /// What is asked.
     public enum Verb: String, Codable, Sendable {
-        case status, start, stop, restart, signal, wait, tail, exec, plan, reload, ports
+        case status, start, stop, restart, signal, wait, tail, exec, plan, reload, ports, syncDone, syncAwait
     }
     /// What is asked.
     public var verb: Verb
-    /// The units, for `start`, `stop`, `restart`, `signal` and `wait`; without, `stop` means the workspace.
+    /// The units, for `start`, `stop`, `restart`, `signal` and `wait`; without, `stop` means the workspace. The name of the
+    /// point, for `syncDone` and `syncAwait`.
     public var names: [String]?
     /// For `signal`.
     public var signal: String?

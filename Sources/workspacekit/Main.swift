@@ -13,6 +13,7 @@ struct Main {
         if let name = InitProcess.name(in: arguments.first ?? "") {
             exit(InitProcess.main(name, Array(arguments.dropFirst())))
         }
+        if GPCommand.isCalled(arguments.first ?? "") { return GPCommand.main() }
         switch arguments.dropFirst().first {
         case "ring1": exit(Int32(Ring1.main()))
         case "ring2": exit(Int32(Ring2.main()))

@@ -148,7 +148,8 @@ final class WorkspaceRun {
 
     private func takeStateDirectory() {
         do {
-            try Files.makeDirectories(state.path, mode: 0o700)
+            // Other users of the workspace find the control socket and gp in it, and nothing else.
+            try Files.makeDirectories(state.path, mode: 0o711)
             // Whoever owns the directory could replace the socket in it.
             guard Files.status(state.path)?.uid == CurrentProcess.effectiveUser else {
                 fail(
@@ -171,6 +172,8 @@ final class WorkspaceRun {
     /// The logs stay; all else goes.
     private func leaveStateDirectory() {
         try? Files.remove(state.socket)
+        try? Files.remove(state.commands + "/gp")
+        Files.removeDirectory(state.commands)
         Files.removeDirectory(state.rings)
         try? Files.remove(state.lock)
         Files.removeDirectory(state.path)

@@ -256,8 +256,8 @@ def workspace(lab, request):
     name = re.sub(r"\W+", "-", request.node.name)[:60]
     made = []
 
-    def make(config="", **options):
-        folder = lab.folder / f"{name}-{len(made)}"
+    def make(config="", folder=None, **options):
+        folder = folder or lab.folder / f"{name}-{len(made)}"
         space = Workspace(lab, folder, config, **options)
         made.append(space)
         return space

@@ -7,8 +7,12 @@ internal import SystemPackage
 extension Supervisor {
     func acceptConnection() {
         guard let socket = LocalSocket.accept(listener.number) else { return }
-        // Only whoever runs the workspace: its root, who is the caller of `run`, inside and outside.
-        guard let peer = LocalSocket.peer(socket.number), peer.uid == CurrentProcess.user else {
+        // Whoever runs the workspace: its root, who is the caller of `run`, inside and outside. Other users of the
+        // workspace, who have a number in its PID namespace, may look and wait.
+        let isOwn = CurrentProcess.parent == 1
+        guard let peer = LocalSocket.peer(socket.number),
+            peer.uid == CurrentProcess.user || (isOwn && peer.pid != 0)
+        else {
             ControlConnection(socket).send(ControlResponse(error: "the workspace belongs to another user"))
             return
         }
@@ -16,6 +20,7 @@ extension Supervisor {
             try poller.add(
                 socket.number, .readable, token: Token.connection | UInt64(UInt32(bitPattern: socket.number)))
             connections[socket.number] = ControlConnection(socket)
+            if peer.uid != CurrentProcess.user { guests.insert(socket.number) }
         } catch {
             console.notice("\(error)")
         }
@@ -29,6 +34,7 @@ extension Supervisor {
             case .closed:
                 poller.remove(number)
                 connections[number] = nil
+                guests.remove(number)
                 // The number is the next connection's: nothing of this one may be left under it.
                 waiters.removeAll {
                     if $0.connection == number { endJob($0.job) }
@@ -52,6 +58,11 @@ extension Supervisor {
     }
 
     private func answer(_ request: ControlRequest, _ connection: ControlConnection) {
+        let isForGuests = [.status, .ports, .wait, .syncDone, .syncAwait].contains(request.verb)
+        guard isForGuests || !guests.contains(connection.descriptor.number) else {
+            connection.send(ControlResponse(error: "only the workspace's root may do that: try sudo"))
+            return
+        }
         switch request.verb {
         case .status: connection.send(ControlResponse(status: status()))
         case .stop where request.names == nil:
@@ -66,6 +77,14 @@ extension Supervisor {
             } catch {
                 connection.send(ControlResponse(error: "\(error)"))
             }
+        case .syncDone, .syncAwait:
+            guard let name = request.names?.first else {
+                connection.send(ControlResponse(error: "no name"))
+                return
+            }
+            if request.verb == .syncAwait { return wait(.sync(name), ["await", String(name.prefix(255))], connection) }
+            synchronize(name)
+            connection.send(ControlResponse())
         case .tail:
             var response = ControlResponse()
             let asked = logs.filter { request.names?.contains($0.name) == true && !$0.ring.isEmpty }
@@ -105,11 +124,8 @@ extension Supervisor {
         switch request.verb {
         case .wait:
             guard let id = ids.first, let condition = request.condition else { break }
-            let job = saved.add(["wait", String(units[id].spec.name.prefix(255)), condition.rawValue])
-            keeper.keep(.client(job), connection.descriptor)
-            waiters.append(
-                Waiter(connection: connection.descriptor.number, unit: id, condition: condition, job: job))
-            return answerWaiters()
+            return wait(
+                .unit(id, condition), ["wait", String(units[id].spec.name.prefix(255)), condition.rawValue], connection)
         case .signal:
             guard let signal = request.signal.flatMap({ Signal(name: $0) }) else {
                 connection.send(ControlResponse(error: "unknown signal \"\(request.signal ?? "")\""))
@@ -136,6 +152,20 @@ extension Supervisor {
         connection.send(ControlResponse())
     }
 
+    private func wait(_ goal: Waiter.Goal, _ fields: [String], _ connection: ControlConnection) {
+        let job = saved.add(fields)
+        keeper.keep(.client(job), connection.descriptor)
+        waiters.append(Waiter(connection: connection.descriptor.number, goal: goal, job: job))
+        answerWaiters()
+    }
+
+    private func fulfilment(of goal: Waiter.Goal) -> Engine.Fulfilment {
+        switch goal {
+        case .unit(let id, let condition): engine.fulfilment(of: condition, by: id)
+        case .sync(let name): fulfilment(ofSync: name)
+        }
+    }
+
     /// Tells those who wait what has come to pass.
     func answerWaiters() {
         waiters.removeAll { waiter in
@@ -143,7 +173,7 @@ extension Supervisor {
                 endJob(waiter.job)
                 return true
             }
-            switch engine.fulfilment(of: waiter.condition, by: waiter.unit) {
+            switch fulfilment(of: waiter.goal) {
             case .open: return false
             case .met: connection.send(ControlResponse())
             case .failed(let reason), .skipped(let reason): connection.send(ControlResponse(error: reason))
@@ -260,10 +290,14 @@ extension Supervisor {
     }
 }
 
-/// A client that waits for something to happen to a unit.
+/// A client that waits for something.
 struct Waiter {
+    enum Goal {
+        case unit(Int, WaitCondition)
+        /// A point that a task reaches.
+        case sync(String)
+    }
     let connection: Int32
-    let unit: Int
-    let condition: WaitCondition
+    let goal: Goal
     let job: Int
 }

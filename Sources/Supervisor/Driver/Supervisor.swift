@@ -24,6 +24,8 @@ final class Supervisor {
     let poller: Poller
     private let signals: SignalReader
     var connections: [Int32: ControlConnection] = [:]
+    /// Connections of other users than the workspace's root.
+    var guests: Set<Int32> = []
     /// Programs run by `exec`, by pid.
     var executions: [Int32: Execution] = [:]
     private var exitCode: UInt8?
@@ -41,7 +43,9 @@ final class Supervisor {
     var listeners: [Int: [(spec: ListenerSpec, socket: Descriptor)]] = [:]
     /// Units whose sockets are watched for a first connection.
     var watchedListeners: Set<Int> = []
-    /// Who waits for something to happen to a unit.
+    /// Points that tasks have reached (`gp sync-done`).
+    var syncs: Set<String> = []
+    /// Who waits for something to happen.
     var waiters: [Waiter] = []
     /// The files' content when they were read last, in order or not: what was said once is not said again.
     var lastSources: [Source]
@@ -104,7 +108,8 @@ final class Supervisor {
         if let control = kept[.control] {
             listener = control
         } else {
-            listener = try LocalSocket.listen(state.socket)
+            // Who may do what is decided by whom the kernel says a connection is from.
+            listener = try LocalSocket.listen(state.socket, mode: 0o666)
             keeper.keep(.control, listener)
         }
         poller = try Poller()
@@ -175,6 +180,7 @@ final class Supervisor {
 
     private func begin() {
         writeGitConfiguration()
+        installCommands()
         for id in units.indices {
             openListeners(id)
             guard units[id].spec != engine.specs[id] else { continue }
@@ -206,6 +212,17 @@ final class Supervisor {
         for id in listeners.keys { watchListeners(id) }
         save()
         answerWaiters()
+    }
+
+    /// `gp` for the tasks that call it, last in their PATH.
+    private func installCommands() {
+        guard let binary = Files.linkTarget("/proc/self/exe"), Files.isAccessible(binary, 1) else { return }
+        do {
+            try Files.makeDirectory(state.commands)
+            let link = state.commands + "/gp"
+            if Files.status(link, followLinks: false) != nil { try Files.remove(link) }
+            try Files.symlink(binary, at: link)
+        } catch { console.notice("\(error): there is no gp") }
     }
 
     private func start(_ id: Int, _ actions: inout [Engine.Action]) {

@@ -45,7 +45,8 @@ extension Supervisor {
         for (place, job) in saved.jobs.sorted(by: { $0.key < $1.key }) {
             let pid = job.count > 1 ? Int32(job[1]) : nil
             switch job.first {
-            case "wait"?: resumeWait(place, job, kept)
+            case "sync"?: if job.count > 1 { syncs.insert(job[1]) }
+            case "wait"?, "await"?: resumeWait(place, job, kept)
             case "exec"?: resumeExecution(place, pid, kept)
             case "ended"?:
                 if let pid, job.count > 2, case .exited(let status)? = Ending(text: job[2]) {
@@ -100,12 +101,16 @@ extension Supervisor {
     }
 
     private func resumeWait(_ place: Int, _ job: [String], _ kept: [Keeper.Key: Descriptor]) {
-        guard job.count == 3, let condition = WaitCondition(rawValue: job[2]),
-            let id = units.firstIndex(where: { $0.spec.name == job[1] }),
-            let connection = resumeConnection(place, kept)
-        else { return endJob(place) }
-        waiters.append(
-            Waiter(connection: connection.descriptor.number, unit: id, condition: condition, job: place))
+        var goal: Waiter.Goal?
+        if job.first == "await" {
+            goal = job.count > 1 ? .sync(job[1]) : nil
+        } else if job.count == 3, let condition = WaitCondition(rawValue: job[2]),
+            let id = units.firstIndex(where: { $0.spec.name == job[1] })
+        {
+            goal = .unit(id, condition)
+        }
+        guard let goal, let connection = resumeConnection(place, kept) else { return endJob(place) }
+        waiters.append(Waiter(connection: connection.descriptor.number, goal: goal, job: place))
     }
 
     private func resumeExecution(_ place: Int, _ pid: Int32?, _ kept: [Keeper.Key: Descriptor]) {

@@ -93,6 +93,8 @@ struct UnitPlanner {
             if parts.count == 2 { set(String(parts[0]), String(parts[1])) }
         }
         if values["PATH"] == nil { set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") }
+        // Last: a program of that name in the image is the one that was meant.
+        set("PATH", (values["PATH"] ?? "") + ":" + StateDirectory(plan.stateDirectory).commands)
         set("WORKSPACEKIT_STATE_DIR", plan.stateDirectory)
         // ring0's user is root inside, and needs root's HOME; another user its own.
         let record = users.user(id: identity?.uid ?? 0)
