@@ -110,6 +110,17 @@ public func prettyJSON(_ value: some Encodable) -> String {
     return (try? encoder.encode(value)).map { String(decoding: $0, as: UTF8.self) } ?? "{}"
 }
 
+/// Rows as a table for people: columns as wide as what is in them.
+public func tableText(_ rows: [[String]]) -> String {
+    guard let first = rows.first else { return "" }
+    let widths = first.indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
+    return rows.map { row in
+        var line = zip(row, widths).map { $0 + String(repeating: " ", count: $1 - $0.count) }.joined(separator: "  ")
+        while line.last == " " { line.removeLast() }
+        return line + "\n"
+    }.joined()
+}
+
 /// A client of a running workspace. A supervisor that is killed takes the connections with it that nobody waits on; the one
 /// that takes over listens on the same socket, so what was asked is asked again there.
 public final class ControlClient {

@@ -202,3 +202,23 @@ extension ReloadChange {
         return "\(kind) \(name): \(verb)\(reasons)"
     }
 }
+
+/// What became of a task in a prebuild.
+public struct PrebuildResult: Codable, Hashable, Sendable {
+    /// The task.
+    public var name: String
+    /// All of its phases ended with 0.
+    public var succeeded: Bool
+    /// What it ended with; nil if it never ran.
+    public var exitCode: UInt8?
+    /// Why it did not succeed.
+    public var reason: String?
+    /// How long it ran.
+    public var seconds: Double?
+
+    /// A result without particulars.
+    public init(name: String, succeeded: Bool) {
+        self.name = name
+        self.succeeded = succeeded
+    }
+}

@@ -4,6 +4,7 @@ internal import Control
 internal import Glibc
 internal import Kernel
 internal import Ring
+internal import Supervisor
 internal import SystemPackage
 
 struct WorkspacekitCommand: ParsableCommand {
@@ -12,7 +13,8 @@ struct WorkspacekitCommand: ParsableCommand {
         abstract: "A workspace with its own users, mounts, processes and network, inside an ordinary container.",
         version: "0.1.0",
         subcommands: [
-            Run.self, Status.self, Start.self, Stop.self, Restart.self, SendSignal.self, Wait.self, Logs.self,
+            Run.self, Prebuild.self, Status.self, Start.self, Stop.self, Restart.self, SendSignal.self, Wait.self,
+            Logs.self,
             Exec.self,
             Ports.self, Validate.self, Graph.self, Plan.self, Reload.self,
             Configuration.self, Init.self,
@@ -33,14 +35,8 @@ struct StateOption: ParsableArguments {
     }
 }
 
-struct Run: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        abstract: "Bring up a workspace from a .gitpod.yml, and stay until it ends.",
-        discussion: """
-            With COMMAND, it runs as a foreground job with your terminal; when it ends, the workspace stops in order and
-            ends with its status. Without, the workspace runs until it is stopped (SIGTERM, Ctrl-C, workspacekit stop).
-            """)
-
+/// What every way to bring up a workspace is given.
+struct WorkspaceOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp("The configuration (default: .gitpod.yml in the workspace directory).", valueName: "file"))
     var config: String?
@@ -57,16 +53,43 @@ struct Run: ParsableCommand {
     @Option(help: ArgumentHelp("The workspace directory (default: the current one).", valueName: "dir"))
     var workspace: String?
     @OptionGroup var state: StateOption
-    @Argument(parsing: .postTerminator, help: "A command to run in the workspace, after --.")
-    var command: [String] = []
 
-    func run() {
+    func run(_ command: [String] = [], _ start: StartKind = .run) {
         quit(
             WorkspaceRun(
                 configurationFile: config, network: network, workspaceDirectory: workspace ?? ".",
-                state: state.directory, command: command
+                state: state.directory, command: command, start: start
             ).run())
     }
+}
+
+struct Run: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Bring up a workspace from a .gitpod.yml, and stay until it ends.",
+        discussion: """
+            With COMMAND, it runs as a foreground job with your terminal; when it ends, the workspace stops in order and
+            ends with its status. Without, the workspace runs until it is stopped (SIGTERM, Ctrl-C, workspacekit stop).
+            """)
+    @OptionGroup var options: WorkspaceOptions
+    @Argument(parsing: .postTerminator, help: "A command to run in the workspace, after --.")
+    var command: [String] = []
+
+    func run() { options.run(command) }
+}
+
+struct Prebuild: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Run before, init and prebuild of every task, and say what became of each.",
+        discussion: """
+            In the order of depends_on, with the services that run beside them; the workspace ends with its tasks. A later
+            run goes on with before and command. Exit code 0, or 1 when a task failed or could not run.
+
+              workspacekit prebuild --json >prebuild.json
+            """)
+    @OptionGroup var options: WorkspaceOptions
+    @Flag(help: "The summary as JSON on standard output; what tasks print is in their logs.") var json = false
+
+    func run() { options.run([], json ? .prebuildJSON : .prebuild) }
 }
 
 struct Init: ParsableCommand {

@@ -92,7 +92,9 @@ struct GPCommand: ParsableCommand {
             static let configuration = CommandConfiguration(abstract: "Not needed here.")
             @Argument(parsing: .captureForPassthrough) var arguments: [String] = []
             func run() {
-                fail("gp ports expose: declare the port in .gitpod.yml (ports:): servers on localhost are reached too", 1)
+                fail(
+                    "gp ports expose: declare the port in .gitpod.yml (ports:): servers on localhost are reached too", 1
+                )
             }
         }
     }
@@ -133,7 +135,8 @@ struct GPCommand: ParsableCommand {
                     1)
             }
             for (name, value) in environmentByName().sorted(by: { $0.key < $1.key }) {
-                let quoted = "'" + value.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'"
+                let quoted =
+                    "'" + value.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'"
                 print(export ? "export \(name)=\(quoted)" : "\(name)=\(value)")
             }
         }
@@ -150,7 +153,9 @@ struct GPCommand: ParsableCommand {
             @Flag(inversion: .prefixedNo, help: .hidden) var color = true
             func run() {
                 let units = require(connect(state.directory).ask(ControlRequest(.status))).status?.units ?? []
-                let rows = units.filter { $0.kind == "task" }.map { [$0.name, $0.state, $0.pid.map { "\($0)" } ?? "-"] }
+                let rows = units.filter { $0.kind == "task" }.map {
+                    [$0.name, $0.state, $0.pid.map { "\($0)" } ?? "-"]
+                }
                 printTable([["NAME", "STATE", "PID"]] + rows)
             }
         }

@@ -94,13 +94,4 @@ struct Ports: ParsableCommand {
 }
 
 /// Prints rows with their columns aligned.
-func printTable(_ rows: [[String]]) {
-    guard let first = rows.first else { return }
-    let widths = first.indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
-    for row in rows {
-        let cells = zip(row, widths).map { $0 + String(repeating: " ", count: $1 - $0.count) }
-        var line = cells.joined(separator: "  ")
-        while line.last == " " { line.removeLast() }
-        print(line)
-    }
-}
+func printTable(_ rows: [[String]]) { print(tableText(rows), terminator: "") }

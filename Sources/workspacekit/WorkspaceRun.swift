@@ -20,19 +20,24 @@ final class WorkspaceRun {
     private let workspaceDirectory: String
     private let state: StateDirectory
     private let command: [String]
+    private let start: StartKind
     private let startedAt = MonotonicInstant.now
     private var lock: Descriptor?
 
     init(
         configurationFile: String?, network: NetworkMode?, workspaceDirectory: String, state: StateDirectory,
-        command: [String]
+        command: [String] = [], start: StartKind = .run
     ) {
         self.configurationFile = configurationFile
         networkOption = network
         self.workspaceDirectory = Files.absolute(workspaceDirectory)
         self.state = state
         self.command = command
+        self.start = start
     }
+
+    /// Standard output is somebody else's.
+    private var isQuiet: Bool { !command.isEmpty || start == .prebuildJSON }
 
     /// The whole life of the workspace; the exit code.
     func run() -> Int32 {
@@ -53,12 +58,12 @@ final class WorkspaceRun {
             let (reportReading, reportWriting) = try Channel.pair()
             let plan = SupervisorPlan(
                 sources: sources, files: files, workspaceDirectory: workspaceDirectory, stateDirectory: state.path,
-                command: command, isQuiet: !command.isEmpty,
+                command: command, start: start, isQuiet: isQuiet,
                 budget: max(grace - .milliseconds(1500), .milliseconds(200)))
             let memory = try SupervisorProcess.state(for: plan)
             let ringPlan = ringPlan(configuration, mode, grace)
             let session = WorkspaceSession(
-                ringPlan: ringPlan, grace: grace, startedAt: startedAt, isQuiet: !command.isEmpty,
+                ringPlan: ringPlan, grace: grace, startedAt: startedAt, isQuiet: isQuiet,
                 forwarder: forwarderPlan(configuration, ringPlan))
             return try session.run(configuration: memory, reportReading: reportReading, reportWriting: reportWriting)
         } catch let failure as StageFailure {

@@ -223,6 +223,32 @@ struct EngineTests {
         #expect(script.take() == [.signal(pid: 10, .terminate)])
     }
 
+    @Test("a prebuild ends with its tasks, and with 1 when one failed or could not run")
+    func prebuild() {
+        var script = Script([
+            service("db"), task("a"), task("b", after: [.init("a", .completedSuccessfully)]), task("c"),
+        ])
+        script.engine.endsWithTasks = true
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        script.feed(.spawned(1, pid: 11))
+        script.feed(.spawned(3, pid: 13))
+        script.feed(.exited(pid: 13, .exited(0)))
+        #expect(!script.engine.isStopping)
+        // b will never run.
+        script.feed(.exited(pid: 11, .exited(2)))
+        #expect(script.engine.isStopping)
+        #expect(script.take().last == .signal(pid: 10, .terminate))
+        script.feed(.exited(pid: 10, .signalled(.terminate, coreDumped: false)))
+        #expect(script.take().last == .finish(1))
+        var fine = Script([task("a")])
+        fine.engine.endsWithTasks = true
+        fine.feed(.begun)
+        fine.feed(.spawned(0, pid: 10))
+        fine.feed(.exited(pid: 10, .exited(0)))
+        #expect(fine.take().last == .finish(0))
+    }
+
     /// Random histories; the invariants of the theory of operation hold in each.
     @Test("invariants hold in generated histories", arguments: 0..<200)
     func generated(seed: Int) {

@@ -147,4 +147,13 @@ struct TakeoverTests {
         #expect(Set(keys.map(\.rawValue)).count == keys.count)
         #expect(Keeper.Key(rawValue: 0) == nil)
     }
+
+    @Test(
+        "a call of sync-done is found as a shell would",
+        arguments: [
+            ("gp sync-done setup", true), ("npm ci && gp sync-done setup; x", true), ("gp sync-done 'setup'", true),
+            ("(gp sync-done \"setup\")", true), ("gp sync-done setup2", false), ("gp sync-await setup", false),
+            ("echo setup", false), ("", false),
+        ])
+    func syncDone(text: String, isFound: Bool) { #expect(callsSyncDone(text, "setup") == isFound) }
 }

@@ -43,6 +43,8 @@ final class Supervisor {
     var listeners: [Int: [(spec: ListenerSpec, socket: Descriptor)]] = [:]
     /// Units whose sockets are watched for a first connection.
     var watchedListeners: Set<Int> = []
+    /// How long units ran that have ended, and why tasks wait: for the summary of a prebuild.
+    var durations: [Int: Duration] = [:], waitReasons: [Int: String] = [:]
     /// Points that tasks have reached (`gp sync-done`).
     var syncs: Set<String> = []
     /// Who waits for something to happen.
@@ -103,6 +105,7 @@ final class Supervisor {
             engine = Engine(units.map(\.spec), budget: plan.budget, seed: randomUInt64())
             for note in planner.notes { console.notice(note) }
         }
+        engine.endsWithTasks = plan.start.isPrebuild
         try Files.makeDirectory(state.logs, mode: 0o700)
         logs = units.map { [state, console] in Self.log(of: $0, state, console, continues: takesOver) }
         if let control = kept[.control] {
@@ -171,9 +174,10 @@ final class Supervisor {
             perform { engine, now, actions in engine.advance(to: now, into: &actions) }
             if watch.isDue(at: .now) { followConfiguration() }
         }
-        for index in Array(outputs.keys) { readOutput(index) }
+        for index in outputs.keys.sorted() { readOutput(index) }
         closeListeners()
         try? Files.remove(state.socket)
+        if plan.start.isPrebuild { printSummary() }
         keeper.finished()
         return exitCode ?? 70
     }
@@ -325,7 +329,11 @@ final class Supervisor {
         if finishProbe(pid, status) { return }
         finishExecution(pid, status)
         // What the process wrote last comes before the news of its end.
-        for (index, unitState) in engine.states.enumerated() where unitState.pid == pid { readOutput(index) }
+        for (index, unitState) in engine.states.enumerated() where unitState.pid == pid {
+            readOutput(index)
+            if case .running(_, let since) = unitState { durations[index] = .now - since }
+        }
+        if plan.start.isPrebuild { noteWaitReasons() }
         perform { engine, now, actions in engine.handle(.exited(pid: pid, status), at: now, into: &actions) }
     }
 

@@ -1,6 +1,19 @@
 public import Config
 internal import Kernel
 
+/// Which phases of the tasks a start runs.
+public enum StartKind: String, Hashable, Sendable {
+    /// `before`, `init` where it has not succeeded yet, `command`.
+    case run
+    /// `before`, `init`, `prebuild`; the workspace ends when all tasks have.
+    case prebuild
+    /// The same, with the summary as JSON and nothing else on standard output.
+    case prebuildJSON
+
+    /// Not a run.
+    public var isPrebuild: Bool { self != .run }
+}
+
 /// What ring0 hands the supervisor: the configuration as read, and how this run is meant.
 public struct SupervisorPlan: Hashable, Sendable {
     /// The configuration as read; empty for none.
@@ -13,6 +26,8 @@ public struct SupervisorPlan: Hashable, Sendable {
     public var stateDirectory: String
     /// The command of `run -- COMMAND`; empty without.
     public var command: [String]
+    /// Which phases run.
+    public var start: StartKind
     /// Standard output is the command's: units' lines stay in their logs.
     public var isQuiet: Bool
     /// How long the supervisor's part of a stop may take.
@@ -21,13 +36,14 @@ public struct SupervisorPlan: Hashable, Sendable {
     /// A plan for one run.
     public init(
         sources: [Source], files: ConfigurationFiles, workspaceDirectory: String, stateDirectory: String,
-        command: [String], isQuiet: Bool, budget: Duration
+        command: [String], start: StartKind = .run, isQuiet: Bool, budget: Duration
     ) {
         self.sources = sources
         self.files = files
         self.workspaceDirectory = workspaceDirectory
         self.stateDirectory = stateDirectory
         self.command = command
+        self.start = start
         self.isQuiet = isQuiet
         self.budget = budget
     }
@@ -38,7 +54,7 @@ public struct SupervisorPlan: Hashable, Sendable {
     public var encoded: [UInt8] {
         let head = [
             files.path, files.name, workspaceDirectory, stateDirectory, isQuiet ? "quiet" : "", "\(budget.nanoseconds)",
-            "\(command.count)",
+            "\(command.count)", start.rawValue,
         ]
         let described = sources.flatMap { [$0.name, $0.role.rawValue, "\($0.bytes.count)"] }
         return ChannelMessage("supervise", head + command + described).encoded + Self.marker + sources.flatMap(\.bytes)
@@ -51,12 +67,13 @@ public struct SupervisorPlan: Hashable, Sendable {
             let message = ChannelMessage(decoding: bytes[..<split]), message.kind == "supervise"
         else { return nil }
         let f = message.fields
-        guard f.count >= 7, let budget = Int64(f[5]), let count = Int(f[6]), count >= 0, f.count >= 7 + count,
-            (f.count - 7 - count) % 3 == 0
+        guard f.count >= 8, let budget = Int64(f[5]), let count = Int(f[6]), count >= 0, f.count >= 8 + count,
+            let start = StartKind(rawValue: f[7]),
+            (f.count - 8 - count) % 3 == 0
         else { return nil }
         var sources: [Source] = []
         var rest = bytes[(split + 4)...]
-        for index in stride(from: 7 + count, to: f.count, by: 3) {
+        for index in stride(from: 8 + count, to: f.count, by: 3) {
             guard let role = Source.Role(rawValue: f[index + 1]), let length = Int(f[index + 2]), length >= 0,
                 length <= rest.count
             else { return nil }
@@ -65,7 +82,7 @@ public struct SupervisorPlan: Hashable, Sendable {
         }
         self.init(
             sources: sources, files: ConfigurationFiles(path: f[0], name: f[1]), workspaceDirectory: f[2],
-            stateDirectory: f[3], command: Array(f[7..<(7 + count)]), isQuiet: !f[4].isEmpty,
+            stateDirectory: f[3], command: Array(f[8..<(8 + count)]), start: start, isQuiet: !f[4].isEmpty,
             budget: .nanoseconds(budget))
     }
 }

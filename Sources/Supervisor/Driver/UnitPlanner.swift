@@ -113,14 +113,29 @@ struct UnitPlanner {
             UnitSpec(name: name, kind: .task), task.options, environment: task.environment,
             user: task.options.user ?? configuration.user, directory: directory)
         let marker = task.initialize.flatMap { isBlank($0) ? nil : initMarker(name, index) }
-        let isFresh = marker.map { Files.status($0) == nil } ?? false
-        let script = TaskScript(task: task, isFresh: isFresh, initMarker: marker).text
+        let isFresh = marker.map { plan.start.isPrebuild || Files.status($0) == nil } ?? false
+        if plan.start.isPrebuild { prepareForPrebuild(&unit.spec) }
+        let script = TaskScript(
+            task: task, isFresh: isFresh, initMarker: marker, isPrebuild: plan.start.isPrebuild
+        ).text
         unit.arguments = [Self.shell, "-c", script]
         unit.initMarker = isFresh ? marker : nil
         for (key, phase) in [("before", task.before), ("init", task.initialize), ("command", task.command)] {
             unit.aspects.append(.init(name: key, value: phase ?? "", needsRestart: true))
         }
         return unit
+    }
+
+    /// A task ends with its last phase here, and that is all there is to wait for: `command` does not run, so nothing says
+    /// that it is ready or answers a probe.
+    private func prepareForPrebuild(_ spec: inout UnitSpec) {
+        spec.isEssential = false
+        spec.healthcheck = nil
+        spec.awaitsReadiness = false
+        let tasks = Set(configuration.tasks.enumerated().map { $1.name ?? "task-\($0 + 1)" })
+        for index in spec.dependencies.indices where tasks.contains(spec.dependencies[index].name) {
+            spec.dependencies[index].condition = .completedSuccessfully
+        }
     }
 
     private func initMarker(_ name: String, _ index: Int) -> String {
@@ -243,6 +258,8 @@ struct TaskScript {
     /// The task's `init` has not yet succeeded in this workspace.
     let isFresh: Bool
     let initMarker: String?
+    /// `prebuild` instead of `command`.
+    var isPrebuild = false
 
     var text: String {
         var parts: [String] = []
@@ -250,9 +267,14 @@ struct TaskScript {
         add(task.before)
         if isFresh {
             add(task.initialize)
+            if isPrebuild { add(task.prebuild) }
             if let initMarker { parts.append(": > " + quote(initMarker)) }
         }
-        add(task.command)
+        if isPrebuild {
+            if !isFresh { add(task.prebuild) }
+        } else {
+            add(task.command)
+        }
         return parts.isEmpty ? ":" : parts.joined(separator: " && ")
     }
 }

@@ -94,6 +94,8 @@ public struct Engine: Sendable {
     var backoffs: [Backoff]
     /// The units that are wanted, by name.
     var places: [String: UnitID]
+    /// The workspace ends when every task has come to its end, with 1 if one failed.
+    public var endsWithTasks = false
     var phase = Phase.created
     var exitCode: UInt8 = 0
     private let budget: Duration
@@ -188,8 +190,25 @@ public struct Engine: Sendable {
     private mutating func proceed(at now: MonotonicInstant, _ actions: inout [Action]) {
         switch phase {
         case .created, .finished: break
-        case .running: startWhatMay(&actions)
+        case .running:
+            startWhatMay(&actions)
+            if endsWithTasks { endWithTasks(at: now, &actions) }
         case .stopping: proceedShutdown(at: now, &actions)
+        }
+    }
+
+    private mutating func endWithTasks(at now: MonotonicInstant, _ actions: inout [Action]) {
+        let tasks = specs.indices.filter { specs[$0].kind == .task && !isRemoved[$0] }
+        guard tasks.allSatisfy({ hasCome(toItsEnd: $0) }) else { return }
+        beginShutdown(code: tasks.allSatisfy { lastEndings[$0]?.isSuccess == true } ? 0 : 1, at: now, &actions)
+        proceedShutdown(at: now, &actions)
+    }
+
+    private func hasCome(toItsEnd id: UnitID) -> Bool {
+        switch states[id] {
+        case .ended, .skipped: true
+        case .waiting: isBlocked(id)
+        default: false
         }
     }
 
