@@ -77,6 +77,12 @@ public final class ControlConnection {
         }
     }
 
+    /// What has come behind the last line, taken out.
+    public func rest() -> [UInt8] {
+        defer { buffer = [] }
+        return buffer
+    }
+
     /// Sends an object; false when the other end is gone or takes nothing for a second.
     @discardableResult
     public func send(_ value: some Encodable, descriptors: [Descriptor] = []) -> Bool {

@@ -2,7 +2,7 @@
 public struct ControlRequest: Codable, Hashable, Sendable {
     /// What is asked.
     public enum Verb: String, Codable, Sendable {
-        case status, start, stop, restart, signal, wait, tail, exec, plan, reload, ports, syncDone, syncAwait
+        case status, start, stop, restart, signal, wait, tail, exec, plan, reload, ports, syncDone, syncAwait, attach
     }
     /// What is asked.
     public var verb: Verb
@@ -21,6 +21,8 @@ public struct ControlRequest: Codable, Hashable, Sendable {
     public var user: String?
     /// Where to run it, for `exec`.
     public var directory: String?
+    /// For `attach`: without the terminal itself; with what was printed last.
+    public var readOnly: Bool?, replay: Bool?
     /// `NAME=value`, besides the workspace's environment.
     public var environment: [String]?
 
@@ -52,6 +54,8 @@ public struct ControlResponse: Codable, Hashable, Sendable {
     public var plan: ReloadPlan?
     /// For `ports`.
     public var ports: [PortStatus]?
+    /// For `attach`, whose answer brings the terminal to the one who may type; the unit's output follows as it is.
+    public var isWriter: Bool?
     /// For `tail`: what could not be written to the units' logs and is kept in memory.
     public var tails: [String: [UInt8]]?
 

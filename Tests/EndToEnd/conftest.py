@@ -135,7 +135,8 @@ class Lab:
 
     def popen_in(self, process, command, **options):
         options.setdefault("stdin", subprocess.DEVNULL)
-        return subprocess.Popen([*self.enter(process), *command], preexec_fn=die_with_parent, **options)
+        options.setdefault("preexec_fn", die_with_parent)
+        return subprocess.Popen([*self.enter(process), *command], **options)
 
     def in_pod(self, *command, **options):
         return run(*self.enter(self.pod), *command, **options)

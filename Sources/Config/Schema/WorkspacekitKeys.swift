@@ -127,7 +127,8 @@ enum WorkspacekitKeys {
         Key(
             "oom_score_adj", .integer(-1000...1000), "Who is killed first when memory runs out: 1000 is, -1000 is not",
             example: "500", default: .integer(0)),
-        Key("tty", .boolean, "It runs on a terminal of its own", default: .boolean(false), .later),
+        Key(
+            "tty", .boolean, "It runs on a terminal of its own, for `workspacekit attach`", default: .boolean(false)),
         Key("logging", .record(logging), "Its log files"),
     ]
 

@@ -35,6 +35,7 @@ extension Supervisor {
                 poller.remove(number)
                 connections[number] = nil
                 guests.remove(number)
+                viewers.removeAll { $0.connection == number }
                 // The number is the next connection's: nothing of this one may be left under it.
                 waiters.removeAll {
                     if $0.connection == number { endJob($0.job) }
@@ -68,7 +69,7 @@ extension Supervisor {
         case .stop where request.names == nil:
             connection.send(ControlResponse())
             perform { engine, now, actions in engine.handle(.shutdownRequested, at: now, into: &actions) }
-        case .start, .stop, .restart, .signal, .wait: answerForUnits(request, connection)
+        case .start, .stop, .restart, .signal, .wait, .attach: answerForUnits(request, connection)
         case .ports:
             do {
                 var response = ControlResponse()
@@ -126,6 +127,9 @@ extension Supervisor {
             guard let id = ids.first, let condition = request.condition else { break }
             return wait(
                 .unit(id, condition), ["wait", String(units[id].spec.name.prefix(255)), condition.rawValue], connection)
+        case .attach:
+            if let id = ids.first { attach(request, id, connection) }
+            return
         case .signal:
             guard let signal = request.signal.flatMap({ Signal(name: $0) }) else {
                 connection.send(ControlResponse(error: "unknown signal \"\(request.signal ?? "")\""))

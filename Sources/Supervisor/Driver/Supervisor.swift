@@ -26,6 +26,8 @@ final class Supervisor {
     var connections: [Int32: ControlConnection] = [:]
     /// Connections of other users than the workspace's root.
     var guests: Set<Int32> = []
+    /// Who looks at the terminal of which unit.
+    var viewers: [Viewer] = []
     /// Programs run by `exec`, by pid.
     var executions: [Int32: Execution] = [:]
     private var exitCode: UInt8?
@@ -261,8 +263,24 @@ final class Supervisor {
             return try spawnKnown(id, spawnPlan)
         }
         if let marker = unit.initMarker { try makeMarkerDirectory(marker, unit.identity) }
-        let input = try Files.open("/dev/null", flags: 0)
-        let (reading, writing) = try makePipe()
+        let reading: Descriptor
+        let writing: Descriptor
+        let input: Descriptor
+        if unit.hasTerminal {
+            (reading, writing) = try Terminal.open()
+            input = writing
+            spawnPlan.controllingTerminal = 0
+            // As login(1) does: programs open it by its name too.
+            if let identity = unit.identity, let name = Files.linkTarget("/proc/self/fd/\(writing.number)") {
+                try? Files.changeOwner(name, uid: identity.uid, gid: identity.gid)
+            }
+            if !spawnPlan.environment.contains(where: { $0.hasPrefix("TERM=") }) {
+                spawnPlan.environment.append("TERM=xterm-256color")
+            }
+        } else {
+            input = try Files.open("/dev/null", flags: 0)
+            (reading, writing) = try makePipe()
+        }
         spawnPlan.newSession = true
         spawnPlan.descriptors = [input.number, writing.number, writing.number]
         passListeners(id, &spawnPlan)
@@ -350,11 +368,14 @@ final class Supervisor {
     private func readOutput(_ id: Int) {
         guard let output = outputs[id] else { return }
         for _ in 0..<16 {
-            switch logs[id].take(from: output.number, eachLine: { takeLine(id, $0) }) {
+            switch logs[id].take(
+                from: output.number, eachPiece: { showViewers(id, $0) }, eachLine: { takeLine(id, $0) })
+            {
             case .bytes(0), .failed:
                 poller.remove(output.number)
                 outputs[id] = nil
                 keeper.discard(.output(id))
+                endViewers(id)
                 return logs[id].finish()
             case .bytes: continue
             case .wouldBlock: return

@@ -13,6 +13,8 @@ struct PlannedUnit {
     var outOfMemoryAdjustment: Int32?
     /// Set for a task with an `init`: made before it starts, written by its shell once `init` succeeded.
     var initMarker: String?
+    /// It runs on a terminal.
+    var hasTerminal = false
     /// How it says that it is ready.
     var readiness: ReadinessSpec?
     /// Sockets made for it before it starts.
@@ -206,6 +208,7 @@ struct UnitPlanner {
             .init(name: "ulimits", value: "\(limits)", needsRestart: true),
             .init(name: "oom_score_adj", value: adjustment.map { "\($0)" } ?? "", needsRestart: true),
             .init(name: "ready", value: options.readiness.map { "\($0)" } ?? "", needsRestart: true),
+            .init(name: "tty", value: "\(options.hasTerminal)", needsRestart: true),
             .init(name: "depends_on", value: "\(spec.dependencies)", needsRestart: false),
             .init(name: "healthcheck", value: spec.healthcheck.map { "\($0)" } ?? "", needsRestart: false),
             .init(
@@ -217,7 +220,8 @@ struct UnitPlanner {
         ]
         return PlannedUnit(
             spec: spec, arguments: [], environment: environment, directory: directory, identity: identity,
-            limits: limits, outOfMemoryAdjustment: adjustment, readiness: options.readiness,
+            limits: limits, outOfMemoryAdjustment: adjustment, hasTerminal: options.hasTerminal,
+            readiness: options.readiness,
             logSize: options.logSize, logFiles: options.logFiles, aspects: aspects)
     }
 

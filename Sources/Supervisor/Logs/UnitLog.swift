@@ -65,20 +65,23 @@ final class UnitLog {
         retryAt = .now + Self.retryAfter
     }
 
-    /// Takes what is in the unit's pipe, up to 64 KiB; `eachLine` gets its lines, once they are shown.
-    func take(from pipe: Int32, eachLine: (ArraySlice<UInt8>) -> Void) -> IOOutcome {
+    /// Takes what is in the unit's pipe or terminal, up to 64 KiB; `eachPiece` gets it as it comes, `eachLine` by lines,
+    /// once they are shown.
+    func take(
+        from pipe: Int32, eachPiece: (ArraySlice<UInt8>) -> Void, eachLine: (ArraySlice<UInt8>) -> Void
+    ) -> IOOutcome {
         if buffer.isEmpty { buffer = [UInt8](repeating: 0, count: 65536) }
         if let due = retryAt, due <= .now { open() }
         let outcome = file == nil ? .wouldBlock : takeIntoFile(pipe)
         if file != nil {
-            if case .bytes(let count) = outcome { show(count, eachLine) }
+            if case .bytes(let count) = outcome { show(count, eachPiece, eachLine) }
             return outcome
         }
         // There is no file to take it: what is not kept is lost, and counted.
         let read = Kernel.read(pipe, into: &buffer)
         if case .bytes(let count) = read {
             keep(buffer[..<count])
-            show(count, eachLine)
+            show(count, eachPiece, eachLine)
         }
         return read
     }
@@ -94,20 +97,42 @@ final class UnitLog {
             current = next
             size = Files.size(of: current.number)
         }
-        let outcome = splice(pipe, to: current.number, at: size, limit: max(coming, 1))
+        var outcome = splice(pipe, to: current.number, at: size, limit: max(coming, 1))
+        var isInBuffer = false
+        if case .failed(.invalidArgument) = outcome {
+            // KERNEL: a terminal is no pipe, and splice(2) wants one.
+            (outcome, isInBuffer) = (copy(pipe, to: current, at: size), true)
+        }
         switch outcome {
         case .bytes(let count) where count > 0:
             // A piece without a time has that of the one before it.
             if let times { _ = Kernel.write(times.number, LogTimes.record(offset: size, at: .now)) }
             isWritten()
-            _ = Kernel.read(current.number, at: size, into: &buffer)
+            if !isInBuffer { _ = Kernel.read(current.number, at: size, into: &buffer) }
         case .failed(let errno): fail(errno == .noSpace ? "no space left" : errno.description)
         default: break
         }
         return outcome
     }
 
-    private func show(_ count: Int, _ eachLine: (ArraySlice<UInt8>) -> Void) {
+    /// The way of a terminal's output.
+    private func copy(_ terminal: Int32, to file: Descriptor, at offset: Int) -> IOOutcome {
+        let outcome = Kernel.read(terminal, into: &buffer)
+        switch outcome {
+        case .bytes(let count):
+            if case .bytes(count) = Kernel.write(file.number, Array(buffer[..<count]), at: offset) { return outcome }
+            keep(buffer[..<count])
+            return outcome
+        // The last process with the terminal open is gone (EIO).
+        case .failed: return .bytes(0)
+        case .wouldBlock: return outcome
+        }
+    }
+
+    private func show(
+        _ count: Int, _ eachPiece: (ArraySlice<UInt8>) -> Void, _ eachLine: (ArraySlice<UInt8>) -> Void
+    ) {
+        if count > 0 { eachPiece(buffer[..<count]) }
         splitter.feed(buffer[..<count]) {
             console.line($0, from: name)
             eachLine($0)
