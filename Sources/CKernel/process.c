@@ -158,6 +158,8 @@ static void child(const struct ck_spawn_plan *plan, int status, int go)
         if (setrlimit((__rlimit_resource_t)plan->limits[i].resource, &limit) < 0) fail(pipe_end, CK_STEP_LIMITS);
     }
     if (plan->set_oom_score_adj) set_oom_score_adj(plan->oom_score_adj, pipe_end);
+    if (plan->set_nice && setpriority(PRIO_PROCESS, 0, plan->nice) < 0) fail(pipe_end, CK_STEP_NICE);
+    if (plan->set_umask) umask((mode_t)plan->umask);
     if (plan->set_ids) {
         if (setgroups((size_t)plan->group_count, plan->groups) < 0 && errno != EPERM) fail(pipe_end, CK_STEP_IDS);
         if (setresgid(plan->gid, plan->gid, plan->gid) < 0) fail(pipe_end, CK_STEP_IDS);

@@ -144,6 +144,8 @@ public struct SpawnPlan: Sendable {
     public var limits: [ProcessLimit] = []
     /// What the kernel adds to its badness when memory runs out: -1000 to 1000.
     public var outOfMemoryAdjustment: Int32?
+    /// Its nice value (setpriority(2)), and its file mode creation mask (umask(2)); nil: as this process's.
+    public var nice: Int32?, fileMask: UInt32?
     /// The environment holds `LISTEN_PID=` and digits, to be overwritten with the process's own id (sd_listen_fds(3)).
     public var writesListenPid = false
     /// Hand the program signals and descriptors as this process found them, with this mask of blocked signals: for an
@@ -241,6 +243,7 @@ private func throwStep(_ result: Int32, _ step: Int32, _ plan: SpawnPlan) throws
         case 6: ("place descriptors for", plan.path)
         case 7: ("set the limits (ulimits) of", plan.path)
         case 11: ("set oom_score_adj of", plan.path)
+        case 12: ("set the nice value of", plan.path)
         case 8: ("become user", plan.identity.map { "\($0.uid):\($0.gid)" } ?? "")
         case 9: ("enter directory", plan.directory ?? "")
         case 10: ("execute", plan.path)
@@ -285,6 +288,10 @@ private func withSpawnPlan<R>(
                                 unsafe raw.set_oom_score_adj = 1
                                 unsafe raw.oom_score_adj = adjustment
                             }
+                            unsafe raw.set_nice = plan.nice == nil ? 0 : 1
+                            unsafe raw.nice = plan.nice ?? 0
+                            unsafe raw.set_umask = plan.fileMask == nil ? 0 : 1
+                            unsafe raw.umask = plan.fileMask ?? 0
                             unsafe raw.transparent = plan.inheritedSignalMask == nil ? 0 : 1
                             unsafe raw.signal_mask = plan.inheritedSignalMask ?? 0
                             unsafe raw.listen_pid = plan.writesListenPid ? 1 : 0

@@ -32,7 +32,8 @@ struct FormatTests {
         (.expression, ["ready", "^a(b|c)*$", "[[:digit:]]+", "a{2,3}"]),
         (.url, ["http://localhost", "http://a:1/b?c=d"]),
         (.listener, ["/run/x.sock", "80", "127.0.0.1:80", "[::1]:80", "53/udp"]), (.name, ["a", "A-b_c.1"]),
-        (.variable, ["A", "a.b"]), (.taskName, ["Start it"]), (.path, ["/x"]), (.any, ["", "x"]),
+        (.variable, ["A", "a.b"]), (.taskName, ["Start it"]), (.path, ["/x"]), (.mask, ["0", "022", "77", "0777"]),
+        (.any, ["", "x"]),
     ]
 
     @Test("what is in order", arguments: good)
@@ -69,6 +70,7 @@ struct FormatTests {
             (.listener, ["", "x", "0", "a:80", "::1:80", "/" + String(repeating: "a", count: 107)]),
             (.name, ["", "a b", "ä", "a/b"]),
             (.variable, ["", "A=B"]), (.taskName, [""]), (.path, [""]),
+            (.mask, ["", "8", "1000", "0o22", "-1", "00022", "u=rwx"]),
         ])
     func refuses(_ format: Format, _ texts: [String]) {
         for text in texts { #expect(format.problem(with: text) != nil, "\(format): \(text)") }

@@ -395,3 +395,33 @@ def test_an_edit_of_health_and_dependencies_needs_no_restart(workspace):
     until(lambda: state(space, "s").get("isHealthy"), 10, "the healthcheck")
     assert state(space, "s")["pid"] == before
     assert "service s: changed, without a restart (depends_on, healthcheck)" in space.stderr
+
+
+# ---- what a process is given
+
+def test_nice_umask_and_variables(workspace):
+    space = workspace("""
+tasks: [{name: t, command: "echo $LITERAL; umask; nice; sleep 1000", env: {LITERAL: "${HOME}/x"}}]
+workspacekit:
+  tasks: {t: {nice: 5, umask: "027"}}
+  services:
+    s: {command: "sh -c 'echo $DIR $PLAIN; pwd; sleep 1000'", environment: {DIR: "${HOME}/${NONE:-none}", PLAIN: "$$HOME"}, working_dir: "${WHERE:-sub}"}
+    wants: {command: "true", environment: {A: "${TOKEN:?make one at example.org}"}}
+""", environment={"NONE": ""})
+    (space.folder / "sub").mkdir(exist_ok=True)
+    space.started()
+    until(lambda: "[t] 5" in space.stdout, 10, "the task")
+    # A task's env is Gitpod's: nothing is put in there.
+    assert "[t] ${HOME}/x\n[t] 0027\n[t] 5\n" in space.stdout
+    assert state(space, "wants")["state"] == "skipped" and state(space, "wants")["reason"] == "its environment wants TOKEN: make one at example.org"
+    space.cli("restart", "s")
+    until(lambda: f"[s] {space.folder}/sub" in space.stdout, 10, "the service")
+    assert re.search(r"^\[s\] /\S*/none \$HOME$", space.stdout, re.M)
+
+
+def test_a_niceness_that_is_not_to_be_had_is_said(workspace):
+    space = workspace("""
+workspacekit: {services: {s: {command: sleep 1000, nice: -20}}}
+""", user=47001).started()
+    until(lambda: state(space, "s")["state"] == "failed", 10, "the failure")
+    assert "cannot set the nice value of" in state(space, "s")["reason"]

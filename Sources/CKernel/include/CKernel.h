@@ -83,6 +83,7 @@ int ck_getgid(void);
 enum ck_spawn_step {
     CK_STEP_NONE, CK_STEP_FORK, CK_STEP_UNSHARE, CK_STEP_MAPS, CK_STEP_SESSION, CK_STEP_TERMINAL, CK_STEP_FDS,
     CK_STEP_LIMITS, CK_STEP_IDS, CK_STEP_CHDIR, CK_STEP_EXEC, CK_STEP_OOM_SCORE,
+    CK_STEP_NICE,
 };
 struct ck_limit { int resource; uint64_t soft, hard; };
 struct ck_spawn_plan {
@@ -100,6 +101,8 @@ struct ck_spawn_plan {
     int set_ids; unsigned uid, gid; const unsigned *groups; int group_count;
     const struct ck_limit *limits; int limit_count; /* setrlimit(2) */
     int oom_score_adj, set_oom_score_adj;   /* proc_pid_oom_score_adj(5) */
+    int set_nice, nice;             /* setpriority(2) */
+    int set_umask; unsigned umask;  /* umask(2) */
     int no_new_privileges;
     int transparent; uint64_t signal_mask; /* signals and descriptors as the caller found them, this mask */
     int listen_pid;                 /* write its pid over the digits of LISTEN_PID= in envp */

@@ -124,6 +124,8 @@ extension UnitOptions {
         stopGrace = node["stop_grace_period"]?.duration
         limits = node["ulimits"]?.pairs.compactMap { ResourceLimit(name: $0.key.text ?? "", decoding: $0.value) } ?? []
         outOfMemoryAdjustment = node["oom_score_adj"]?.number
+        nice = node["nice"]?.number
+        fileMask = node["umask"]?.text.flatMap(parseMask)
         isEssential = node["essential"]?.flag ?? false
         hasTerminal = node["tty"]?.flag ?? false
         logSize = node["logging"]?["max-size"]?.text.flatMap(parseSize)

@@ -22,6 +22,8 @@ public struct UnitOptions: Hashable, Sendable {
     public var limits: [ResourceLimit] = []
     /// What the kernel adds to its badness when memory runs out.
     public var outOfMemoryAdjustment: Int?
+    /// Its nice value, and its file mode creation mask.
+    public var nice: Int?, fileMask: UInt32?
     /// When it ends for good, the workspace ends with its status.
     public var isEssential = false
     /// It runs on a terminal of its own.

@@ -58,6 +58,7 @@ public enum Documentation {
             case .forward: "forward"
             case .duration: "duration"
             case .size: "size"
+            case .mask: "octal number"
             case .network: "IPv4 network"
             case .address: "IP address"
             case .domain: "domain name"

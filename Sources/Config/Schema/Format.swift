@@ -46,6 +46,8 @@ public enum Format: String, Sendable, CaseIterable {
     case listener
     /// A path.
     case path
+    /// The bits of umask(2), octal.
+    case mask
 
     /// What the text has to be, in words: `expected …`.
     var expectation: String {
@@ -71,6 +73,7 @@ public enum Format: String, Sendable, CaseIterable {
         case .url: "a URL such as http://localhost:8080/healthz"
         case .listener: "a path such as /run/web.sock, a port or ADDRESS:PORT"
         case .path: "a path"
+        case .mask: "an octal number from 0 to 777 such as 022"
         }
     }
 
@@ -121,6 +124,7 @@ public enum Format: String, Sendable, CaseIterable {
         case .forward: return ForwardSpec(text) != nil
         case .duration: return parseDuration(text) != nil
         case .size: return parseSize(text) != nil
+        case .mask: return parseMask(text) != nil
         case .network:
             guard let network = NetworkText(text), network.isIPv4, let length = network.length else { return false }
             return (8...25).contains(length)
@@ -152,6 +156,7 @@ public enum Format: String, Sendable, CaseIterable {
         case .portAndProtocol: "^[0-9]{1,5}(/(tcp|udp))?$"
         case .forward: "^([^/]+:)?[0-9]{1,5}(-[0-9]{1,5})?(:[0-9]{1,5}(-[0-9]{1,5})?)?(/(tcp|udp))?$"
         case .duration: "^([0-9]+([.][0-9]+)?(us|ms|s|m|h))+$"
+        case .mask: "^[0-7]{1,4}$"
         case .size: "^[0-9]+([bBkKmMgG]|[kKmMgG][bB])?$"
         case .network: "^[0-9.]+/[0-9]{1,2}$"
         case .address: "^[0-9A-Fa-f.:]+$"

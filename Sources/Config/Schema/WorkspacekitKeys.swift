@@ -75,7 +75,10 @@ enum WorkspacekitKeys {
                 .oneOf([.text(.command), .list(.string)], expected: "a command: a text or a list"),
                 "The program and its arguments: a list, or a text split at blanks with quotes, without a shell",
                 example: "dockerd --host unix:///var/run/docker.sock", required: true),
-            Key("environment", .variables, "Its own environment", example: "{PGDATA: /workspace/db}"),
+            Key(
+                "environment", .variables,
+                "Its own environment; `${NAME}`, `${NAME:-default}` and `${NAME:?message}` as in Compose",
+                example: "{PGDATA: \"${DATA:-/workspace}/db\"}"),
             Key(
                 "requires", .oneOf([.string, .list(.string)], expected: "a program or a list of programs"),
                 "Executables without which the service is skipped, said in one line", example: "[dockerd]"),
@@ -92,7 +95,9 @@ enum WorkspacekitKeys {
             example: "on-failure:3", default: .string("no")),
         Key("user", .text(.user), "Whom it runs as", example: "postgres"),
         Key(
-            "working_dir", .text(.path), "Where it runs; relative to the workspace directory", example: "server"),
+            "working_dir", .text(.path),
+            "Where it runs; relative to the workspace directory; with `${NAME}` as `environment`",
+            example: "server"),
         Key(
             "env_file", .oneOf([.text(.path), .list(.text(.path))], expected: "a file or a list of files"),
             "Files of NAME=value, one a line; `environment` wins", example: "[.env]"),
@@ -127,6 +132,8 @@ enum WorkspacekitKeys {
         Key(
             "oom_score_adj", .integer(-1000...1000), "Who is killed first when memory runs out: 1000 is, -1000 is not",
             example: "500", default: .integer(0)),
+        Key("nice", .integer(-20...19), "How it yields the processors to others: 19 always, -20 never", example: "10"),
+        Key("umask", .text(.mask), "Permissions that files it makes do not have", example: "\"027\""),
         Key(
             "tty", .boolean, "It runs on a terminal of its own, for `workspacekit attach`", default: .boolean(false)),
         Key("logging", .record(logging), "Its log files"),

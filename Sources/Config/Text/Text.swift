@@ -21,6 +21,14 @@ public func parseDuration(_ text: String) -> Duration? {
     return total
 }
 
+/// `022`: up to four octal digits, at most 0777; nil for anything else.
+public func parseMask(_ text: String) -> UInt32? {
+    guard (1...4).contains(text.utf8.count), text.utf8.allSatisfy({ (48...55).contains($0) }),
+        let mask = UInt32(text, radix: 8), mask <= 0o777
+    else { return nil }
+    return mask
+}
+
 /// Reads `4096`, `512k`, `4m`, `1g` (also `kb`, `mb`, `gb`, `b`): bytes, by powers of 1024 as Compose means them. nil for
 /// anything else.
 public func parseSize(_ text: String) -> UInt64? {

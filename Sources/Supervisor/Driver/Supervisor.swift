@@ -256,6 +256,8 @@ final class Supervisor {
         spawnPlan.identity = unit.identity
         spawnPlan.limits = unit.limits
         spawnPlan.outOfMemoryAdjustment = unit.outOfMemoryAdjustment
+        spawnPlan.nice = unit.nice
+        spawnPlan.fileMask = unit.fileMask
         if unit.spec.kind == .command {
             // A job of the caller's terminal, as a shell would start it.
             spawnPlan.newGroup = true

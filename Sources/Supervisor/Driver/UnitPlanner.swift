@@ -10,7 +10,7 @@ struct PlannedUnit {
     var directory: String
     var identity: Identity?
     var limits: [ProcessLimit]
-    var outOfMemoryAdjustment: Int32?
+    var outOfMemoryAdjustment: Int32?, nice: Int32?, fileMask: UInt32?
     /// Set for a task with an `init`: made before it starts, written by its shell once `init` succeeded.
     var initMarker: String?
     /// It runs on a terminal.
@@ -197,32 +197,52 @@ struct UnitPlanner {
             case .failure(let error): spec.skipped = "its env_file \(path):\(error.line): \(error.message)"
             }
         }
-        let environment = environment(for: identity, adding: variables + more)
-        let directory = options.workingDirectory.map(inWorkspace) ?? directory
+        let surroundings = self.environment(for: identity, adding: variables)
+        func interpolated(_ text: String, _ key: String) -> String {
+            switch interpolate(text, { name in surroundings.last { $0.hasPrefix(name + "=") }?.value }) {
+            case .success(let text): return text
+            case .failure(let missing):
+                spec.skipped =
+                    "its \(key) wants \(missing.name)" + (missing.message.isEmpty ? "" : ": \(missing.message)")
+                return text
+            }
+        }
+        // What a task's env says is Gitpod's, and stays as it is.
+        let own =
+            spec.kind != .service
+            ? more : more.map { .init(name: $0.name, value: interpolated($0.value, "environment")) }
+        let environment = environment(for: identity, adding: variables + own)
+        let directory = options.workingDirectory.map { inWorkspace(interpolated($0, "working_dir")) } ?? directory
         let limits = limits(options)
         let adjustment = options.outOfMemoryAdjustment.map { Int32($0) }
-        let aspects = [
-            PlannedUnit.Aspect(name: "environment", value: "\(environment)", needsRestart: true),
-            .init(name: "user", value: user?.name ?? "", needsRestart: true),
-            .init(name: "working_dir", value: directory, needsRestart: true),
-            .init(name: "ulimits", value: "\(limits)", needsRestart: true),
-            .init(name: "oom_score_adj", value: adjustment.map { "\($0)" } ?? "", needsRestart: true),
-            .init(name: "ready", value: options.readiness.map { "\($0)" } ?? "", needsRestart: true),
-            .init(name: "tty", value: "\(options.hasTerminal)", needsRestart: true),
-            .init(name: "depends_on", value: "\(spec.dependencies)", needsRestart: false),
-            .init(name: "healthcheck", value: spec.healthcheck.map { "\($0)" } ?? "", needsRestart: false),
-            .init(
-                name: "logging", value: "\(options.logSize ?? 0) \(options.logFiles ?? 0)", needsRestart: false),
-            .init(name: "restart", value: "\(spec.restart)", needsRestart: false),
-            .init(name: "stop_signal", value: "\(spec.stopSignal)", needsRestart: false),
-            .init(name: "stop_grace_period", value: "\(spec.stopGrace)", needsRestart: false),
-            .init(name: "essential", value: "\(spec.isEssential)", needsRestart: false),
-        ]
-        return PlannedUnit(
+        var aspects: [PlannedUnit.Aspect] = []
+        func aspect(_ name: String, _ value: String, needsRestart: Bool) {
+            aspects.append(.init(name: name, value: value, needsRestart: needsRestart))
+        }
+        aspect("environment", "\(environment)", needsRestart: true)
+        aspect("user", user?.name ?? "", needsRestart: true)
+        aspect("working_dir", directory, needsRestart: true)
+        aspect("ulimits", "\(limits)", needsRestart: true)
+        aspect("oom_score_adj", adjustment?.description ?? "", needsRestart: true)
+        aspect("ready", options.readiness.map { "\($0)" } ?? "", needsRestart: true)
+        aspect("nice", options.nice?.description ?? "", needsRestart: true)
+        aspect("umask", options.fileMask?.description ?? "", needsRestart: true)
+        aspect("tty", options.hasTerminal.description, needsRestart: true)
+        aspect("depends_on", "\(spec.dependencies)", needsRestart: false)
+        aspect("healthcheck", spec.healthcheck.map { "\($0)" } ?? "", needsRestart: false)
+        aspect("logging", "\(options.logSize ?? 0) \(options.logFiles ?? 0)", needsRestart: false)
+        aspect("restart", "\(spec.restart)", needsRestart: false)
+        aspect("stop_signal", "\(spec.stopSignal)", needsRestart: false)
+        aspect("stop_grace_period", "\(spec.stopGrace)", needsRestart: false)
+        aspect("essential", spec.isEssential.description, needsRestart: false)
+        var unit = PlannedUnit(
             spec: spec, arguments: [], environment: environment, directory: directory, identity: identity,
             limits: limits, outOfMemoryAdjustment: adjustment, hasTerminal: options.hasTerminal,
             readiness: options.readiness,
             logSize: options.logSize, logFiles: options.logFiles, aspects: aspects)
+        unit.nice = options.nice.map { Int32($0) }
+        unit.fileMask = options.fileMask
+        return unit
     }
 
     private func inWorkspace(_ path: String) -> String {
@@ -251,6 +271,11 @@ struct UnitPlanner {
 /// PATH of an environment; empty where there is none.
 func searchPath(_ environment: [String]) -> String {
     environment.last { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? ""
+}
+
+extension String {
+    /// Behind the first `=`.
+    fileprivate var value: String? { firstIndex(of: "=").map { String(self[index(after: $0)...]) } }
 }
 
 func isBlank(_ text: String) -> Bool { text.allSatisfy(\.isWhitespace) }
