@@ -60,6 +60,10 @@ fuzz: ## configuration, imports and the wire codecs, with libFuzzer, SECONDS eac
 	-rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix=.build/fuzz/ .build/fuzz/$(target) $(FUZZ_CORPUS_$(target)) 2>&1 | \
 	grep -E "ERROR|SUMMARY|Fatal|artifact|number_of_executed_units|DONE" && ) true
 
+.PHONY: soak
+soak: build ## 300 services that crash at random, SECONDS long
+	SOAK_SECONDS=$(or $(SECONDS),120) /usr/bin/python3 -m pytest -q Tests/EndToEnd/test_soak.py
+
 .PHONY: lint
 lint: ## formatting, and the rules that only a grep can keep
 	swift format lint --strict --recursive Package.swift Sources Tests Tools

@@ -69,7 +69,7 @@ extension Supervisor {
         switch step {
         case .add(let unit):
             units.append(unit)
-            logs.append(Self.log(of: unit, state, console))
+            logs.append(Self.log(of: unit, state, console, outputBuffer))
             openListeners(units.count - 1)
             let spec = units[units.count - 1].spec
             perform { engine, now, actions in engine.handle(.added(spec), at: now, into: &actions) }

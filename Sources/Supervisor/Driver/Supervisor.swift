@@ -20,6 +20,7 @@ final class Supervisor {
     var logs: [UnitLog]
     /// The reading end of each unit's output, while it has one.
     var outputs: [Int: Descriptor] = [:]
+    let outputBuffer = OutputBuffer()
     let listener: Descriptor
     let poller: Poller
     private let signals: SignalReader
@@ -109,7 +110,9 @@ final class Supervisor {
         }
         engine.endsWithTasks = plan.start.isPrebuild
         try Files.makeDirectory(state.logs, mode: 0o700)
-        logs = units.map { [state, console] in Self.log(of: $0, state, console, continues: takesOver) }
+        logs = units.map { [state, console, outputBuffer] in
+            Self.log(of: $0, state, console, outputBuffer, continues: takesOver)
+        }
         if let control = kept[.control] {
             listener = control
         } else {
@@ -128,11 +131,12 @@ final class Supervisor {
     }
 
     static func log(
-        of unit: PlannedUnit, _ state: StateDirectory, _ console: Console, continues: Bool = false
+        of unit: PlannedUnit, _ state: StateDirectory, _ console: Console, _ buffer: OutputBuffer,
+        continues: Bool = false
     ) -> UnitLog {
         UnitLog(
             name: unit.spec.name, path: state.log(of: unit.spec.name), console: console, sizeLimit: unit.logSize,
-            fileCount: unit.logFiles, continues: continues)
+            fileCount: unit.logFiles, continues: continues, buffer: buffer)
     }
 
     /// These sources count from now on, here and for whoever takes over.

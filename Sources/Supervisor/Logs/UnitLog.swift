@@ -22,17 +22,21 @@ final class UnitLog {
     private var fileCount: Int
     private var file: Descriptor?
     private var times: Descriptor?
-    private var buffer: [UInt8] = []
+    private let scratch: OutputBuffer
     private var splitter = LineSplitter()
     /// The last of the output, while it cannot be written.
     private(set) var ring: [UInt8] = []
     private var retryAt: MonotonicInstant?
     private var missing = 0
 
-    init(name: String, path: String, console: Console, sizeLimit: UInt64?, fileCount: Int?, continues: Bool) {
+    init(
+        name: String, path: String, console: Console, sizeLimit: UInt64?, fileCount: Int?, continues: Bool,
+        buffer: OutputBuffer
+    ) {
         self.name = name
         self.path = path
         self.console = console
+        scratch = buffer
         self.sizeLimit = 4 << 20
         self.fileCount = 3
         limit(sizeLimit, fileCount)
@@ -70,7 +74,6 @@ final class UnitLog {
     func take(
         from pipe: Int32, eachPiece: (ArraySlice<UInt8>) -> Void, eachLine: (ArraySlice<UInt8>) -> Void
     ) -> IOOutcome {
-        if buffer.isEmpty { buffer = [UInt8](repeating: 0, count: 65536) }
         if let due = retryAt, due <= .now { open() }
         let outcome = file == nil ? .wouldBlock : takeIntoFile(pipe)
         if file != nil {
@@ -78,9 +81,9 @@ final class UnitLog {
             return outcome
         }
         // There is no file to take it: what is not kept is lost, and counted.
-        let read = Kernel.read(pipe, into: &buffer)
+        let read = Kernel.read(pipe, into: &scratch.bytes)
         if case .bytes(let count) = read {
-            keep(buffer[..<count])
+            keep(scratch.bytes[..<count])
             show(count, eachPiece, eachLine)
         }
         return read
@@ -90,7 +93,7 @@ final class UnitLog {
     private func takeIntoFile(_ pipe: Int32) -> IOOutcome {
         guard var current = file else { return .wouldBlock }
         var size = Files.size(of: current.number)
-        let coming = min(readableCount(pipe), buffer.count)
+        let coming = min(readableCount(pipe), scratch.bytes.count)
         if size > 0, size + coming > sizeLimit {
             rotate()
             guard let next = file else { return .wouldBlock }
@@ -108,7 +111,7 @@ final class UnitLog {
             // A piece without a time has that of the one before it.
             if let times { _ = Kernel.write(times.number, LogTimes.record(offset: size, at: .now)) }
             isWritten()
-            if !isInBuffer { _ = Kernel.read(current.number, at: size, into: &buffer) }
+            if !isInBuffer { _ = Kernel.read(current.number, at: size, into: &scratch.bytes) }
         case .failed(let errno): fail(errno == .noSpace ? "no space left" : errno.description)
         default: break
         }
@@ -117,11 +120,13 @@ final class UnitLog {
 
     /// The way of a terminal's output.
     private func copy(_ terminal: Int32, to file: Descriptor, at offset: Int) -> IOOutcome {
-        let outcome = Kernel.read(terminal, into: &buffer)
+        let outcome = Kernel.read(terminal, into: &scratch.bytes)
         switch outcome {
         case .bytes(let count):
-            if case .bytes(count) = Kernel.write(file.number, Array(buffer[..<count]), at: offset) { return outcome }
-            keep(buffer[..<count])
+            if case .bytes(count) = Kernel.write(file.number, Array(scratch.bytes[..<count]), at: offset) {
+                return outcome
+            }
+            keep(scratch.bytes[..<count])
             return outcome
         // The last process with the terminal open is gone (EIO).
         case .failed: return .bytes(0)
@@ -132,8 +137,8 @@ final class UnitLog {
     private func show(
         _ count: Int, _ eachPiece: (ArraySlice<UInt8>) -> Void, _ eachLine: (ArraySlice<UInt8>) -> Void
     ) {
-        if count > 0 { eachPiece(buffer[..<count]) }
-        splitter.feed(buffer[..<count]) {
+        if count > 0 { eachPiece(scratch.bytes[..<count]) }
+        splitter.feed(scratch.bytes[..<count]) {
             console.line($0, from: name)
             eachLine($0)
         }
@@ -169,4 +174,9 @@ final class UnitLog {
         ring += bytes
         if ring.count > Self.ringLimit { ring.removeFirst(ring.count - Self.ringLimit) }
     }
+}
+
+/// Room for one read of any unit's output: there is only ever one at a time.
+final class OutputBuffer {
+    fileprivate var bytes = [UInt8](repeating: 0, count: 65536)
 }
