@@ -61,8 +61,9 @@ fuzz: ## configuration, imports and the wire codecs, with libFuzzer, SECONDS eac
 	grep -E "ERROR|SUMMARY|Fatal|artifact|number_of_executed_units|DONE" && ) true
 
 .PHONY: soak
-soak: build ## 300 services that crash at random, SECONDS long
-	SOAK_SECONDS=$(or $(SECONDS),120) /usr/bin/python3 -m pytest -q Tests/EndToEnd/test_soak.py
+SOAK_SECONDS ?= 120
+soak: build ## 300 services that crash at random, SOAK_SECONDS long
+	SOAK_SECONDS=$(SOAK_SECONDS) /usr/bin/python3 -m pytest -q Tests/EndToEnd/test_soak.py
 
 .PHONY: lint
 lint: ## formatting, and the rules that only a grep can keep

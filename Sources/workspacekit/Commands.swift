@@ -15,7 +15,7 @@ struct WorkspacekitCommand: ParsableCommand {
         subcommands: [
             Run.self, Prebuild.self, Status.self, Start.self, Stop.self, Restart.self, SendSignal.self, Wait.self,
             Logs.self,
-            Attach.self, Exec.self, Ports.self, Validate.self, Graph.self, Plan.self, Reload.self,
+            Attach.self, Exec.self, Ports.self, Metrics.self, Validate.self, Graph.self, Plan.self, Reload.self,
             Configuration.self, Init.self,
         ])
 }

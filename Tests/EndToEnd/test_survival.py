@@ -214,3 +214,38 @@ workspacekit:
     space.process.terminate()
     assert space.wait(10) == 0, space.stderr
     space.gone(3)
+
+
+def test_the_command_of_a_run_outlives_it(workspace):
+    space = workspace("", command=["sh", "-c", "echo begins; until test -e go; do sleep 0.05; done; echo over; exit 5"])
+    until(lambda: "begins" in space.stdout, 10, "the command")
+    for _ in range(2):
+        kill_supervisor(space)
+    (space.folder / "go").touch()
+    assert space.wait(10) == 5 and space.stdout == "begins\nover\n"
+
+
+def test_what_a_service_is_given_more_than_once_stays_itself(workspace):
+    """A unit that restarts, is stopped and started by name, under supervisors that follow each other."""
+    space = workspace("""
+workspacekit:
+  services:
+    a: {command: "sh -c 'echo start; exec sleep 1000'", restart: always}
+    b: {command: "sh -c 'echo start; exec sleep 1000'", depends_on: [a]}
+""").started()
+    until(lambda: all(unit["state"] == "running" for unit in space.status().values()), 10, "both")
+    for round in range(5):
+        before = pids(space)
+        kill_supervisor(space)
+        space.cli("restart", "a")
+        kill_supervisor(space)
+        until(lambda: space.status()["a"].get("pid") not in (None, before["a"]), 10, "the restart")
+        assert pids(space)["b"] == before["b"]
+    space.cli("stop", "b")
+    kill_supervisor(space)
+    until(lambda: space.status()["b"]["state"] == "stopped", 10, "the stop")
+    kill_supervisor(space)
+    assert space.status()["b"]["state"] == "stopped"
+    space.cli("start", "b")
+    until(lambda: space.status()["b"]["state"] == "running", 10, "the start")
+    assert space.cli("logs", "a").stdout.count("start") == 6 and space.cli("logs", "b").stdout.count("start") == 2

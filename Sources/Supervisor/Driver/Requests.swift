@@ -5,13 +5,16 @@ internal import SystemPackage
 
 /// What clients ask over the control socket.
 extension Supervisor {
+    /// How many connections other users of the workspace may have: they must not take all descriptors.
+    static let guestLimit = 256
+
     func acceptConnection() {
         guard let socket = LocalSocket.accept(listener.number) else { return }
         // Whoever runs the workspace: its root, who is the caller of `run`, inside and outside. Other users of the
         // workspace, who have a number in its PID namespace, may look and wait.
         let isOwn = CurrentProcess.parent == 1
         guard let peer = LocalSocket.peer(socket.number),
-            peer.uid == CurrentProcess.user || (isOwn && peer.pid != 0)
+            peer.uid == CurrentProcess.user || (isOwn && peer.pid != 0 && guests.count < Self.guestLimit)
         else {
             ControlConnection(socket).send(ControlResponse(error: "the workspace belongs to another user"))
             return
