@@ -88,18 +88,24 @@ public func splice(_ pipe: Int32, to file: Int32, at offset: Int, limit: Int) ->
     IOOutcome(ck_splice(pipe, file, UInt64(max(0, offset)), limit))
 }
 
-/// Writes a whole string with one write(2), for lines on a terminal or in a log; what a pipe does not take is lost.
-public func writeLine(_ text: String, to descriptor: Int32) {
-    let bytes = Array(text.utf8)
+/// Writes all bytes, waiting for a descriptor that takes no more for now; what it does not take for a hundred seconds, or
+/// when it is closed, is lost.
+public func writeAll(_ bytes: [UInt8], to descriptor: Int32) {
     var done = 0
-    for _ in 0..<100 where done < bytes.count {
+    var waits = 0
+    while done < bytes.count, waits < 100 {
         switch write(descriptor, bytes, from: done) {
         case .bytes(let n): done += n
-        case .wouldBlock: _ = ck_poll(descriptor, 4, 1000)
+        case .wouldBlock:
+            _ = ck_poll(descriptor, 4, 1000)
+            waits += 1
         case .failed: return
         }
     }
 }
+
+/// Writes a whole string with one write(2), for lines on a terminal or in a log; what a pipe does not take is lost.
+public func writeLine(_ text: String, to descriptor: Int32) { writeAll(Array(text.utf8), to: descriptor) }
 
 /// Two connected local sockets (socketpair(2)), closed on exec.
 public func makeSocketPair(_ kind: SocketKind) throws(KernelError) -> (Descriptor, Descriptor) {

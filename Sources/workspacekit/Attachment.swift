@@ -115,7 +115,7 @@ private final class Attachment {
         master = client.connection.received.first
         client.connection.received = []
         if let master { Terminal.copySize(from: 0, to: master.number) }
-        write(1, client.connection.rest())
+        writeAll(client.connection.rest(), to: 1)
         return answer
     }
 
@@ -135,7 +135,7 @@ private final class Attachment {
                         continue
                     }
                     let (through, isComplete) = keys.pass(buffer[..<n])
-                    if let master { write(master.number, through) }
+                    if let master { writeAll(through, to: master.number) }
                     if isComplete {
                         if let settings { Terminal.restore(0, settings) }
                         settings = nil
@@ -144,7 +144,7 @@ private final class Attachment {
                     }
                 case 1:
                     if case .bytes(let n) = Kernel.read(client.connection.descriptor.number, into: &buffer), n > 0 {
-                        write(1, Array(buffer[..<n]))
+                        writeAll(Array(buffer[..<n]), to: 1)
                         continue
                     }
                     // The unit ended; or the supervisor did, and another one has the terminal.
@@ -162,16 +162,5 @@ private final class Attachment {
     private func exitCode() -> UInt8 {
         let units = client.ask(ControlRequest(.status))?.status?.units ?? []
         return units.first { $0.name == name }?.exitCode ?? 0
-    }
-
-    private func write(_ descriptor: Int32, _ bytes: [UInt8]) {
-        var done = 0
-        while done < bytes.count {
-            switch Kernel.write(descriptor, bytes, from: done) {
-            case .bytes(let count): done += count
-            case .wouldBlock: _ = waitWritable(descriptor, .seconds(1))
-            case .failed: return
-            }
-        }
     }
 }

@@ -49,17 +49,17 @@ struct RemoteExecution {
                 case 0:
                     guard case .bytes(let n) = Kernel.read(0, into: &buffer), n > 0 else {
                         poller.remove(0)
-                        writeAll(master.number, [4])  // end of input: ^D
+                        writeAll([4], to: master.number)  // end of input: ^D
                         continue
                     }
-                    writeAll(master.number, Array(buffer[..<n]))
+                    writeAll(Array(buffer[..<n]), to: master.number)
                 case 1:
                     guard case .bytes(let n) = Kernel.read(master.number, into: &buffer), n > 0 else {
                         poller.remove(master.number)
                         masterIsOpen = false
                         continue
                     }
-                    writeAll(1, Array(buffer[..<n]))
+                    writeAll(Array(buffer[..<n]), to: 1)
                 case 2:
                     guard let response = client.answer() else { return code }
                     code = response.exitCode
@@ -68,16 +68,5 @@ struct RemoteExecution {
             }
         }
         return code
-    }
-
-    private func writeAll(_ descriptor: Int32, _ bytes: [UInt8]) {
-        var done = 0
-        while done < bytes.count {
-            switch Kernel.write(descriptor, bytes, from: done) {
-            case .bytes(let n): done += n
-            case .wouldBlock: _ = waitWritable(descriptor, .seconds(1))
-            case .failed: return
-            }
-        }
     }
 }
