@@ -425,3 +425,17 @@ workspacekit: {services: {s: {command: sleep 1000, nice: -20}}}
 """, user=47001).started()
     until(lambda: state(space, "s")["state"] == "failed", 10, "the failure")
     assert "cannot set the nice value of" in state(space, "s")["reason"]
+
+
+def test_a_watchdog_that_is_not_fed(workspace):
+    program = "import os,socket,time\\ns=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM)\\ns.connect(chr(0)+os.environ['NOTIFY_SOCKET'][1:])\\ns.send(b'READY=1')\\nprint('every',os.environ['WATCHDOG_USEC'],flush=True)\\nfor i in range(12):\\n s.send(b'WATCHDOG=1'); time.sleep(0.1)\\nprint('silent',flush=True)\\ntime.sleep(1000)"
+    space = workspace(f"""
+workspacekit:
+  services:
+    s: {{command: ["{PYTHON}", "-c", "{program}"], restart: always, ready: {{notify: sd_notify, watchdog: 600ms}}}}
+""").started()
+    until(lambda: "[s] every 600000" in space.stdout, 10, "the start")
+    until(lambda: space.stdout.count("[s] every") >= 2, 15, "another start")
+    assert "s: unhealthy: no WATCHDOG=1 in time: stopped" in space.stderr
+    # As long as it was fed it lived, and that was longer than the watchdog's time.
+    assert space.stdout.index("[s] silent") < space.stdout.rindex("[s] every")

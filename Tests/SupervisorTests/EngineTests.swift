@@ -223,6 +223,30 @@ struct EngineTests {
         #expect(script.take() == [.signal(pid: 10, .terminate)])
     }
 
+    @Test("a unit that is silent for longer than its watchdog allows is stopped and starts anew")
+    func watchdog() {
+        var spec = service("a")
+        spec.watchdog = .seconds(10)
+        var script = Script([spec])
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        _ = script.take()
+        for _ in 0..<5 {
+            script.advance(.seconds(9))
+            script.feed(.watchdogFed(0))
+        }
+        #expect(script.take().isEmpty)
+        #expect(script.engine.nextDeadline == script.now + .seconds(10))
+        script.advance(.seconds(10))
+        #expect(script.take() == [.signal(pid: 10, .terminate)])
+        // Too late.
+        script.feed(.watchdogFed(0))
+        script.feed(.exited(pid: 10, .signalled(.terminate, coreDumped: false)))
+        script.advance(.seconds(1))
+        #expect(script.take() == [.killGroup(pid: 10), .spawn(0)])
+        #expect(script.engine.restarts[0] == 1)
+    }
+
     @Test("a prebuild ends with its tasks, and with 1 when one failed or could not run")
     func prebuild() {
         var script = Script([

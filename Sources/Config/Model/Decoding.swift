@@ -120,6 +120,7 @@ extension UnitOptions {
         dependencies = node["depends_on"].map(Self.dependencies) ?? []
         healthcheck = node["healthcheck"].flatMap { HealthcheckSpec(decoding: $0) }
         readiness = node["ready"].flatMap { ReadinessSpec(decoding: $0) }
+        if readiness == .systemdNotification { watchdog = node["ready"]?["watchdog"]?.duration }
         stopSignal = node["stop_signal"]?.text
         stopGrace = node["stop_grace_period"]?.duration
         limits = node["ulimits"]?.pairs.compactMap { ResourceLimit(name: $0.key.text ?? "", decoding: $0.value) } ?? []

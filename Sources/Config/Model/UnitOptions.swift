@@ -14,6 +14,8 @@ public struct UnitOptions: Hashable, Sendable {
     public var healthcheck: HealthcheckSpec?
     /// How it says that it is ready.
     public var readiness: ReadinessSpec?
+    /// How often it says that it lives, with sd_notify(3); nil: it need not.
+    public var watchdog: Duration?
     /// The signal's name.
     public var stopSignal: String?
     /// How long it may take to end.

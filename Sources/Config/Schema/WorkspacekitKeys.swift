@@ -168,6 +168,10 @@ enum WorkspacekitKeys {
             "notify", .choice(["fd", "sd_notify"]),
             "`fd`: it writes a newline to the descriptor that $NOTIFY_FD names; `sd_notify`: READY=1 to $NOTIFY_SOCKET",
             example: "sd_notify"),
+        Key(
+            "watchdog", .text(.duration),
+            "With `sd_notify`: it sends WATCHDOG=1 at least so often ($WATCHDOG_USEC), or it is unhealthy and is stopped",
+            example: "30s"),
         Key("log", .text(.expression), "A line that it prints matches", example: "\"ready to accept connections\""),
     ]
 

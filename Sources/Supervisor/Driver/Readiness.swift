@@ -22,13 +22,15 @@ enum ReadinessChannel {
 /// What a datagram of sd_notify(3) says: assignments, one a line.
 struct Notification: Hashable {
     var isReady = false
+    var lives = false
     var status: String?
 
     init(_ bytes: ArraySlice<UInt8>) {
         for line in bytes.split(separator: 10) {
             let text = String(decoding: line, as: UTF8.self)
             if text == "READY=1" { isReady = true }
-            // STOPPING=1, MAINPID= and WATCHDOG=1 change nothing here: the process that was started is the unit's.
+            if text == "WATCHDOG=1" { lives = true }
+            // STOPPING=1 and MAINPID= change nothing here: the process that was started is the unit's.
             if text.hasPrefix("STATUS=") { status = String(text.dropFirst(7).prefix(200)) }
         }
     }
@@ -65,6 +67,9 @@ extension Supervisor {
             readiness[id] = .notifications(socket: socket)
             keeper.keep(.notifications(id), socket)
             spawnPlan.environment.append("NOTIFY_SOCKET=\(name)")
+            if let watchdog = units[id].spec.watchdog {
+                spawnPlan.environment.append("WATCHDOG_USEC=\(watchdog.nanoseconds / 1000)")
+            }
             return nil
         }
     }
@@ -91,6 +96,9 @@ extension Supervisor {
                 let notification = Notification(buffer[..<count])
                 if let status = notification.status { statusTexts[id] = status }
                 if notification.isReady { becameReady(id) }
+                if notification.lives {
+                    perform { engine, now, actions in engine.handle(.watchdogFed(id), at: now, into: &actions) }
+                }
             case .log: return
             }
         }

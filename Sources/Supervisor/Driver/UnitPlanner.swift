@@ -133,6 +133,7 @@ struct UnitPlanner {
     private func prepareForPrebuild(_ spec: inout UnitSpec) {
         spec.isEssential = false
         spec.healthcheck = nil
+        spec.watchdog = nil
         spec.awaitsReadiness = false
         let tasks = Set(configuration.tasks.enumerated().map { $1.name ?? "task-\($0 + 1)" })
         for index in spec.dependencies.indices where tasks.contains(spec.dependencies[index].name) {
@@ -180,6 +181,7 @@ struct UnitPlanner {
         spec.dependencies = options.dependencies.map { UnitDependency($0.name, $0.condition) }
         spec.healthcheck = options.healthcheck
         spec.awaitsReadiness = options.readiness != nil
+        spec.watchdog = options.watchdog
         var identity: Identity?
         if let user {
             identity = users.identity(for: user.name)
@@ -224,7 +226,7 @@ struct UnitPlanner {
         aspect("working_dir", directory, needsRestart: true)
         aspect("ulimits", "\(limits)", needsRestart: true)
         aspect("oom_score_adj", adjustment?.description ?? "", needsRestart: true)
-        aspect("ready", options.readiness.map { "\($0)" } ?? "", needsRestart: true)
+        aspect("ready", options.readiness.map { "\($0) \(options.watchdog ?? .zero)" } ?? "", needsRestart: true)
         aspect("nice", options.nice?.description ?? "", needsRestart: true)
         aspect("umask", options.fileMask?.description ?? "", needsRestart: true)
         aspect("tty", options.hasTerminal.description, needsRestart: true)

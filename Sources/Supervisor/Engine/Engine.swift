@@ -36,6 +36,8 @@ public struct Engine: Sendable {
         case exited(pid: Int32, ExitStatus)
         /// The unit says that it is ready: a newline, READY=1, a line of its log.
         case notifiedReady(UnitID)
+        /// The unit says that it lives: WATCHDOG=1.
+        case watchdogFed(UnitID)
         /// A probe ended, within its time or not.
         case probed(UnitID, number: Int, succeeded: Bool)
         /// Somebody connects to a socket of the unit's.
@@ -137,6 +139,7 @@ public struct Engine: Sendable {
             ended(id, .notStarted(reason), uptime: .zero, at: now, &actions)
         case .exited(let pid, let status): exited(pid, status, at: now, &actions)
         case .notifiedReady(let id): if case .running = states[id] { health[id].isNotified = true }
+        case .watchdogFed(let id): watchdogFed(id, at: now)
         case .probed(let id, let number, let succeeded): probed(id, number, succeeded, at: now, &actions)
         case .connectionArrived(let id): if states[id] == .listening, !isStopping { spawn(id, &actions) }
         case .startRequested(let id): start(byRequest: id, &actions)

@@ -7,6 +7,9 @@ internal import Kernel
 /// never more than one probe of a unit. Compose's words: so many failures in a row make it unhealthy, those within
 /// `start_period` do not count, and within it the probes follow each other at `start_interval`.
 ///
+/// A unit with a watchdog (sd_notify(3)) says itself that it lives; one that was silent for too long is stopped as an
+/// unhealthy one is.
+///
 /// Ours besides: from the start until the first interval is over the probes begin at 100 ms and come at twice the distance
 /// each time, and their failures do not count either. A service is found healthy when it is, not when a minute is over.
 public struct UnitHealth: Hashable, Sendable {
@@ -26,6 +29,8 @@ public struct UnitHealth: Hashable, Sendable {
     /// Failures in a row that count.
     public internal(set) var failures = 0
     var probing = Probing.off
+    /// When the unit has to have said that it lives.
+    var watchdogDue: MonotonicInstant?
     private var startedAt = MonotonicInstant(nanoseconds: 0)
     private var number = 0
     private var earlyDelay = Duration.zero
@@ -39,6 +44,7 @@ public struct UnitHealth: Hashable, Sendable {
         self = UnitHealth()
         self.number = number
         startedAt = now
+        watchdogDue = spec.watchdog.map { now + $0 }
         guard let check = spec.healthcheck else { return }
         earlyDelay = Self.firstProbe
         probing = .due(now + min(earlyDelay, check.interval))
@@ -51,10 +57,12 @@ public struct UnitHealth: Hashable, Sendable {
     }
 
     var nextDeadline: MonotonicInstant? {
-        switch probing {
-        case .off: nil
-        case .due(let at), .asked(_, let at): at
-        }
+        let probe: MonotonicInstant? =
+            switch probing {
+            case .off: nil
+            case .due(let at), .asked(_, let at): at
+            }
+        return [probe, watchdogDue].compactMap { $0 }.min()
     }
 
     /// A probe begins; its number.
@@ -104,7 +112,14 @@ extension Engine {
     }
 
     mutating func advanceHealth(_ id: UnitID, at now: MonotonicInstant, _ actions: inout [Action]) {
-        guard !isStopping, let check = specs[id].healthcheck else { return }
+        guard !isStopping else { return }
+        if let due = health[id].watchdogDue, due <= now {
+            health[id].watchdogDue = nil
+            health[id].isHealthy = false
+            actions.append(.report(id, "unhealthy: no WATCHDOG=1 in time: stopped"))
+            return stop(id, at: now, then: .backOff, &actions)
+        }
+        guard let check = specs[id].healthcheck else { return }
         switch health[id].probing {
         case .due(let at) where at <= now:
             actions.append(.probe(id, number: health[id].ask(check, at: now)))
@@ -138,6 +153,12 @@ extension Engine {
             actions.append(.report(id, "unhealthy: \(check.retries) probes failed in a row: stopped"))
             stop(id, at: now, then: .backOff, &actions)
         }
+    }
+
+    /// The unit says that it lives.
+    mutating func watchdogFed(_ id: UnitID, at now: MonotonicInstant) {
+        guard case .running = states[id], health[id].watchdogDue != nil else { return }
+        health[id].watchdogDue = specs[id].watchdog.map { now + $0 }
     }
 
     mutating func cancelProbe(_ id: UnitID, _ actions: inout [Action]) {

@@ -28,6 +28,8 @@ public struct UnitSpec: Hashable, Sendable {
     public var dependencies: [UnitDependency] = []
     /// How it is found to be healthy, and when it is asked.
     public var healthcheck: HealthcheckSpec?
+    /// It says that it lives at least so often; nil: it need not.
+    public var watchdog: Duration?
     /// It says itself when it is ready.
     public var awaitsReadiness = false
     /// It starts when somebody connects to one of its sockets.
