@@ -9,21 +9,25 @@ extension Supervisor {
     /// The units in the places that their records have, then those that have no record yet. A unit that the configuration
     /// no longer has is what its record says.
     static func arrange(_ planned: [PlannedUnit], _ records: [UnitRecord]) -> (units: [PlannedUnit], isKnown: [Bool]) {
-        var left: [PlannedUnit?] = planned
+        func key(_ kind: UnitSpec.Kind, _ name: String) -> String { "\(kind.rawValue) \(name.prefix(255))" }
+        // Of several of one name, the first record is the first one's.
+        var places: [String: [Int]] = [:]
+        for (place, unit) in planned.enumerated().reversed() {
+            places[key(unit.spec.kind, unit.spec.name), default: []].append(place)
+        }
+        var isTaken = planned.map { _ in false }
         var isKnown: [Bool] = []
         var units = records.map { record -> PlannedUnit in
-            let place = left.firstIndex {
-                $0.map { $0.spec.kind == record.kind && String($0.spec.name.prefix(255)) == record.name } ?? false
-            }
+            let place = places[key(record.kind, record.name)]?.popLast()
             isKnown.append(place != nil)
-            guard let place, let unit = left[place] else {
+            guard let place else {
                 return PlannedUnit(
                     spec: record.spec, arguments: [], environment: [], directory: "/", limits: [], aspects: [])
             }
-            left[place] = nil
-            return unit
+            isTaken[place] = true
+            return planned[place]
         }
-        for case let unit? in left {
+        for (place, unit) in planned.enumerated() where !isTaken[place] {
             units.append(unit)
             isKnown.append(true)
         }
