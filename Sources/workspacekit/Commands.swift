@@ -197,7 +197,8 @@ func duration(_ text: String) throws -> Duration {
     return duration
 }
 
-private func ask(_ verb: ControlRequest.Verb, _ names: [String], _ state: StateDirectory, signal: String? = nil) {
+/// Asks something about units, or points, by name.
+func ask(_ verb: ControlRequest.Verb, _ names: [String], _ state: StateDirectory, signal: String? = nil) {
     var request = ControlRequest(verb)
     request.names = names
     request.signal = signal

@@ -23,11 +23,7 @@ struct GPCommand: ParsableCommand {
         @OptionGroup var state: StateOption
         @Argument var name: String
 
-        func run() {
-            var request = ControlRequest(.syncDone)
-            request.names = [name]
-            _ = require(connect(state.directory).ask(request))
-        }
+        func run() { ask(.syncDone, [name], state.directory) }
     }
 
     struct SyncAwait: ParsableCommand {
@@ -40,11 +36,7 @@ struct GPCommand: ParsableCommand {
         @OptionGroup var state: StateOption
         @Argument var name: String
 
-        func run() {
-            var request = ControlRequest(.syncAwait)
-            request.names = [name]
-            _ = require(connect(state.directory).ask(request))
-        }
+        func run() { ask(.syncAwait, [name], state.directory) }
     }
 
     struct URL: ParsableCommand {
@@ -182,15 +174,13 @@ struct GPCommand: ParsableCommand {
             @Flag(name: .shortAndLong, help: .hidden) var force = false
             @Argument var names: [String] = []
             func run() {
-                let client = connect(state.directory)
-                var request = ControlRequest(.stop)
-                request.names = names
+                var names = names
                 if all {
-                    let units = require(client.ask(ControlRequest(.status))).status?.units ?? []
-                    request.names = units.filter { $0.kind == "task" }.map(\.name)
+                    let units = require(connect(state.directory).ask(ControlRequest(.status))).status?.units ?? []
+                    names = units.filter { $0.kind == "task" }.map(\.name)
                 }
-                guard request.names?.isEmpty == false else { fail("gp tasks stop: name a task, or --all", 1) }
-                _ = require(client.ask(request))
+                guard !names.isEmpty else { fail("gp tasks stop: name a task, or --all", 1) }
+                ask(.stop, names, state.directory)
             }
         }
     }
@@ -255,7 +245,7 @@ struct GPCommand: ParsableCommand {
     }
 }
 
-/// Becomes the program that a variable names, with one more argument; ends with 1 and a line without it.
+/// Runs the program that a variable names, with one more argument; ends with 1 and a line without it.
 private func open(_ subject: String, with variable: String, _ otherwise: String) {
     let environment = currentEnvironment()
     let words = (environmentByName()[variable] ?? "").split(separator: " ").map(String.init)
@@ -263,14 +253,16 @@ private func open(_ subject: String, with variable: String, _ otherwise: String)
         fail(otherwise, 1)
     }
     do {
+        let signals = try SignalReader([.child])
         let pid = try spawn(
             SpawnPlan(path: program, arguments: words + [subject], environment: environment, descriptors: [0, 1, 2]))
-        for _ in 0..<86_400_000 {
+        while true {
             if case .ended(_, let status) = reap(pid) {
                 if !status.isSuccess { quit(Int32(status.code)) }
                 return
             }
-            pause(.milliseconds(10))
+            _ = waitReadable(signals.number, nil)
+            while signals.next() != nil {}
         }
     } catch { fail("\(error)", 1) }
 }

@@ -181,3 +181,22 @@ workspacekit: {tasks: {t: {tty: true, user: nobody}}}
     screen.shows(b"writable")
     screen.type(b"\x03")  # Ctrl-C reaches the foreground job
     assert screen.ends() == 130
+
+
+def test_a_full_disk_loses_nothing_of_a_terminal(workspace, lab):
+    """What the log does not take is kept in memory, and said, as for any other unit."""
+    state = lab.folder / "full-state"
+    state.mkdir(exist_ok=True)
+    lab.in_pod("mount", "-t", "tmpfs", "-o", "size=96k,mode=711", "tmpfs", str(state))
+    try:
+        space = workspace("""
+workspacekit:
+  services:
+    loud: {command: "sh -c 'i=0; while [ $i -lt 6000 ]; do i=$((i+1)); echo a line with the number $i; done; echo finished; sleep 1000'", tty: true}
+""", arguments=["--state-dir", str(state)])
+        until(lambda: "[loud] finished" in space.stdout, 20, "its output")
+        assert "loud: its log is not written, the last 256 KiB are kept in memory: no space left" in space.stderr
+        assert "finished" in lab.in_pod(BINARY, "logs", "--state-dir", str(state), "-n", "1", "loud").stdout
+        space.stop()
+    finally:
+        lab.in_pod("umount", "-l", str(state), check=False)

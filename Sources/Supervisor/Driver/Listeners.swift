@@ -10,7 +10,11 @@ extension Supervisor {
         var kept: [ListenerSpec: Descriptor] = [:]
         for (spec, socket) in listeners[id] ?? [] {
             poller.remove(socket.number)
-            if wanted.contains(spec) { kept[spec] = socket } else { keeper.discard(.listener(id, Self.checksum(spec))) }
+            if wanted.contains(spec) {
+                kept[spec] = socket
+            } else {
+                keeper.discard(.listener(id, checksum("\(spec)".utf8)))
+            }
         }
         var open: [(spec: ListenerSpec, socket: Descriptor)] = []
         for spec in wanted {
@@ -20,7 +24,7 @@ extension Supervisor {
             }
             do {
                 let socket = try listen(spec, units[id].identity)
-                keeper.keep(.listener(id, Self.checksum(spec)), socket)
+                keeper.keep(.listener(id, checksum("\(spec)".utf8)), socket)
                 open.append((spec, socket))
             } catch {
                 units[id].spec.skipped = units[id].spec.skipped ?? "\(error)"

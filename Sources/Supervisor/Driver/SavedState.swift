@@ -135,7 +135,7 @@ final class SavedState {
     private func store(_ offset: Int, _ fields: [String]) {
         let payload = ChannelMessage("", fields).encoded
         guard payload.count <= Self.slotSize - 8 else { return }
-        let head = [UInt32(payload.count), Self.checksum(payload)].flatMap { word in
+        let head = [UInt32(payload.count), checksum(payload)].flatMap { word in
             (0..<4).map { UInt8(truncatingIfNeeded: word >> (8 * $0)) }
         }
         _ = write(head + payload, offset)
@@ -148,14 +148,14 @@ final class SavedState {
         let length = Int(word(0))
         guard length > 0, length <= count - 8 else { return nil }
         let payload = slot[8..<(8 + length)]
-        guard Self.checksum(payload) == word(4) else { return nil }
+        guard checksum(payload) == word(4) else { return nil }
         return ChannelMessage(decoding: payload)?.fields
     }
 
     private func write(_ bytes: [UInt8], _ offset: Int) -> IOOutcome { Kernel.write(file.number, bytes, at: offset) }
+}
 
-    /// FNV-1a.
-    private static func checksum(_ bytes: some Sequence<UInt8>) -> UInt32 {
-        bytes.reduce(2_166_136_261) { ($0 ^ UInt32($1)) &* 16_777_619 }
-    }
+/// FNV-1a: the same number for the same bytes in every supervisor.
+func checksum(_ bytes: some Sequence<UInt8>) -> UInt32 {
+    bytes.reduce(2_166_136_261) { ($0 ^ UInt32($1)) &* 16_777_619 }
 }

@@ -79,7 +79,7 @@ extension Supervisor {
             outputs[id] = descriptor
             watch(Token.output | UInt64(id))
         case .listener(let id, let sum) where id < units.count:
-            if let spec = units[id].listeners.first(where: { Self.checksum($0) == sum }) {
+            if let spec = units[id].listeners.first(where: { checksum("\($0)".utf8) == sum }) {
                 listeners[id, default: []].append((spec, descriptor))
             } else {
                 keeper.discard(key)
@@ -151,11 +151,6 @@ extension Supervisor {
             saved.save(UnitRecord(engine, id, statusText: statusTexts[id] ?? ""), at: id)
         }
         saved.save(whole: [hasReported ? "reported" : ""] + engine.phaseFields)
-    }
-
-    /// A number that tells sockets of a unit apart, the same in every supervisor.
-    static func checksum(_ spec: ListenerSpec) -> UInt32 {
-        "\(spec)".utf8.reduce(2_166_136_261) { ($0 ^ UInt32($1)) &* 16_777_619 }
     }
 }
 

@@ -75,18 +75,11 @@ final class UnitLog {
         from pipe: Int32, eachPiece: (ArraySlice<UInt8>) -> Void, eachLine: (ArraySlice<UInt8>) -> Void
     ) -> IOOutcome {
         if let due = retryAt, due <= .now { open() }
-        let outcome = file == nil ? .wouldBlock : takeIntoFile(pipe)
-        if file != nil {
-            if case .bytes(let count) = outcome { show(count, eachPiece, eachLine) }
-            return outcome
-        }
-        // There is no file to take it: what is not kept is lost, and counted.
-        let read = Kernel.read(pipe, into: &scratch.bytes)
-        if case .bytes(let count) = read {
-            keep(scratch.bytes[..<count])
-            show(count, eachPiece, eachLine)
-        }
-        return read
+        var outcome = takeIntoFile(pipe)
+        // A terminal, or there is no file: it goes through our memory.
+        if outcome == .failed(.invalidArgument) || file == nil { outcome = takeThroughMemory(pipe) }
+        if case .bytes(let count) = outcome { show(count, eachPiece, eachLine) }
+        return outcome
     }
 
     /// Moves what is there into the file, and reads it back into the buffer. Without a file afterwards, nothing was moved.
@@ -100,38 +93,33 @@ final class UnitLog {
             current = next
             size = Files.size(of: current.number)
         }
-        var outcome = splice(pipe, to: current.number, at: size, limit: max(coming, 1))
-        var isInBuffer = false
-        if case .failed(.invalidArgument) = outcome {
-            // KERNEL: a terminal is no pipe, and splice(2) wants one.
-            (outcome, isInBuffer) = (copy(pipe, to: current, at: size), true)
-        }
+        let outcome = splice(pipe, to: current.number, at: size, limit: max(coming, 1))
         switch outcome {
         case .bytes(let count) where count > 0:
-            // A piece without a time has that of the one before it.
-            if let times { _ = Kernel.write(times.number, LogTimes.record(offset: size, at: .now)) }
-            isWritten()
-            if !isInBuffer { _ = Kernel.read(current.number, at: size, into: &scratch.bytes) }
+            isWritten(at: size)
+            _ = Kernel.read(current.number, at: size, into: &scratch.bytes)
+        // KERNEL: splice(2) wants a pipe, and a terminal is none.
+        case .failed(.invalidArgument): break
         case .failed(let errno): fail(errno == .noSpace ? "no space left" : errno.description)
         default: break
         }
         return outcome
     }
 
-    /// The way of a terminal's output.
-    private func copy(_ terminal: Int32, to file: Descriptor, at offset: Int) -> IOOutcome {
-        let outcome = Kernel.read(terminal, into: &scratch.bytes)
-        switch outcome {
-        case .bytes(let count):
-            if case .bytes(count) = Kernel.write(file.number, Array(scratch.bytes[..<count]), at: offset) {
-                return outcome
+    /// Reads what is there, and writes it where there is a file; what is not written is kept, and counted as missing.
+    private func takeThroughMemory(_ source: Int32) -> IOOutcome {
+        let outcome = Kernel.read(source, into: &scratch.bytes)
+        guard case .bytes(let count) = outcome, count > 0 else { return outcome }
+        var written = 0
+        if let file {
+            let size = Files.size(of: file.number)
+            if case .bytes(let done) = Kernel.write(file.number, Array(scratch.bytes[..<count]), at: size) {
+                written = done
             }
-            keep(scratch.bytes[..<count])
-            return outcome
-        // The last process with the terminal open is gone (EIO).
-        case .failed: return .bytes(0)
-        case .wouldBlock: return outcome
+            if written == count { isWritten(at: size) } else { fail("no space left") }
         }
+        if written < count { keep(scratch.bytes[written..<count]) }
+        return outcome
     }
 
     private func show(
@@ -160,8 +148,10 @@ final class UnitLog {
         open()
     }
 
-    /// The file takes output (again).
-    private func isWritten() {
+    /// The file took output (again).
+    private func isWritten(at offset: Int) {
+        // A piece without a time has that of the one before it.
+        if let times { _ = Kernel.write(times.number, LogTimes.record(offset: offset, at: .now)) }
         guard retryAt != nil else { return }
         retryAt = nil
         console.notice("\(name): its log is written again; \(missing) bytes are missing in it")
