@@ -25,6 +25,8 @@ public struct StateDirectory: Hashable, Sendable {
     public var socket: String { path + "/control.sock" }
     /// The folder of the log files.
     public var logs: String { path + "/logs" }
+    /// The events of the workspace that runs, or ran last.
+    public var events: String { path + "/events.jsonl" }
     /// The folder of the commands that a workspace brings with it.
     public var commands: String { path + "/bin" }
     /// Where the new root is assembled.

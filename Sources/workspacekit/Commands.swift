@@ -14,8 +14,8 @@ struct WorkspacekitCommand: ParsableCommand {
         version: "0.1.0",
         subcommands: [
             Run.self, Prebuild.self, Status.self, Start.self, Stop.self, Restart.self, SendSignal.self, Wait.self,
-            Logs.self,
-            Attach.self, Exec.self, Ports.self, Metrics.self, Validate.self, Graph.self, Plan.self, Reload.self,
+            Logs.self, Events.self, Attach.self, Exec.self, Ports.self, Metrics.self, Validate.self, Graph.self,
+            Plan.self, Reload.self,
             Configuration.self, Init.self,
         ])
 }
@@ -197,6 +197,15 @@ func duration(_ text: String) throws -> Duration {
     return duration
 }
 
+/// A moment on the command line: so long ago, or a time.
+func instant(_ text: String) throws -> WallInstant {
+    if let duration = parseDuration(text) { return WallInstant.now - duration }
+    guard let time = WallInstant(text) else {
+        throw ValidationError("'\(text)' is neither a duration such as 10m nor a time such as 2026-01-31T12:00:00Z")
+    }
+    return time
+}
+
 /// Asks something about units, or points, by name.
 func ask(_ verb: ControlRequest.Verb, _ names: [String], _ state: StateDirectory, signal: String? = nil) {
     var request = ControlRequest(verb)
@@ -275,14 +284,7 @@ struct Logs: ParsableCommand {
     @Option(name: [.customShort("n"), .customLong("tail")], help: "Only the last so many lines of each.") var last: Int?
     @Option(
         help: ArgumentHelp("Nothing older: so long ago (10m, 1h30m), or a time (RFC 3339).", valueName: "time"),
-        transform: { text in
-            if let duration = parseDuration(text) { return WallInstant.now - duration }
-            guard let time = WallInstant(text) else {
-                throw ValidationError(
-                    "'\(text)' is neither a duration such as 10m nor a time such as 2026-01-31T12:00:00Z")
-            }
-            return time
-        })
+        transform: instant)
     var since: WallInstant?
     @Flag(name: .shortAndLong, help: "With the time before each line.") var timestamps = false
     @Flag(help: "One JSON object a line: time, unit, line.") var json = false

@@ -50,9 +50,15 @@ extension Supervisor {
             to: next.configuration)
         result.changes = reload.changes
         let planner = nextPlanner
+        let sentences = result.changes.map(\.sentence)
         return (
             result,
             { [self] in
+                if !sentences.isEmpty {
+                    var event = WorkspaceEvent(.reloaded, kind: "workspace")
+                    event.reason = sentences.joined(separator: "; ")
+                    events.write([event])
+                }
                 let hasNewSettings = reading.configuration.gitConfig != next.configuration.gitConfig
                 reading = next
                 self.planner = planner

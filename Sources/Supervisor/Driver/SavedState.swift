@@ -80,9 +80,11 @@ final class SavedState {
 
     // MARK: units
 
-    func save(_ record: UnitRecord, at place: Int) {
+    /// Writes what is known of a unit, if it has changed; `tell` gets what was known before.
+    func save(_ record: UnitRecord, at place: Int, telling tell: (UnitRecord?) -> Void = { _ in }) {
         while saved.count <= place { saved.append(nil) }
         guard place < Self.slotCount, saved[place] != record else { return }
+        tell(saved[place])
         saved[place] = record
         store(Self.unitsAt + place * Self.slotSize, record.fields)
     }
@@ -95,6 +97,7 @@ final class SavedState {
         {
             records.append(record)
         }
+        saved = records
         return records
     }
 

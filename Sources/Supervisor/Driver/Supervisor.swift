@@ -15,6 +15,9 @@ final class Supervisor {
     var units: [PlannedUnit]
     let state: StateDirectory
     let console: Console
+    let events: EventLog
+    /// It was told that the workspace stops.
+    var isStopAnnounced = false
     let report: Channel
     var engine: Engine
     var logs: [UnitLog]
@@ -110,6 +113,7 @@ final class Supervisor {
         }
         engine.endsWithTasks = plan.start.isPrebuild
         try Files.makeDirectory(state.logs, mode: 0o700)
+        events = EventLog(state.events, console: console, continues: takesOver)
         logs = units.map { [state, console, outputBuffer] in
             Self.log(of: $0, state, console, outputBuffer, continues: takesOver)
         }
@@ -184,11 +188,15 @@ final class Supervisor {
         closeListeners()
         try? Files.remove(state.socket)
         if plan.start.isPrebuild { printSummary() }
+        var end = WorkspaceEvent(.exited, kind: "workspace")
+        end.exitCode = exitCode
+        events.write([end])
         keeper.finished()
         return exitCode ?? 70
     }
 
     private func begin() {
+        events.write([WorkspaceEvent(.started, kind: "workspace")])
         writeGitConfiguration()
         installCommands()
         for id in units.indices {
@@ -310,7 +318,8 @@ final class Supervisor {
             record.isNotified = false
             record.wasHealthy = false
             record.isHealthy = nil
-            saved.save(record, at: id)
+            record.isReady = false
+            save(record, of: id)
         }
     }
 

@@ -36,6 +36,8 @@ extension Supervisor {
 
     /// Goes on from what the supervisor before left.
     func takeOver(_ kept: [Keeper.Key: Descriptor], isKnown: [Bool]) {
+        isStopAnnounced = engine.isStopping
+        events.write([WorkspaceEvent(.takenOver, kind: "workspace")])
         for (key, descriptor) in kept { take(key, descriptor) }
         for id in units.indices {
             openListeners(id)
@@ -148,9 +150,18 @@ extension Supervisor {
     /// Writes what has changed to where the next supervisor finds it.
     func save() {
         for id in units.indices {
-            saved.save(UnitRecord(engine, id, statusText: statusTexts[id] ?? ""), at: id)
+            save(UnitRecord(engine, id, statusText: statusTexts[id] ?? ""), of: id)
+        }
+        if engine.isStopping, !isStopAnnounced {
+            isStopAnnounced = true
+            events.write([WorkspaceEvent(.stopping, kind: "workspace")])
         }
         saved.save(whole: [hasReported ? "reported" : ""] + engine.phaseFields)
+    }
+
+    /// Tells what has changed, and writes it where the next supervisor finds it.
+    func save(_ record: UnitRecord, of id: Int) {
+        saved.save(record, at: id) { events.write(record.events(since: $0)) }
     }
 }
 

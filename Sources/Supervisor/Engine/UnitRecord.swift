@@ -17,6 +17,8 @@ struct UnitRecord: Hashable {
     var restarts: Int
     var failures: Int
     var isNotified: Bool, wasHealthy: Bool
+    /// What follows from it all; said here so that it is known what has changed.
+    var isReady: Bool
     var isHealthy: Bool?
     /// How it is asked to end, and for how long: all that a unit needs which the configuration no longer has.
     var stopSignal: Signal
@@ -32,11 +34,12 @@ struct UnitRecord: Hashable {
             "\(failures)", isNotified ? "notified" : "", wasHealthy ? "healthy" : "",
             isHealthy.map { $0 ? "healthy" : "unhealthy" } ?? "", "\(stopSignal.rawValue)",
             "\(stopGrace.nanoseconds)", String(statusText.prefix(200)),
+            isReady ? "ready" : "",
         ]
     }
 
     init?(fields f: [String]) {
-        guard f.count == 13, let kind = UnitSpec.Kind(rawValue: f[1]), let state = UnitState(text: f[3]),
+        guard f.count == 14, let kind = UnitSpec.Kind(rawValue: f[1]), let state = UnitState(text: f[3]),
             let restarts = Int(f[5]), let failures = Int(f[6]), let signal = Int32(f[10]), let grace = Int64(f[11])
         else { return nil }
         name = f[0]
@@ -52,6 +55,7 @@ struct UnitRecord: Hashable {
         stopSignal = Signal(rawValue: signal)
         stopGrace = .nanoseconds(grace)
         statusText = f[12]
+        isReady = !f[13].isEmpty
     }
 
     /// What the engine knows of a unit.
@@ -68,6 +72,7 @@ struct UnitRecord: Hashable {
         isNotified = health.isNotified
         wasHealthy = health.wasHealthy
         isHealthy = health.isHealthy
+        isReady = engine.isReady(id)
         stopSignal = spec.stopSignal
         stopGrace = spec.stopGrace
         self.statusText = statusText
