@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "CKernel.h"
 #include <dirent.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -9,6 +10,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -283,6 +285,25 @@ int ck_set_subreaper(void) { return OR_ERRNO(prctl(PR_SET_CHILD_SUBREAPER, 1)); 
 int ck_set_name(const char *name) { return OR_ERRNO(prctl(PR_SET_NAME, name)); }
 int ck_set_no_new_privileges(void) { return OR_ERRNO(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)); }
 int ck_set_dumpable(int on) { return OR_ERRNO(prctl(PR_SET_DUMPABLE, on, 0, 0, 0)); }
+
+/* Only segments that nobody writes: what is between RELRO's bounds was written once, and would be lost. */
+void ck_release_code(void)
+{
+    extern const char __ehdr_start[];
+    const Elf64_Ehdr *header = (const void *)__ehdr_start;
+    const Elf64_Phdr *segments = (const void *)(__ehdr_start + header->e_phoff);
+    uintptr_t base = 0, page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    for (int i = 0; i < header->e_phnum; i++)
+        if (segments[i].p_type == PT_LOAD && segments[i].p_offset == 0) base = (uintptr_t)__ehdr_start - segments[i].p_vaddr;
+    for (int i = 0; i < header->e_phnum; i++) {
+        if (segments[i].p_type != PT_LOAD || segments[i].p_flags & PF_W) continue;
+        uintptr_t start = base + segments[i].p_vaddr, end = start + segments[i].p_memsz;
+        start &= ~(page - 1);
+        /* A page shared with the next segment stays. */
+        end &= ~(page - 1);
+        if (end > start) madvise((void *)start, end - start, MADV_DONTNEED);
+    }
+}
 int ck_set_umask(unsigned mask) { return (int)umask(mask); }
 
 int ck_raise_nofile(void)

@@ -98,6 +98,10 @@ public struct UnitStatus: Codable, Hashable, Sendable {
     public var exitCode: UInt8?
     /// How it ended last, in words; or why it was skipped.
     public var reason: String?
+    /// Its last process ended for want of memory; nil: it did not, or nobody could know.
+    public var isOutOfMemory: Bool?
+    /// How often that has happened.
+    public var outOfMemoryKills = 0
     /// Starts after the first.
     public var restarts: Int
     /// While it waits: for what.

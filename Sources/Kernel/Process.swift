@@ -59,6 +59,9 @@ public func reap(_ pid: Int32 = -1, alsoStopped: Bool = false, leaving: Bool = f
 @discardableResult
 public func send(_ signal: Signal, to pid: Int32) -> Bool { ck_kill(pid, signal.rawValue) == 0 }
 
+/// Whether any process, one that has ended and was not collected included, is in a process group.
+public func groupExists(_ group: Int32) -> Bool { ck_kill(-group, 0) != -3 }
+
 /// Facts about, and one-way changes to, the calling process.
 public enum CurrentProcess {
     /// Its id, in its own PID namespace.
@@ -95,6 +98,9 @@ public enum CurrentProcess {
     }
     /// Whether others of the same user may look into it (PR_SET_DUMPABLE).
     public static func setDumpable(_ on: Bool) { _ = ck_set_dumpable(on ? 1 : 0) }
+    /// Gives back what of the program's code is mapped; it comes again as it is used. For a process that has begun, and of
+    /// which little is needed from then on.
+    public static func releaseCode() { ck_release_code() }
     /// Raises the soft limit of open files to the hard one.
     public static func raiseOpenFilesLimit() { _ = ck_raise_nofile() }
     /// Changes the working directory.

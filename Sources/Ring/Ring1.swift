@@ -89,6 +89,7 @@ public enum Ring1 {
         try poller.add(signals.number, .readable, token: 0)
         try poller.add(parent.descriptor.number, .readable, token: 1)
         try poller.add(ring2.channel.descriptor.number, .readable, token: 2)
+        CurrentProcess.releaseCode()
         while true {
             for index in 0..<(try poller.wait(nil)) {
                 switch poller.event(index).token {

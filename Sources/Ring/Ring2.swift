@@ -108,6 +108,7 @@ private struct WorkspaceLife: ~Copyable {
     mutating func run() throws(KernelError) -> UInt8 {
         supervisor = try spawn(spawnPlan)
         restart.started(at: .now)
+        CurrentProcess.releaseCode()
         while true {
             let now = MonotonicInstant.now
             if let status = advance(to: now) { return status }

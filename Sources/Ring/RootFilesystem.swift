@@ -23,6 +23,7 @@ struct RootFilesystem {
         try mountEditableCopies()
         try mountDevices()
         if plan.network != .host { mountSys() }
+        mountControlGroups()
     }
 
     /// Binds the workspace's own resolv.conf and hosts over the container's: ordinary files that its root can edit.
@@ -118,10 +119,19 @@ struct RootFilesystem {
                         + "--security-opt systempaths=unconfined)")
             }
         }
-        guard Files.isDirectory(sys + "/fs/cgroup") else { return }
-        // Without a mounted cgroup2, container engines inside do not start; it is writable only where delegated.
-        try? Mounts.mount(
-            "cgroup2", on: sys + "/fs/cgroup", type: "cgroup2", flags: [.noSetuid, .noDevices, .noExecute])
+    }
+
+    /// A cgroup2 with the container's cgroup as its root, divided where that is ours. Without one, container engines inside
+    /// do not start. The container's cgroups of the first version stay where it shows them.
+    private func mountControlGroups() {
+        let path = root + "/sys/fs/cgroup"
+        guard Files.isDirectory(path) else { return }
+        let isEmpty = Files.entries(path).isEmpty
+        guard isEmpty || Files.status(path + "/cgroup.controllers") != nil else { return }
+        do {
+            try Mounts.mount("cgroup2", on: path, type: "cgroup2", flags: [.noSetuid, .noDevices, .noExecute])
+        } catch { return }
+        ControlGroups(path).divide()
     }
 
     /// ring2's part: /proc, then the new root becomes the root.

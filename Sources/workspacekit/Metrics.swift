@@ -51,6 +51,9 @@ private struct Exposition {
             "workspacekit_unit_restarts_total", "counter", "Starts of a unit after its first.",
             units.map { (labels($0), Double($0.restarts)) })
         add(
+            "workspacekit_unit_oom_kills_total", "counter", "Ends of a unit for want of memory.",
+            units.map { (labels($0), Double($0.outOfMemoryKills)) })
+        add(
             "workspacekit_unit_last_exit_code", "gauge", "What a unit ended with last; 128 + n for signal n.",
             units.compactMap { unit in unit.exitCode.map { (labels(unit), Double($0)) } })
         add(

@@ -209,6 +209,7 @@ final class WorkspaceSession {
             return poller.remove(channel.descriptor.number)
         }
         if message.kind == "ports" { return declare(DeclaredPorts(fields: message.fields)) }
+        defer { CurrentProcess.releaseCode() }
         guard message.kind == "started", let nanoseconds = message.fields.first.flatMap({ Int64($0) }), !isQuiet else {
             return
         }

@@ -33,6 +33,7 @@ struct FormatTests {
         (.url, ["http://localhost", "http://a:1/b?c=d"]),
         (.listener, ["/run/x.sock", "80", "127.0.0.1:80", "[::1]:80", "53/udp"]), (.name, ["a", "A-b_c.1"]),
         (.variable, ["A", "a.b"]), (.taskName, ["Start it"]), (.path, ["/x"]), (.mask, ["0", "022", "77", "0777"]),
+        (.processors, ["1", "0.5", "1.25", "0.01", "64"]),
         (.any, ["", "x"]),
     ]
 
@@ -71,6 +72,7 @@ struct FormatTests {
             (.name, ["", "a b", "ä", "a/b"]),
             (.variable, ["", "A=B"]), (.taskName, [""]), (.path, [""]),
             (.mask, ["", "8", "1000", "0o22", "-1", "00022", "u=rwx"]),
+            (.processors, ["", "0", "0.009", "1.", ".5", "1.5.2", "-1", "1e3", "9999", "50%"]),
         ])
     func refuses(_ format: Format, _ texts: [String]) {
         for text in texts { #expect(format.problem(with: text) != nil, "\(format): \(text)") }

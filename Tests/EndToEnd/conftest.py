@@ -153,7 +153,7 @@ class Lab:
 class Workspace:
     """A `workspacekit run` in the pod, and the ways to look at it."""
 
-    def __init__(self, lab, folder, config="", arguments=(), command=(), user=None, environment=None, tun=True, stdin=None, verb="run"):
+    def __init__(self, lab, folder, config="", arguments=(), command=(), user=None, environment=None, tun=True, stdin=None, verb="run", through=()):
         self.lab = lab
         self.tag = f"WK_TEST={uuid.uuid4()}"
         self.folder = folder
@@ -169,7 +169,7 @@ class Workspace:
         name, _, value = self.tag.partition("=")
         self.environment = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", name: value}
         self.environment.update(environment or {})
-        argv = [*self.prefix, BINARY, verb, "--workspace", str(folder), "--state-dir", str(self.state), *arguments]
+        argv = [*self.prefix, *through, BINARY, verb, "--workspace", str(folder), "--state-dir", str(self.state), *arguments]
         if command:
             argv += ["--", *command]
         self.output = folder / "output"

@@ -124,14 +124,14 @@ struct ShutdownTests {
         // late waits for t, as all services; migrate waits for late, which needs it.
         #expect(script.take() == [.signal(pid: 12, .terminate)])
         script.feed(.exited(pid: 12, .exited(0)))
-        #expect(script.take() == [.signal(pid: 14, .terminate), .signal(pid: 11, .terminate)])
+        #expect(script.take() == [.kill(2, group: 12), .signal(pid: 14, .terminate), .signal(pid: 11, .terminate)])
         script.feed(.exited(pid: 14, .exited(0)))
-        #expect(script.take() == [.killGroup(pid: 14), .signal(pid: 13, .terminate)])
+        #expect(script.take() == [.kill(4, group: 14), .signal(pid: 13, .terminate)])
         script.feed(.exited(pid: 11, .exited(0)))
-        #expect(script.take() == [.killGroup(pid: 11), .signal(pid: 10, .terminate)])
+        #expect(script.take() == [.kill(1, group: 11), .signal(pid: 10, .terminate)])
         script.feed(.exited(pid: 13, .exited(0)))
         script.feed(.exited(pid: 10, .exited(0)))
-        #expect(script.take() == [.killGroup(pid: 10), .finish(0)])
+        #expect(script.take() == [.kill(3, group: 13), .kill(0, group: 10), .finish(0)])
     }
 
     @Test("the budget ends those that hold others up")
@@ -145,7 +145,7 @@ struct ShutdownTests {
         script.feed(.shutdownRequested)
         _ = script.take()
         script.advance(.seconds(2))
-        #expect(script.take() == [.signal(pid: 10, .kill), .signal(pid: 11, .kill)])
+        #expect(script.take() == [.kill(0, group: 10), .kill(1, group: 11)])
         script.advance(.seconds(1))
         #expect(script.take().last == .finish(0))
     }
@@ -285,7 +285,7 @@ struct HealthTests {
         var script = running(checked())
         script.advance(.milliseconds(100))
         script.feed(.exited(pid: 10, .exited(0)))
-        #expect(script.take() == [.probe(0, number: 1), .killGroup(pid: 10), .cancelProbe(0, number: 1)])
+        #expect(script.take() == [.probe(0, number: 1), .kill(0, group: 10), .cancelProbe(0, number: 1)])
     }
 }
 
@@ -308,7 +308,7 @@ struct ActivationTests {
         script.feed(.spawned(0, pid: 10))
         script.feed(.exited(pid: 10, .signalled(.kill, coreDumped: false)))
         script.advance(.seconds(1))
-        #expect(script.take() == [.killGroup(pid: 10), .spawn(0)])
+        #expect(script.take() == [.kill(0, group: 10), .spawn(0)])
     }
 
     @Test("who depends on it starts it")

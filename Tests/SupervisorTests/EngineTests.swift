@@ -88,9 +88,9 @@ struct EngineTests {
         script.feed(.shutdownRequested)
         #expect(script.take() == [.signal(pid: 11, .terminate)])
         script.feed(.exited(pid: 11, .signalled(.terminate, coreDumped: false)))
-        #expect(script.take() == [.signal(pid: 10, .quit)])
+        #expect(script.take() == [.kill(1, group: 11), .signal(pid: 10, .quit)])
         script.feed(.exited(pid: 10, .exited(0)))
-        #expect(script.take() == [.killGroup(pid: 10), .finish(0)])
+        #expect(script.take() == [.kill(0, group: 10), .finish(0)])
     }
 
     @Test("what does not end within its grace is killed, and the budget kills everything")
@@ -106,9 +106,9 @@ struct EngineTests {
         script.feed(.shutdownRequested)
         _ = script.take()
         script.advance(.seconds(1))
-        #expect(script.take() == [.signal(pid: 10, .kill)])
+        #expect(script.take() == [.kill(0, group: 10)])
         script.advance(.seconds(2))
-        #expect(script.take().contains(.signal(pid: 11, .kill)))
+        #expect(script.take().contains(.kill(1, group: 11)))
         script.advance(.seconds(1))
         #expect(script.take().last == .finish(0))
     }
@@ -148,7 +148,7 @@ struct EngineTests {
         script.feed(.restartRequested(0))
         #expect(script.take() == [.signal(pid: 10, .terminate)])
         script.feed(.exited(pid: 10, .signalled(.terminate, coreDumped: false)))
-        #expect(script.take() == [.killGroup(pid: 10), .spawn(0)])
+        #expect(script.take() == [.kill(0, group: 10), .spawn(0)])
         script.feed(.restartRequested(1))
         #expect(script.take() == [.spawn(1)])
     }
@@ -165,9 +165,9 @@ struct EngineTests {
         script.feed(.redefined(0, service("s", .no)))
         #expect(script.take() == [.signal(pid: 10, .interrupt)])
         script.advance(.seconds(1))
-        #expect(script.take() == [.signal(pid: 10, .kill)])
+        #expect(script.take() == [.kill(0, group: 10)])
         script.feed(.exited(pid: 10, .signalled(.kill, coreDumped: false)))
-        #expect(script.take() == [.killGroup(pid: 10), .spawn(0)])
+        #expect(script.take() == [.kill(0, group: 10), .spawn(0)])
         script.feed(.spawned(0, pid: 11))
         script.feed(.exited(pid: 11, .exited(1)))
         #expect(script.engine.states[0] == .ended(.exited(.exited(1)), byRequest: false))
@@ -183,7 +183,7 @@ struct EngineTests {
         #expect(script.take() == [])
         script.feed(.exited(pid: 10, .exited(0)))
         script.advance(.seconds(1))
-        #expect(script.take() == [.killGroup(pid: 10), .spawn(0)])
+        #expect(script.take() == [.kill(0, group: 10), .spawn(0)])
     }
 
     @Test("a removed unit stops and stays so, an essential one without the workspace; it may return")
@@ -200,7 +200,7 @@ struct EngineTests {
         script.feed(.exited(pid: 10, .exited(3)))
         script.feed(.restartRequested(0))
         script.advance(.seconds(60))
-        #expect(script.take() == [.signal(pid: 10, .terminate), .killGroup(pid: 10)])
+        #expect(script.take() == [.signal(pid: 10, .terminate), .kill(0, group: 10)])
         #expect(!script.engine.isStopping && script.engine.nextDeadline == nil)
         script.feed(.redefined(0, essential))
         #expect(script.take() == [.spawn(0)])
@@ -243,7 +243,7 @@ struct EngineTests {
         script.feed(.watchdogFed(0))
         script.feed(.exited(pid: 10, .signalled(.terminate, coreDumped: false)))
         script.advance(.seconds(1))
-        #expect(script.take() == [.killGroup(pid: 10), .spawn(0)])
+        #expect(script.take() == [.kill(0, group: 10), .spawn(0)])
         #expect(script.engine.restarts[0] == 1)
     }
 
@@ -273,6 +273,57 @@ struct EngineTests {
         #expect(fine.take().last == .finish(0))
     }
 
+    @Test("a unit that was asked to end has ended when its group has")
+    func leaving() {
+        var script = Script([service("a"), task("b", after: [.init("a", .started)])])
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        script.feed(.spawned(1, pid: 11))
+        script.leaving = [1]
+        script.feed(.shutdownRequested)
+        script.advance(.milliseconds(100))
+        script.feed(.exited(pid: 11, .signalled(.terminate, coreDumped: false)))
+        script.advance(.milliseconds(100))
+        // What it started may need the service still.
+        #expect(script.take() == [.spawn(0), .spawn(1), .signal(pid: 11, .terminate)])
+        #expect(script.engine.states[1].hasProcess)
+        #expect(script.engine.nextDeadline.map { $0 - script.now } == .milliseconds(25))
+        script.leaving = []
+        script.advance(.milliseconds(25))
+        #expect(script.take() == [.kill(1, group: 11), .signal(pid: 10, .terminate)])
+        script.feed(.exited(pid: 10, .exited(0)))
+        #expect(script.take() == [.kill(0, group: 10), .finish(0)])
+    }
+
+    @Test("what is left has the rest of the unit's grace, another supervisor or not; then comes what was to follow")
+    func leavingTooLong() {
+        var script = Script([service("a")])
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        script.leaving = [0]
+        script.feed(.restartRequested(0))
+        script.advance(.seconds(2))
+        script.feed(.exited(pid: 10, .exited(0)))
+        script.takeOver()
+        script.advance(.milliseconds(2900))
+        #expect(script.take() == [])
+        script.advance(.milliseconds(100))
+        #expect(script.takeReports() == ["left processes that did not end within its grace: killed"])
+        #expect(script.engine.states[0] == .starting && script.engine.restarts == [1])
+    }
+
+    @Test("a crash for want of memory is one, and is counted")
+    func outOfMemory() {
+        var script = Script([service("a")])
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        script.feed(.outOfMemory(pid: 10, .signalled(.kill, coreDumped: false), isCertain: true))
+        #expect(script.engine.lastEndings[0]?.description == "SIGKILL, out of memory")
+        #expect(script.engine.lastEndings[0]?.code == 137)
+        script.takeOver()
+        #expect(script.engine.outOfMemoryKills == [1])
+    }
+
     /// Random histories; the invariants of the theory of operation hold in each.
     @Test("invariants hold in generated histories", arguments: 0..<200)
     func generated(seed: Int) {
@@ -298,6 +349,8 @@ struct EngineTests {
         }
         var script = Script(specs)
         var processes: [Int: Int32] = [:]
+        /// What units that were asked to end have left.
+        var groups: [Int: Int32] = [:]
         var pending: [Int] = []
         var nextPid: Int32 = 100
         var finishes = 0
@@ -310,6 +363,7 @@ struct EngineTests {
                 switch action {
                 case .spawn(let id):
                     #expect(processes[id] == nil, "at most one process per unit")
+                    #expect(groups[id] == nil, "one that was asked to end has ended with its group, or was killed")
                     #expect(!script.engine.isStopping || step == 0, "nothing is started once a shutdown began")
                     for dependency in script.engine.specs[id].dependencies where !everStarted.contains(id) {
                         guard let other = script.engine.specs.firstIndex(where: { $0.name == dependency.name }) else {
@@ -324,11 +378,17 @@ struct EngineTests {
                 case .probe(let id, let number):
                     #expect(processes[id] != nil, "only what runs is probed")
                     probes.append((id, number))
-                case .signal, .killGroup, .report, .cancelProbe: break
+                case .kill(let id, let group): if groups[id] == group { groups[id] = nil }
+                case .signal, .lookForGroup, .report, .cancelProbe: break
                 }
             }
             if step == 300 { script.feed(.shutdownRequested) }
-            switch Int.random(in: 0..<8, using: &random) {
+            switch Int.random(in: 0..<9, using: &random) {
+            case 8:
+                if let id = groups.keys.sorted().randomElement(using: &random) {
+                    groups[id] = nil
+                    script.leaving.remove(id)
+                }
             case 7 where script.engine.phase != .finished:
                 // Another supervisor takes over: what was asked of this one and is not done is asked of that one anew.
                 script.takeOver()
@@ -362,6 +422,11 @@ struct EngineTests {
                     processes[id] = nil
                     let code = UInt8.random(in: 0...1, using: &random)
                     if code == 0 { everSucceeded.insert(id) }
+                    script.leaving.remove(id)
+                    if case .stopping = script.engine.states[id], Bool.random(using: &random) {
+                        groups[id] = pid
+                        script.leaving.insert(id)
+                    }
                     script.feed(.exited(pid: pid, .exited(code)))
                 }
             case 2: script.feed(.restartRequested(Int.random(in: specs.indices, using: &random)))

@@ -8,20 +8,33 @@ struct Script {
     var engine: Engine
     var now = MonotonicInstant(nanoseconds: 1_000_000_000)
     private(set) var actions: [Engine.Action] = []
+    /// Units whose process leaves others in its group.
+    var leaving: Set<Int> = []
 
     init(_ specs: [UnitSpec], budget: Duration = .seconds(6)) { engine = Engine(specs, budget: budget, seed: 7) }
 
     mutating func feed(_ event: Engine.Event) {
         var new: [Engine.Action] = []
         engine.handle(event, at: now, into: &new)
-        actions += new
+        add(new)
     }
 
     mutating func advance(_ duration: Duration) {
         now = now + duration
         var new: [Engine.Action] = []
         engine.advance(to: now, into: &new)
-        actions += new
+        add(new)
+    }
+
+    /// Questions are answered at once.
+    private mutating func add(_ new: [Engine.Action]) {
+        for action in new {
+            guard case .lookForGroup(let id, _) = action else {
+                actions.append(action)
+                continue
+            }
+            if !leaving.contains(id) { feed(.groupEnded(id)) }
+        }
     }
 
     /// Goes on with an engine made from the records of this one, as a supervisor does that takes over.

@@ -10,14 +10,22 @@ struct TakeoverTests {
         .exited(.exited(3)), .exited(.signalled(.kill, coreDumped: false)),
         .exited(.signalled(.quit, coreDumped: true)),
         .notStarted("cannot find x: no such file"), .unhealthy,
+        .outOfMemory(.signalled(.kill, coreDumped: false), isCertain: true),
+        .outOfMemory(.exited(137), isCertain: false),
     ]
     static let instant = MonotonicInstant(nanoseconds: 123_456_789)
+    static func leftovers(_ ending: Ending) -> Leftovers {
+        // Whoever takes over looks at once.
+        let lookAt = MonotonicInstant(nanoseconds: 0)
+        return Leftovers(group: 7, killAt: instant, lookAt: lookAt, next: .backOff, ending: ending)
+    }
     static let states: [UnitState] =
         [
             .waiting, .listening, .running(pid: 7, since: instant), .skipped("no \u{e9} a b  c"),
             .stopping(pid: 7, killAt: instant, then: .stay), .stopping(pid: 7, killAt: instant, then: .start),
             .stopping(pid: 7, killAt: instant, then: .backOff), .starting,
         ] + endings.map { .ended($0, byRequest: true) } + endings.map { .ended($0, byRequest: false) }
+        + endings.map { .leaving(leftovers($0)) }
         + endings.map { .backingOff(until: instant, delay: .milliseconds(512), last: $0) }
 
     @Test("a record reads back as it was written", arguments: states)
@@ -42,7 +50,7 @@ struct TakeoverTests {
         #expect(script.take() == [.spawn(2)])
         script.feed(.exited(pid: 10, .exited(1)))
         script.advance(.seconds(1))
-        #expect(script.take() == [.killGroup(pid: 10), .spawn(0)])
+        #expect(script.take() == [.kill(0, group: 10), .spawn(0)])
         #expect(script.engine.restarts == [1, 0, 0])
     }
 

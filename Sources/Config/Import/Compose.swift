@@ -33,7 +33,8 @@ extension Importer {
                 "command": checkVariables, "entrypoint": checkVariables, "environment": same, "working_dir": same,
                 "user": same,
                 "stop_signal": same, "stop_grace_period": same, "ulimits": same, "oom_score_adj": same, "tty": same,
-                "restart": same,
+                "restart": same, "mem_limit": same, "cpus": same, "pids_limit": same,
+                "deploy": { value, path in self.composeLimits(value, path) { pairs += $0 } },
                 "env_file": { value, path in self.composeFiles(value, path, same) },
                 "healthcheck": { value, path in
                     self.composeHealthcheck(value, path) { pairs.append(("healthcheck", $0)) }
@@ -68,11 +69,11 @@ extension Importer {
             without: [
                 "image": "its command runs in the workspace: install \"\(scalarText(node["image"] ?? node))\" there",
                 "build": "its command runs in the workspace", "volumes": "services share the workspace's files",
-                "networks": "services share the workspace's network", "deploy": container, "privileged": container,
+                "networks": "services share the workspace's network", "privileged": container,
                 "cap_add": container, "cap_drop": container, "security_opt": container, "devices": container,
                 "network_mode": "services share the workspace's network", "profiles": "all services start",
                 "extra_hosts": "write them to /etc/hosts in a task", "dns": "see workspacekit.network.dns",
-                "hostname": container, "mem_limit": container, "cpus": container,
+                "hostname": container,
             ], ignoring: ["container_name", "init", "stdin_open", "platform", "pull_policy"])
         services.append((name, Node(pairs: pairs)))
     }
@@ -125,6 +126,17 @@ extension Importer {
         }
         guard node["test"] != nil else { return lost(node, path, "without \"test\" it is its image's") }
         add(unescaped(Node(.mapping(kept))))
+    }
+
+    /// `deploy.resources.limits` are the same limits by other names.
+    private func composeLimits(_ node: Node, _ path: String, _ add: ([(String, Node)]) -> Void) {
+        let names = ["memory": "mem_limit", "cpus": "cpus", "pids": "pids_limit"]
+        let limits = node["resources"]?["limits"]?.pairs ?? []
+        add(limits.compactMap { key, value in names[scalarText(key)].map { ($0, value) } })
+        let isAll =
+            node.pairs.count == 1 && node["resources"]?.pairs.count == 1 && limits.count > 0
+            && limits.allSatisfy { names[scalarText($0.key)] != nil }
+        if !isAll { lost(node, path, "only its resources.limits (memory, cpus, pids) have a meaning here") }
     }
 
     private func composeDependencies(_ node: Node, _ path: String) -> Node {

@@ -125,6 +125,10 @@ extension UnitOptions {
         stopGrace = node["stop_grace_period"]?.duration
         limits = node["ulimits"]?.pairs.compactMap { ResourceLimit(name: $0.key.text ?? "", decoding: $0.value) } ?? []
         outOfMemoryAdjustment = node["oom_score_adj"]?.number
+        memoryLimit = node["mem_limit"]?.text.flatMap(parseSize)
+        processorLimit = node["cpus"]?.text.flatMap(parseProcessors)
+        processLimit = node["pids_limit"]?.number
+        killsGroupOnly = node["kill_mode"]?.text == "process-group"
         nice = node["nice"]?.number
         fileMask = node["umask"]?.text.flatMap(parseMask)
         isEssential = node["essential"]?.flag ?? false

@@ -24,6 +24,10 @@ public struct UnitOptions: Hashable, Sendable {
     public var limits: [ResourceLimit] = []
     /// What the kernel adds to its badness when memory runs out.
     public var outOfMemoryAdjustment: Int?
+    /// Bytes of memory, thousandths of a processor, and processes that its cgroup may have.
+    public var memoryLimit: UInt64?, processorLimit: Int?, processLimit: Int?
+    /// Only its process group is killed, not all that it started.
+    public var killsGroupOnly = false
     /// Its nice value, and its file mode creation mask.
     public var nice: Int?, fileMask: UInt32?
     /// When it ends for good, the workspace ends with its status.

@@ -59,6 +59,7 @@ public enum Documentation {
             case .duration: "duration"
             case .size: "size"
             case .mask: "octal number"
+            case .processors: "number"
             case .network: "IPv4 network"
             case .address: "IP address"
             case .domain: "domain name"

@@ -48,6 +48,8 @@ public enum Format: String, Sendable, CaseIterable {
     case path
     /// The bits of umask(2), octal.
     case mask
+    /// A number of processors, with a fraction.
+    case processors
 
     /// What the text has to be, in words: `expected …`.
     var expectation: String {
@@ -74,6 +76,7 @@ public enum Format: String, Sendable, CaseIterable {
         case .listener: "a path such as /run/web.sock, a port or ADDRESS:PORT"
         case .path: "a path"
         case .mask: "an octal number from 0 to 777 such as 022"
+        case .processors: "a number of processors from 0.01 to 8192 such as 1.5"
         }
     }
 
@@ -125,6 +128,7 @@ public enum Format: String, Sendable, CaseIterable {
         case .duration: return parseDuration(text) != nil
         case .size: return parseSize(text) != nil
         case .mask: return parseMask(text) != nil
+        case .processors: return parseProcessors(text) != nil
         case .network:
             guard let network = NetworkText(text), network.isIPv4, let length = network.length else { return false }
             return (8...25).contains(length)
@@ -157,6 +161,7 @@ public enum Format: String, Sendable, CaseIterable {
         case .forward: "^([^/]+:)?[0-9]{1,5}(-[0-9]{1,5})?(:[0-9]{1,5}(-[0-9]{1,5})?)?(/(tcp|udp))?$"
         case .duration: "^([0-9]+([.][0-9]+)?(us|ms|s|m|h))+$"
         case .mask: "^[0-7]{1,4}$"
+        case .processors: "^[0-9]{1,4}([.][0-9]{1,3})?$"
         case .size: "^[0-9]+([bBkKmMgG]|[kKmMgG][bB])?$"
         case .network: "^[0-9.]+/[0-9]{1,2}$"
         case .address: "^[0-9A-Fa-f.:]+$"
@@ -173,7 +178,7 @@ public enum Format: String, Sendable, CaseIterable {
     /// Whether a number written without quotes is meant as this text.
     var takesNumbers: Bool {
         switch self {
-        case .portRange, .portAndProtocol, .forward, .size, .user, .signal, .listener: true
+        case .portRange, .portAndProtocol, .forward, .size, .user, .signal, .listener, .processors: true
         default: false
         }
     }

@@ -62,6 +62,7 @@ public enum JSONSchema {
             return Node(pairs: [
                 ("anyOf", Node(.sequence([typed("string", pattern), Node(pairs: [("const", Node(.boolean(false)))])])))
             ])
+        case .processors: return Node(pairs: [("type", list(["string", "number"]))] + pattern)
         case _ where format.takesNumbers: return Node(pairs: [("type", list(["string", "integer"]))] + pattern)
         default: return typed("string", pattern)
         }

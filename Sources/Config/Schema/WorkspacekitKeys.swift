@@ -132,6 +132,18 @@ enum WorkspacekitKeys {
         Key(
             "oom_score_adj", .integer(-1000...1000), "Who is killed first when memory runs out: 1000 is, -1000 is not",
             example: "500", default: .integer(0)),
+        Key(
+            "mem_limit", .text(.size), "Memory of all its processes together; where cgroup2 is delegated",
+            example: "512m"),
+        Key(
+            "cpus", .text(.processors), "Processors' time that it may take; where cgroup2 is delegated", example: "1.5"),
+        Key(
+            "pids_limit", .integer(1...4_194_304), "How many processes and threads; where cgroup2 is delegated",
+            example: "200"),
+        Key(
+            "kill_mode", .choice(["control-group", "process-group"]),
+            "What is killed once its process has ended, or was to end and has not: all that it started, or its process group only, for one whose processes are to outlive it, such as dockerd",
+            default: .string("control-group")),
         Key("nice", .integer(-20...19), "How it yields the processors to others: 19 always, -20 never", example: "10"),
         Key("umask", .text(.mask), "Permissions that files it makes do not have", example: "\"027\""),
         Key(

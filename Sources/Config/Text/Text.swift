@@ -29,6 +29,18 @@ public func parseMask(_ text: String) -> UInt32? {
     return mask
 }
 
+/// Reads `2`, `1.5`, `0.25`: processors, in thousandths, of which there are 10 at least; nil for anything else.
+public func parseProcessors(_ text: String) -> Int? {
+    let parts = text.split(separator: ".", omittingEmptySubsequences: false)
+    guard parts.count <= 2, let whole = decimal(parts[0]), whole <= 8192 else { return nil }
+    var thousandths = whole * 1000
+    if parts.count == 2 {
+        guard (1...3).contains(parts[1].utf8.count), let fraction = decimal(parts[1]) else { return nil }
+        thousandths += fraction * [100, 10, 1][parts[1].utf8.count - 1]
+    }
+    return (10...8_192_000).contains(thousandths) ? thousandths : nil
+}
+
 /// Reads `4096`, `512k`, `4m`, `1g` (also `kb`, `mb`, `gb`, `b`): bytes, by powers of 1024 as Compose means them. nil for
 /// anything else.
 public func parseSize(_ text: String) -> UInt64? {

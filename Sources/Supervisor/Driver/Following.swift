@@ -87,6 +87,7 @@ extension Supervisor {
         case .adjust(let id, let unit):
             units[id] = unit
             logs[id].limit(unit.logSize, unit.logFiles)
+            applyLimits(id)
             perform { engine, now, actions in engine.handle(.adjusted(id, unit.spec), at: now, into: &actions) }
         case .remove(let id):
             units[id].listeners = []

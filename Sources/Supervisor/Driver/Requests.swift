@@ -50,6 +50,8 @@ extension Supervisor {
                     executions[pid]?.connection = -1
                     keeper.discard(.client(execution.job))
                 }
+                // Answers need much code that is needed for nothing else.
+                if connections.isEmpty { CurrentProcess.releaseCode() }
                 return
             case .line(let line):
                 guard let request = ControlConnection.decode(ControlRequest.self, line) else {
@@ -252,7 +254,7 @@ extension Supervisor {
         units.indices.filter { id in
             if !engine.isRemoved[id] { return true }
             switch engine.states[id] {
-            case .running, .stopping: return true
+            case .running, .stopping, .leaving: return true
             default: return false
             }
         }
@@ -266,6 +268,8 @@ extension Supervisor {
                 name: units[id].spec.name, kind: units[id].spec.kind.rawValue, state: "", restarts: engine.restarts[id])
             unit.exitCode = engine.lastEndings[id]?.code
             unit.reason = engine.lastEndings[id]?.description
+            if case .outOfMemory? = engine.lastEndings[id] { unit.isOutOfMemory = true }
+            unit.outOfMemoryKills = engine.outOfMemoryKills[id]
             switch engine.states[id] {
             case .waiting, .starting:
                 unit.state = engine.isBlocked(id) ? "blocked" : "waiting"
@@ -285,6 +289,7 @@ extension Supervisor {
             case .stopping(let pid, _, _):
                 unit.state = "stopping"
                 unit.pid = pid
+            case .leaving: unit.state = "stopping"
             case .ended(let ending, let byRequest):
                 unit.state = byRequest ? "stopped" : ending.isSuccess ? "completed" : "failed"
             case .skipped(let reason):

@@ -49,12 +49,18 @@ final class Supervisor {
     var listeners: [Int: [(spec: ListenerSpec, socket: Descriptor)]] = [:]
     /// Units whose sockets are watched for a first connection.
     var watchedListeners: Set<Int> = []
+    /// The units' cgroups, and how often the kernel had killed for want of memory when each was started.
+    let cgroups = CGroups()
+    var killsBefore: [Int: OutOfMemoryKills] = [:]
+    var saidOfLimits: Set<String> = []
     /// How long units ran that have ended, and why tasks wait: for the summary of a prebuild.
     var durations: [Int: Duration] = [:], waitReasons: [Int: String] = [:]
     /// Points that tasks have reached (`gp sync-done`).
     var syncs: Set<String> = []
     /// Who waits for something to happen.
     var waiters: [Waiter] = []
+    /// Process groups that may be empty.
+    var groupsToLookFor: [(id: Int, group: Int32)] = []
     /// The files' content when they were read last, in order or not: what was said once is not said again.
     var lastSources: [Source]
 
@@ -160,6 +166,8 @@ final class Supervisor {
             begin()
         }
         keeper.ready()
+        CurrentProcess.releaseCode()
+        lookForGroups()
         while exitCode == nil {
             let due = [engine.nextDeadline, watch.dueAt].compactMap { $0 }.min()
             let timeout = due.map { max(.zero, $0 - .now) }
@@ -183,6 +191,7 @@ final class Supervisor {
             }
             perform { engine, now, actions in engine.advance(to: now, into: &actions) }
             if watch.isDue(at: .now) { followConfiguration() }
+            lookForGroups()
         }
         for index in outputs.keys.sorted() { readOutput(index) }
         closeListeners()
@@ -219,7 +228,8 @@ final class Supervisor {
             switch actions[next] {
             case .spawn(let id): start(id, &actions)
             case .signal(let pid, let signal): send(signal, to: -pid)
-            case .killGroup(let pid): send(.kill, to: -pid)
+            case .kill(let id, let group): killRest(of: id, group)
+            case .lookForGroup(let id, let group): groupsToLookFor.append((id, group))
             case .probe(let id, let number): probe(id, number, &actions)
             case .cancelProbe(let id, let number): cancelProbe(id, number)
             case .report(let id, let text): console.notice("\(units[id].spec.name): \(text)")
@@ -270,6 +280,8 @@ final class Supervisor {
         spawnPlan.outOfMemoryAdjustment = unit.outOfMemoryAdjustment
         spawnPlan.nice = unit.nice
         spawnPlan.fileMask = unit.fileMask
+        let entrance = enterCGroup(id, &spawnPlan)
+        defer { withExtendedLifetime(entrance) {} }
         if unit.spec.kind == .command {
             // A job of the caller's terminal, as a shell would start it.
             spawnPlan.newGroup = true
@@ -361,13 +373,16 @@ final class Supervisor {
     func childEnded(_ pid: Int32, _ status: ExitStatus) {
         if finishProbe(pid, status) { return }
         finishExecution(pid, status)
+        // Most are nobody's: what tasks leave behind.
+        guard engine.states.contains(where: { $0.pid == pid }) else { return }
         // What the process wrote last comes before the news of its end.
         for (index, unitState) in engine.states.enumerated() where unitState.pid == pid {
             readOutput(index)
             if case .running(_, let since) = unitState { durations[index] = .now - since }
         }
         if plan.start.isPrebuild { noteWaitReasons() }
-        perform { engine, now, actions in engine.handle(.exited(pid: pid, status), at: now, into: &actions) }
+        let event = endEvent(pid, status)
+        perform { engine, now, actions in engine.handle(event, at: now, into: &actions) }
     }
 
     /// Nobody could resume it: the terminal's suspend key has no shell behind it here.

@@ -41,6 +41,9 @@ extension Supervisor {
         for (key, descriptor) in kept { take(key, descriptor) }
         for id in units.indices {
             openListeners(id)
+            if case .running = engine.states[id] {
+                killsBefore[id] = cgroups.outOfMemoryKills(cgroups.path(id, units[id].spec.name))
+            }
             if case .log(let expression)? = units[id].readiness, case .running = engine.states[id],
                 !engine.health[id].isNotified
             {

@@ -11,6 +11,10 @@ struct PlannedUnit {
     var identity: Identity?
     var limits: [ProcessLimit]
     var outOfMemoryAdjustment: Int32?, nice: Int32?, fileMask: UInt32?
+    /// What all its processes may have together.
+    var cgroupLimits = CGroupLimits()
+    /// Only its process group is killed, not all that it started.
+    var killsGroupOnly = false
     /// Set for a task with an `init`: made before it starts, written by its shell once `init` succeeded.
     var initMarker: String?
     /// It runs on a terminal.
@@ -90,7 +94,7 @@ struct UnitPlanner {
             if values[name] == nil { order.append(name) }
             values[name] = value
         }
-        for pair in inherited {
+        for pair in inherited where !pair.hasPrefix(UnitMark.name + "=") {
             let parts = pair.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             if parts.count == 2 { set(String(parts[0]), String(parts[1])) }
         }
@@ -237,13 +241,21 @@ struct UnitPlanner {
         aspect("stop_signal", "\(spec.stopSignal)", needsRestart: false)
         aspect("stop_grace_period", "\(spec.stopGrace)", needsRestart: false)
         aspect("essential", spec.isEssential.description, needsRestart: false)
+        aspect("mem_limit", options.memoryLimit?.description ?? "", needsRestart: false)
+        aspect("cpus", options.processorLimit?.description ?? "", needsRestart: false)
+        aspect("pids_limit", options.processLimit?.description ?? "", needsRestart: false)
+        aspect("kill_mode", options.killsGroupOnly.description, needsRestart: false)
         var unit = PlannedUnit(
-            spec: spec, arguments: [], environment: environment, directory: directory, identity: identity,
+            spec: spec, arguments: [], environment: environment + [UnitMark(spec.name).text], directory: directory,
+            identity: identity,
             limits: limits, outOfMemoryAdjustment: adjustment, hasTerminal: options.hasTerminal,
             readiness: options.readiness,
             logSize: options.logSize, logFiles: options.logFiles, aspects: aspects)
         unit.nice = options.nice.map { Int32($0) }
         unit.fileMask = options.fileMask
+        unit.cgroupLimits = CGroupLimits(
+            memory: options.memoryLimit, processors: options.processorLimit, processes: options.processLimit)
+        unit.killsGroupOnly = options.killsGroupOnly
         return unit
     }
 

@@ -7,6 +7,7 @@ extension Engine {
         states.append(isStopping ? .skipped("the workspace stopped first") : .waiting)
         health.append(UnitHealth())
         restarts.append(0)
+        outOfMemoryKills.append(0)
         lastEndings.append(nil)
         backoffs.append(Backoff())
         isRemoved.append(false)
@@ -28,7 +29,7 @@ extension Engine {
             cancelProbe(id, &actions)
             actions.append(.signal(pid: pid, old.stopSignal))
             states[id] = .stopping(pid: pid, killAt: now + old.stopGrace, then: .start)
-        case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, then: .start)
+        case .stopping, .leaving: states[id] = states[id].followed(by: .start)
         case .starting: break
         case .waiting, .listening, .backingOff, .ended, .skipped:
             if lastEndings[id] != nil { restarts[id] += 1 }

@@ -29,7 +29,7 @@ extension Engine {
         case .waiting, .listening, .starting: return .open
         case .skipped(let reason): return .skipped("\(dependency.name) is skipped: \(reason)")
         case .backingOff(_, _, let last): return dependency.condition == .started && last.wasStarted ? .met : .open
-        case .running, .stopping:
+        case .running, .stopping, .leaving:
             switch dependency.condition {
             case .started: return .met
             case .healthy: return isHealthy(id) ? .met : .open
@@ -55,7 +55,7 @@ extension Engine {
             return isBlocked(id) ? .failed("\(name) waits in vain: " + waitsFor(id).joined(separator: ", ")) : .open
         case .listening, .starting: return .open
         case .backingOff(_, _, let last): return condition == .started && last.wasStarted ? .met : .open
-        case .running, .stopping:
+        case .running, .stopping, .leaving:
             switch condition {
             case .started: return .met
             case .ready: return isReady(id) ? .met : .open

@@ -11,6 +11,9 @@ public import Kernel
 ///                   ▲            │ └──▶ backingOff ─▶ starting         (by policy)
 ///                   └── stopping ◀┘ (restart, unhealthy)
 ///
+/// A unit that was asked to end has ended when its process has and those of its group have too (`leaving`): a shell that
+/// dies at once must not cost a database its orderly end. Both together have the unit's grace.
+///
 /// A unit waits until what it depends on has happened (`Dependencies.swift`). While it runs it is started; it is ready once
 /// it said so, or was healthy once, or at once where neither is asked for; it is healthy while its healthcheck succeeds
 /// (`Health.swift`). One that turns unhealthy is stopped and started anew, if its policy starts it anew at all.
@@ -34,6 +37,10 @@ public struct Engine: Sendable {
         case spawnFailed(UnitID, reason: String)
         /// A process ended; it may be nobody's.
         case exited(pid: Int32, ExitStatus)
+        /// A process ended for want of memory.
+        case outOfMemory(pid: Int32, ExitStatus, isCertain: Bool)
+        /// The process group of a unit that was asked to end is empty.
+        case groupEnded(UnitID)
         /// The unit says that it is ready: a newline, READY=1, a line of its log.
         case notifiedReady(UnitID)
         /// The unit says that it lives: WATCHDOG=1.
@@ -61,8 +68,10 @@ public struct Engine: Sendable {
         case spawn(UnitID)
         /// Signal the unit's process group.
         case signal(pid: Int32, Signal)
-        /// A unit's main process is gone and its group with it.
-        case killGroup(pid: Int32)
+        /// Kill what is left of a unit: its process group, and whatever else of its processes can be found.
+        case kill(UnitID, group: Int32)
+        /// Look whether a unit's process group is empty, once ended processes are collected: ``Event/groupEnded(_:)``.
+        case lookForGroup(UnitID, group: Int32)
         /// Ask the unit's healthcheck; `number` comes back with the answer.
         case probe(UnitID, number: Int)
         /// Nobody waits for this probe any more.
@@ -89,6 +98,8 @@ public struct Engine: Sendable {
     public internal(set) var health: [UnitHealth]
     /// Starts after the first, by unit.
     public internal(set) var restarts: [Int]
+    /// Ends for want of memory, by unit.
+    public internal(set) var outOfMemoryKills: [Int]
     /// How each unit ended last; nil before its first end.
     public internal(set) var lastEndings: [Ending?]
     /// Units that are no longer wanted.
@@ -112,6 +123,7 @@ public struct Engine: Sendable {
         states = specs.map { _ in .waiting }
         health = specs.map { _ in UnitHealth() }
         restarts = specs.map { _ in 0 }
+        outOfMemoryKills = specs.map { _ in 0 }
         lastEndings = specs.map { _ in nil }
         backoffs = specs.map { _ in Backoff() }
         isRemoved = specs.map { _ in false }
@@ -137,7 +149,11 @@ public struct Engine: Sendable {
             if isStopping || isRemoved[id] { stop(id, at: now, then: .stay, &actions) }
         case .spawnFailed(let id, let reason):
             ended(id, .notStarted(reason), uptime: .zero, at: now, &actions)
-        case .exited(let pid, let status): exited(pid, status, at: now, &actions)
+        case .exited(let pid, let status): exited(pid, .exited(status), at: now, &actions)
+        case .outOfMemory(let pid, let status, let isCertain):
+            exited(pid, .outOfMemory(status, isCertain: isCertain), at: now, &actions)
+        case .groupEnded(let id):
+            if case .leaving(let left) = states[id] { settle(id, left, at: now, &actions) }
         case .notifiedReady(let id): if case .running = states[id] { health[id].isNotified = true }
         case .watchdogFed(let id): watchdogFed(id, at: now)
         case .probed(let id, let number, let succeeded): probed(id, number, succeeded, at: now, &actions)
@@ -163,8 +179,9 @@ public struct Engine: Sendable {
                 spawn(id, &actions)
             case .stopping(let pid, let killAt, let next) where killAt <= now:
                 actions.append(.report(id, "did not end within its grace: killed"))
-                actions.append(.signal(pid: pid, .kill))
+                actions.append(.kill(id, group: pid))
                 states[id] = .stopping(pid: pid, killAt: now + .seconds(5), then: next)
+            case .leaving(let left): advance(id, left, at: now, &actions)
             case .running: advanceHealth(id, at: now, &actions)
             default: break
             }
@@ -181,6 +198,7 @@ public struct Engine: Sendable {
                 switch state {
                 case .backingOff(let until, _, _): isStopping ? nil : until
                 case .stopping(_, let killAt, _): killAt
+                case .leaving(let left): min(left.lookAt, left.killAt)
                 case .running: isStopping ? nil : health[id].nextDeadline
                 default: nil
                 }
@@ -224,31 +242,47 @@ public struct Engine: Sendable {
     }
 
     private mutating func exited(
-        _ pid: Int32, _ status: ExitStatus, at now: MonotonicInstant, _ actions: inout [Action]
+        _ pid: Int32, _ ending: Ending, at now: MonotonicInstant, _ actions: inout [Action]
     ) {
         for id in specs.indices {
             switch states[id] {
             case .running(pid, let since):
-                if specs[id].kind == .service { actions.append(.killGroup(pid: pid)) }
+                if specs[id].kind == .service { actions.append(.kill(id, group: pid)) }
                 cancelProbe(id, &actions)
-                return ended(id, .exited(status), uptime: now - since, at: now, &actions)
-            case .stopping(pid, _, let next):
-                if specs[id].kind != .task { actions.append(.killGroup(pid: pid)) }
-                lastEndings[id] = .exited(status)
-                if specs[id].kind == .command { exitCode = status.code }
-                states[id] = .ended(.exited(status), byRequest: true)
-                return stopped(id, next, .exited(status), at: now, &actions)
+                if case .outOfMemory = ending { outOfMemoryKills[id] += 1 }
+                return ended(id, ending, uptime: now - since, at: now, &actions)
+            case .stopping(pid, let killAt, let next):
+                lastEndings[id] = ending
+                if specs[id].kind == .command { exitCode = ending.code }
+                let left = Leftovers(
+                    group: pid, killAt: killAt, lookAt: now + Leftovers.lookInterval, next: next, ending: ending)
+                states[id] = .leaving(left)
+                return actions.append(.lookForGroup(id, group: pid))
             default: continue
             }
         }
     }
 
-    /// A process that was asked to end has ended.
-    private mutating func stopped(
-        _ id: UnitID, _ next: AfterStop, _ ending: Ending, at now: MonotonicInstant, _ actions: inout [Action]
+    private mutating func advance(
+        _ id: UnitID, _ left: Leftovers, at now: MonotonicInstant, _ actions: inout [Action]
     ) {
+        if left.killAt <= now {
+            actions.append(.report(id, "left processes that did not end within its grace: killed"))
+            settle(id, left, at: now, &actions)
+        } else if left.lookAt <= now {
+            var left = left
+            left.lookAt = now + Leftovers.lookInterval
+            states[id] = .leaving(left)
+            actions.append(.lookForGroup(id, group: left.group))
+        }
+    }
+
+    /// A unit that was asked to end has ended, its group with it or by force; whatever escaped from that goes too.
+    mutating func settle(_ id: UnitID, _ left: Leftovers, at now: MonotonicInstant, _ actions: inout [Action]) {
+        actions.append(.kill(id, group: left.group))
+        states[id] = .ended(left.ending, byRequest: true)
         if isStopping { return }
-        switch next {
+        switch left.next {
         case .stay: break
         case .start:
             restarts[id] += 1
@@ -300,8 +334,9 @@ public struct Engine: Sendable {
             backoffs[id] = Backoff()
             if lastEndings[id] != nil { restarts[id] += 1 }
             states[id] = .waiting
-        case .stopping(let pid, let killAt, .stay): states[id] = .stopping(pid: pid, killAt: killAt, then: .start)
-        case .waiting, .starting, .running, .stopping: break
+        case .stopping(_, _, .stay): states[id] = states[id].followed(by: .start)
+        case .leaving(let left) where left.next == .stay: states[id] = states[id].followed(by: .start)
+        case .waiting, .starting, .running, .stopping, .leaving: break
         }
     }
 
@@ -311,7 +346,7 @@ public struct Engine: Sendable {
     ) {
         switch states[id] {
         case .running: stop(id, at: now, then: .stay, &actions)
-        case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, then: .stay)
+        case .stopping, .leaving: states[id] = states[id].followed(by: .stay)
         case .backingOff(_, _, let last): states[id] = .ended(last, byRequest: true)
         case .waiting, .listening: states[id] = .skipped(reason)
         case .starting, .ended, .skipped: break
@@ -322,7 +357,7 @@ public struct Engine: Sendable {
         guard !isStopping, !isRemoved[id] else { return }
         switch states[id] {
         case .running: stop(id, at: now, then: .start, &actions)
-        case .stopping(let pid, let killAt, _): states[id] = .stopping(pid: pid, killAt: killAt, then: .start)
+        case .stopping, .leaving: states[id] = states[id].followed(by: .start)
         case .listening, .backingOff, .ended: start(byRequest: id, &actions)
         case .waiting, .starting, .skipped: break
         }

@@ -59,7 +59,7 @@ public struct UnitDependency: Hashable, Sendable {
 }
 
 /// What follows when a process has ended that was asked to.
-public enum AfterStop: Hashable, Sendable {
+public enum AfterStop: String, Sendable {
     case stay
     case start
     /// It was unhealthy: another start, or none, as after a failure.
@@ -78,6 +78,8 @@ public enum UnitState: Hashable, Sendable {
     case backingOff(until: MonotonicInstant, delay: Duration, last: Ending)
     /// Asked to end; killed at `killAt`.
     case stopping(pid: Int32, killAt: MonotonicInstant, then: AfterStop)
+    /// Asked to end, and its process has; others of its group have not, or it is not known yet.
+    case leaving(Leftovers)
     /// It ended, and stays so.
     case ended(Ending, byRequest: Bool)
     case skipped(String)
@@ -93,10 +95,37 @@ public enum UnitState: Hashable, Sendable {
     /// Whether a process of it may exist.
     var hasProcess: Bool {
         switch self {
-        case .starting, .running, .stopping: true
+        case .starting, .running, .stopping, .leaving: true
         default: false
         }
     }
+
+    /// A unit that was asked to end, with something else to follow; any other stays as it is.
+    func followed(by next: AfterStop) -> UnitState {
+        switch self {
+        case .stopping(let pid, let killAt, _): return .stopping(pid: pid, killAt: killAt, then: next)
+        case .leaving(var left):
+            left.next = next
+            return .leaving(left)
+        default: return self
+        }
+    }
+}
+
+/// What a process that was asked to end has left, and how long for.
+public struct Leftovers: Hashable, Sendable {
+    /// How often one looks whether they are gone.
+    static let lookInterval = Duration.milliseconds(25)
+    /// The process group, named by the process that has ended.
+    public var group: Int32
+    /// Killed then.
+    var killAt: MonotonicInstant
+    /// When to look next.
+    var lookAt: MonotonicInstant
+    /// What follows.
+    var next: AfterStop
+    /// How the process ended.
+    var ending: Ending
 }
 
 /// How a unit's process ended, or why it never was one.
@@ -106,11 +135,13 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
     case notStarted(String)
     /// Its healthcheck failed, and it was stopped for that.
     case unhealthy
+    /// The kernel killed it, or what it needed, for want of memory; `isCertain`: in its own cgroup, not just somewhere.
+    case outOfMemory(ExitStatus, isCertain: Bool)
 
     /// The shell's number for it; 127 for what could not be started.
     public var code: UInt8 {
         switch self {
-        case .exited(let status): status.code
+        case .exited(let status), .outOfMemory(let status, _): status.code
         case .notStarted: 127
         case .unhealthy: 1
         }
@@ -125,6 +156,7 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
         case .exited(let status): status.description
         case .notStarted(let reason): reason
         case .unhealthy: "unhealthy"
+        case .outOfMemory(let status, let isCertain): "\(status), \(isCertain ? "" : "probably ")out of memory"
         }
     }
 }

@@ -40,7 +40,7 @@ extension UnitRecord {
         case (.listening, _): add(.listening)
         case (.ended(let ending, let byRequest), _): add(byRequest ? .stopped : ending.isSuccess ? .completed : .failed)
         case (.skipped(let reason), _): add(.skipped) { $0.reason = reason }
-        case (.waiting, _), (.starting, _), (.running, _): break
+        case (.waiting, _), (.starting, _), (.running, _), (.leaving, _): break
         }
         if isRemoved, old?.isRemoved == false { add(.removed) }
         return events

@@ -14,7 +14,7 @@ struct UnitRecord: Hashable {
     var isRemoved: Bool
     var state: UnitState
     var lastEnding: Ending?
-    var restarts: Int
+    var restarts: Int, outOfMemoryKills: Int
     var failures: Int
     var isNotified: Bool, wasHealthy: Bool
     /// What follows from it all; said here so that it is known what has changed.
@@ -34,13 +34,14 @@ struct UnitRecord: Hashable {
             "\(failures)", isNotified ? "notified" : "", wasHealthy ? "healthy" : "",
             isHealthy.map { $0 ? "healthy" : "unhealthy" } ?? "", "\(stopSignal.rawValue)",
             "\(stopGrace.nanoseconds)", String(statusText.prefix(200)),
-            isReady ? "ready" : "",
+            isReady ? "ready" : "", "\(outOfMemoryKills)",
         ]
     }
 
     init?(fields f: [String]) {
-        guard f.count == 14, let kind = UnitSpec.Kind(rawValue: f[1]), let state = UnitState(text: f[3]),
-            let restarts = Int(f[5]), let failures = Int(f[6]), let signal = Int32(f[10]), let grace = Int64(f[11])
+        guard f.count == 15, let kind = UnitSpec.Kind(rawValue: f[1]), let state = UnitState(text: f[3]),
+            let restarts = Int(f[5]), let failures = Int(f[6]), let signal = Int32(f[10]), let grace = Int64(f[11]),
+            let outOfMemoryKills = Int(f[14])
         else { return nil }
         name = f[0]
         self.kind = kind
@@ -48,6 +49,7 @@ struct UnitRecord: Hashable {
         self.state = state
         lastEnding = Ending(text: f[4])
         self.restarts = restarts
+        self.outOfMemoryKills = outOfMemoryKills
         self.failures = failures
         isNotified = !f[7].isEmpty
         wasHealthy = !f[8].isEmpty
@@ -68,6 +70,7 @@ struct UnitRecord: Hashable {
         state = engine.states[id]
         lastEnding = engine.lastEndings[id]
         restarts = engine.restarts[id]
+        outOfMemoryKills = engine.outOfMemoryKills[id]
         failures = engine.backoffs[id].failures
         isNotified = health.isNotified
         wasHealthy = health.wasHealthy
@@ -129,6 +132,7 @@ extension Engine {
         states[id] = record.state
         lastEndings[id] = record.lastEnding
         restarts[id] = record.restarts
+        outOfMemoryKills[id] = record.outOfMemoryKills
         backoffs[id] = Backoff(failures: record.failures)
         isRemoved[id] = record.isRemoved
         switch record.state {
@@ -154,12 +158,9 @@ extension UnitState {
         case .running(let pid, let since): "running \(pid) \(since.nanoseconds)"
         case .backingOff(let until, let delay, let last):
             "backingOff \(until.nanoseconds) \(delay.nanoseconds) \(last.text)"
-        case .stopping(let pid, let killAt, let next):
-            switch next {
-            case .stay: "stopping \(pid) \(killAt.nanoseconds) stay"
-            case .start: "stopping \(pid) \(killAt.nanoseconds) start"
-            case .backOff: "stopping \(pid) \(killAt.nanoseconds) backOff"
-            }
+        case .stopping(let pid, let killAt, let next): "stopping \(pid) \(killAt.nanoseconds) \(next.rawValue)"
+        case .leaving(let left):
+            "leaving \(left.group) \(left.killAt.nanoseconds) \(left.next.rawValue) \(left.ending.text)"
         case .ended(let ending, let byRequest): "ended \(byRequest ? "byRequest" : "byItself") \(ending.text)"
         case .skipped(let reason): "skipped \(reason.prefix(200))"
         }
@@ -182,9 +183,16 @@ extension UnitState {
             guard let until = instant(1), let delay = number(2), let last = Ending(text: rest(3)) else { return nil }
             self = .backingOff(until: until, delay: .nanoseconds(delay), last: last)
         case "stopping"?:
-            guard let pid = pid(), let killAt = instant(2), words.count > 3 else { return nil }
-            let next: AfterStop = words[3] == "start" ? .start : words[3] == "backOff" ? .backOff : .stay
+            guard let pid = pid(), let killAt = instant(2), let next = AfterStop(rawValue: rest(3)) else { return nil }
             self = .stopping(pid: pid, killAt: killAt, then: next)
+        case "leaving"?:
+            let last = rest(3).split(separator: " ", maxSplits: 1).map(String.init)
+            guard let group = pid(), let killAt = instant(2), last.count == 2, let next = AfterStop(rawValue: last[0]),
+                let ending = Ending(text: last[1])
+            else { return nil }
+            // Looked at again at once.
+            let lookAt = MonotonicInstant(nanoseconds: 0)
+            self = .leaving(Leftovers(group: group, killAt: killAt, lookAt: lookAt, next: next, ending: ending))
         case "ended"?:
             guard words.count > 2, let ending = Ending(text: rest(2)) else { return nil }
             self = .ended(ending, byRequest: words[1] == "byRequest")
@@ -201,6 +209,8 @@ extension Ending {
         case .exited(.signalled(let signal, let core)): "signalled \(signal.rawValue)\(core ? " core" : "")"
         case .notStarted(let reason): "notStarted \(reason.prefix(200))"
         case .unhealthy: "unhealthy"
+        case .outOfMemory(let status, let isCertain):
+            "outOfMemory \(isCertain ? "certainly" : "probably") \(Ending.exited(status).text)"
         }
     }
 
@@ -217,6 +227,10 @@ extension Ending {
             self = .exited(.signalled(Signal(rawValue: number), coreDumped: parts.count > 1))
         case "notStarted"?: self = .notStarted(String(rest))
         case "unhealthy"?: self = .unhealthy
+        case "outOfMemory"?:
+            let parts = rest.split(separator: " ", maxSplits: 1)
+            guard parts.count == 2, case .exited(let status)? = Ending(text: String(parts[1])) else { return nil }
+            self = .outOfMemory(status, isCertain: parts[0] == "certainly")
         default: return nil
         }
     }
