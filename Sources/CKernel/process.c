@@ -67,6 +67,7 @@ int ck_wait(int pid, int also_stopped, int leave, struct ck_exit *out)
 }
 
 int ck_kill(int pid, int number) { return OR_ERRNO(kill(pid, number)); }
+int ck_getpgid(int pid) { return OR_ERRNO(getpgid(pid)); }
 int ck_getpid(void) { return getpid(); }
 int ck_getppid(void) { return getppid(); }
 int ck_getuid(void) { return (int)getuid(); }

@@ -6,6 +6,8 @@ public struct WorkspaceEvent: Codable, Hashable, Sendable {
         case started
         /// It could not be started.
         case notStarted = "not-started"
+        /// Another process is its main one now (MAINPID= of sd_notify(3)).
+        case replaced
         /// It said that it is ready, or was healthy once, or neither is asked of it.
         case ready
         /// What its healthcheck says has changed.

@@ -59,6 +59,12 @@ public func reap(_ pid: Int32 = -1, alsoStopped: Bool = false, leaving: Bool = f
 @discardableResult
 public func send(_ signal: Signal, to pid: Int32) -> Bool { ck_kill(pid, signal.rawValue) == 0 }
 
+/// The process group of a process; nil when there is no such process.
+public func processGroup(of pid: Int32) -> Int32? {
+    let group = ck_getpgid(pid)
+    return group < 0 ? nil : group
+}
+
 /// Whether any process, one that has ended and was not collected included, is in a process group.
 public func groupExists(_ group: Int32) -> Bool { ck_kill(-group, 0) != -3 }
 

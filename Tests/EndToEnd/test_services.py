@@ -439,3 +439,44 @@ workspacekit:
     assert "s: unhealthy: no WATCHDOG=1 in time: stopped" in space.stderr
     # As long as it was fed it lived, and that was longer than the watchdog's time.
     assert space.stdout.index("[s] silent") < space.stdout.rindex("[s] every")
+
+
+DAEMON = '''
+import os, socket, sys, time
+def say(text):
+    name = os.environ["NOTIFY_SOCKET"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s: s.sendto(text.encode(), "\\0" + name[1:])
+reading, writing = os.pipe()
+pid = os.fork()
+if pid:
+    os.read(reading, 1)
+    say(f"MAINPID={pid if sys.argv[1] != 'nonsense' else 1}\\nREADY=1")
+    os._exit(0)
+if sys.argv[1] != "same group": os.setsid()
+os.write(writing, b"x")
+time.sleep(0.5 if sys.argv[1] == "ends" else 1000)
+os._exit(3)
+'''
+
+
+def test_a_daemon_that_forks_is_followed(workspace):
+    services = "\n".join(
+        f"    {name}: {{command: [{PYTHON}, -c, {json.dumps(DAEMON)}, {json.dumps(how)}], restart: no, ready: {{notify: sd_notify}}}}"
+        for name, how in (("a", "stays"), ("b", "ends"), ("c", "same group"), ("d", "nonsense")))
+    space = workspace("workspacekit:\n  services:\n" + services + "\n").started()
+    space.cli("wait", "a", "--for", "ready")
+    until(lambda: space.status()["b"]["state"] == "failed", 10, "the end of the daemon")
+    assert space.status()["b"]["exitCode"] == 3
+    unit = space.status()["a"]
+    assert unit["state"] == "running" and unit["isReady"] and unit["restarts"] == 0
+    assert space.exec("ps", "-o", "sid=", "-p", str(unit["pid"])).stdout.strip() == str(unit["pid"])
+    # One that leads no group, or is none of ours, is not taken for it: the process that was started has ended.
+    assert [space.status()[name]["state"] for name in "cd"] == ["completed", "completed"]
+    os.kill(space.stage("supervise"), signal.SIGKILL)
+    until(lambda: space.cli("status", check=False).returncode == 0, 5, "the next supervisor")
+    assert space.status()["a"]["pid"] == unit["pid"]
+    space.cli("stop", "a")
+    until(lambda: space.status()["a"]["state"] == "stopped", 5, "its end")
+    assert space.status()["a"]["reason"] == "SIGTERM"
+    told = [json.loads(line) for line in space.cli("events", "--json", "a").stdout.splitlines()]
+    assert [event["event"] for event in told] == ["started", "ready", "replaced", "stopping", "exited", "stopped"]

@@ -328,6 +328,10 @@ struct ReadinessTests {
         #expect(
             Notification(Array("STATUS=loading\nREADY=1\nX=y".utf8)[...])
                 == Notification(Array("READY=1\nSTATUS=loading".utf8)[...]))
+        #expect(Notification(Array("MAINPID=42\nREADY=1".utf8)[...]).mainProcess == 42)
+        for text in ["MAINPID=", "MAINPID=1", "MAINPID=-5", "MAINPID=99999999999", "MAINPID=x"] {
+            #expect(Notification(Array(text.utf8)[...]).mainProcess == nil)
+        }
         #expect(!Notification(Array("READY=0".utf8)[...]).isReady && Notification([][...]).status == nil)
     }
 

@@ -113,6 +113,19 @@ struct EventTests {
             } == [.exited, .started])
     }
 
+    @Test("a daemon in its parent's place is the same unit with another process")
+    func replaced() {
+        var listener = Listener([service("a")])
+        _ = listener.after {
+            $0.feed(.begun)
+            $0.feed(.spawned(0, pid: 10))
+        }
+        let events = listener.after { $0.feed(.replaced(0, pid: 11)) }
+        #expect(events.map(\.event) == [.replaced] && events[0].pid == 11)
+        let end = listener.after { $0.feed(.exited(pid: 11, .exited(0))) }
+        #expect(end.map(\.event) == [.exited, .backingOff] && end[0].pid == 11)
+    }
+
     @Test(
         "one line each",
         arguments: [

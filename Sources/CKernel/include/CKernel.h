@@ -124,6 +124,7 @@ int ck_set_death_signal(int number);
 int ck_set_subreaper(void);
 int ck_set_name(const char *name);                                       /* PR_SET_NAME: comm, 15 bytes */
 int ck_set_no_new_privileges(void);
+int ck_getpgid(int pid);
 int ck_set_dumpable(int on);
 void ck_release_code(void);
 int ck_raise_nofile(void);                                               /* RLIMIT_NOFILE soft = hard */

@@ -47,7 +47,7 @@ extension Supervisor {
         return found
     }
 
-    private func children(of pid: Int32) -> [Int32] {
+    func children(of pid: Int32) -> [Int32] {
         Files.entries("/proc/\(pid)/task").flatMap { task in
             Files.text("/proc/\(pid)/task/\(task)/children")?.split(separator: " ").compactMap { Int32($0) } ?? []
         }

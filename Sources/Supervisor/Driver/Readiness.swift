@@ -24,13 +24,16 @@ struct Notification: Hashable {
     var isReady = false
     var lives = false
     var status: String?
+    /// The process that is to be the unit's once the one that was started has ended.
+    var mainProcess: Int32?
 
     init(_ bytes: ArraySlice<UInt8>) {
         for line in bytes.split(separator: 10) {
             let text = String(decoding: line, as: UTF8.self)
             if text == "READY=1" { isReady = true }
             if text == "WATCHDOG=1" { lives = true }
-            // STOPPING=1 and MAINPID= change nothing here: the process that was started is the unit's.
+            // STOPPING=1 changes nothing here.
+            if text.hasPrefix("MAINPID=") { mainProcess = Int32(text.dropFirst(8)).flatMap { $0 > 1 ? $0 : nil } }
             if text.hasPrefix("STATUS=") { status = String(text.dropFirst(7).prefix(200)) }
         }
     }
@@ -44,6 +47,7 @@ extension Supervisor {
         if readiness[id]?.descriptor != nil { forgetReadiness(id) }
         readiness[id] = nil
         statusTexts[id] = nil
+        mainProcesses[id] = nil
         let token = Token.readiness | UInt64(id)
         switch units[id].readiness {
         case nil: return nil
@@ -95,6 +99,7 @@ extension Supervisor {
             case .notifications:
                 let notification = Notification(buffer[..<count])
                 if let status = notification.status { statusTexts[id] = status }
+                if let pid = notification.mainProcess { mainProcesses[id] = pid }
                 if notification.isReady { becameReady(id) }
                 if notification.lives {
                     perform { engine, now, actions in engine.handle(.watchdogFed(id), at: now, into: &actions) }
@@ -109,6 +114,15 @@ extension Supervisor {
         guard case .log(let matcher)? = readiness[id], matcher.matches(line) else { return }
         readiness[id] = nil
         becameReady(id)
+    }
+
+    /// The daemon that a unit's process has left in its place with a success, as it had said: it has to be ours by now, so
+    /// that we learn of its end, and lead its process group, so that it can be signalled as any other.
+    func successor(of id: Int, _ status: ExitStatus) -> Int32? {
+        guard let pid = mainProcesses.removeValue(forKey: id), status.isSuccess, case .running = engine.states[id],
+            processGroup(of: pid) == pid, children(of: CurrentProcess.id).contains(pid)
+        else { return nil }
+        return pid
     }
 
     private func becameReady(_ id: Int) {

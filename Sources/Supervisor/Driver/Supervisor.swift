@@ -43,6 +43,8 @@ final class Supervisor {
     var readiness: [Int: ReadinessChannel] = [:]
     /// What units said of themselves (STATUS= of sd_notify(3)).
     var statusTexts: [Int: String] = [:]
+    /// What units said their main process is to be (MAINPID=).
+    var mainProcesses: [Int: Int32] = [:]
     /// Healthchecks under way, by pid.
     var probes: [Int32: RunningProbe] = [:]
     /// The sockets of socket-activated units.
@@ -374,12 +376,16 @@ final class Supervisor {
         if finishProbe(pid, status) { return }
         finishExecution(pid, status)
         // Most are nobody's: what tasks leave behind.
-        guard engine.states.contains(where: { $0.pid == pid }) else { return }
-        // What the process wrote last comes before the news of its end.
-        for (index, unitState) in engine.states.enumerated() where unitState.pid == pid {
-            readOutput(index)
-            if case .running(_, let since) = unitState { durations[index] = .now - since }
+        guard let id = engine.states.firstIndex(where: { $0.pid == pid }) else { return }
+        // What it said last comes before the news of its end.
+        takeReadiness(id)
+        if let successor = successor(of: id, status) {
+            return perform { engine, now, actions in
+                engine.handle(.replaced(id, pid: successor), at: now, into: &actions)
+            }
         }
+        readOutput(id)
+        if case .running(_, let since) = engine.states[id] { durations[id] = .now - since }
         if plan.start.isPrebuild { noteWaitReasons() }
         let event = endEvent(pid, status)
         perform { engine, now, actions in engine.handle(event, at: now, into: &actions) }

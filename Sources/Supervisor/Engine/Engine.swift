@@ -39,6 +39,8 @@ public struct Engine: Sendable {
         case exited(pid: Int32, ExitStatus)
         /// A process ended for want of memory.
         case outOfMemory(pid: Int32, ExitStatus, isCertain: Bool)
+        /// Another process is the unit's main one from now on: a daemon that has forked (MAINPID=).
+        case replaced(UnitID, pid: Int32)
         /// The process group of a unit that was asked to end is empty.
         case groupEnded(UnitID)
         /// The unit says that it is ready: a newline, READY=1, a line of its log.
@@ -152,6 +154,8 @@ public struct Engine: Sendable {
         case .exited(let pid, let status): exited(pid, .exited(status), at: now, &actions)
         case .outOfMemory(let pid, let status, let isCertain):
             exited(pid, .outOfMemory(status, isCertain: isCertain), at: now, &actions)
+        case .replaced(let id, let pid):
+            if case .running(_, let since) = states[id] { states[id] = .running(pid: pid, since: since) }
         case .groupEnded(let id):
             if case .leaving(let left) = states[id] { settle(id, left, at: now, &actions) }
         case .notifiedReady(let id): if case .running = states[id] { health[id].isNotified = true }

@@ -15,7 +15,12 @@ extension UnitRecord {
         let before = old?.state ?? .waiting
         var isNotStarted = false
         if case .notStarted? = lastEnding { isNotStarted = true }
-        if let pid = before.pid, pid != state.pid, !isNotStarted {
+        var isReplaced = false
+        if case .running(let pid, let since) = state, case .running(let other, since) = before, pid != other {
+            isReplaced = true
+            add(.replaced) { $0.pid = pid }
+        }
+        if let pid = before.pid, pid != state.pid, !isNotStarted, !isReplaced {
             add(.exited) {
                 $0.pid = pid
                 $0.exitCode = lastEnding?.code
@@ -25,7 +30,7 @@ extension UnitRecord {
         if case .notStarted(let reason)? = lastEnding, old?.lastEnding != lastEnding || old?.failures != failures {
             add(.notStarted) { $0.reason = reason }
         }
-        let isNew = state.pid != nil && state.pid != before.pid
+        let isNew = state.pid != nil && state.pid != before.pid && !isReplaced
         if isNew { add(.started) { $0.pid = state.pid } }
         if isReady, isNew || old?.isReady != true { add(.ready) }
         if let isHealthy, isNew || old?.isHealthy != isHealthy { add(isHealthy ? .healthy : .unhealthy) }
