@@ -305,6 +305,7 @@ void ck_release_code(void)
         if (end > start) madvise((void *)start, end - start, MADV_DONTNEED);
     }
 }
+long ck_page_size(void) { return sysconf(_SC_PAGESIZE); }
 int ck_set_umask(unsigned mask) { return (int)umask(mask); }
 
 int ck_raise_nofile(void)

@@ -2,7 +2,8 @@
 public struct ControlRequest: Codable, Hashable, Sendable {
     /// What is asked.
     public enum Verb: String, Codable, Sendable {
-        case status, start, stop, restart, signal, wait, tail, exec, plan, reload, ports, syncDone, syncAwait, attach
+        case status, usage, start, stop, restart, signal, wait, tail, exec, plan, reload, ports, syncDone, syncAwait,
+            attach
     }
     /// What is asked.
     public var verb: Verb
@@ -48,6 +49,8 @@ public struct ControlResponse: Codable, Hashable, Sendable {
     public var error: String?
     /// For `status`.
     public var status: WorkspaceStatus?
+    /// For `usage`.
+    public var usage: [UnitUsage]?
     /// The exit code of an `exec` that ended.
     public var exitCode: UInt8?
     /// For `plan` and `reload`.
@@ -110,6 +113,8 @@ public struct UnitStatus: Codable, Hashable, Sendable {
     public var isReady: Bool?
     /// While it runs and has a healthcheck that has said something: what.
     public var isHealthy: Bool?
+    /// It runs on a terminal (`tty: true`).
+    public var hasTerminal: Bool?
     /// What it says of itself (STATUS= of sd_notify(3)).
     public var statusText: String?
     /// The delay before the next try, and what is left of it, in seconds.
@@ -119,6 +124,13 @@ public struct UnitStatus: Codable, Hashable, Sendable {
     /// How long it has run, in seconds.
     public var uptimeSeconds: Double?
 
+    /// Its state for people: that a process is there is not all that one wants to know.
+    public var word: String {
+        guard state == "running" else { return state }
+        if isHealthy == false { return "unhealthy" }
+        return isReady == false ? "starting" : "running"
+    }
+
     /// A unit that has not run yet.
     public init(name: String, kind: String, state: String, restarts: Int) {
         self.name = name
@@ -126,6 +138,23 @@ public struct UnitStatus: Codable, Hashable, Sendable {
         self.state = state
         self.restarts = restarts
     }
+}
+
+/// What the processes of a task or service use together.
+public struct UnitUsage: Codable, Hashable, Sendable {
+    /// As in the configuration.
+    public var name: String
+    /// How many there are.
+    public var processes = 0
+    /// Processor time, in seconds; of processes that have ended only where their parent collected them, or in a cgroup.
+    public var processorSeconds = 0.0
+    /// Memory, in bytes; what several share counts for each, but in a cgroup.
+    public var memoryBytes: UInt64 = 0
+    /// What their TCP connections have carried that were there when somebody asked.
+    public var receivedBytes: UInt64 = 0, sentBytes: UInt64 = 0
+
+    /// A unit that uses nothing.
+    public init(name: String) { self.name = name }
 }
 
 /// A port on which something listens inside, or that is declared.

@@ -36,6 +36,13 @@ public enum Terminal {
         if unsafe ck_window_get(from, &window) == 0 { _ = unsafe ck_window_set(to, &window) }
     }
 
+    /// The size of a terminal's window; nil when it is none, or has none.
+    public static func size(_ descriptor: Int32) -> (rows: Int, columns: Int)? {
+        var window = ck_window()
+        guard unsafe ck_window_get(descriptor, &window) == 0, window.rows > 0, window.columns > 0 else { return nil }
+        return (Int(window.rows), Int(window.columns))
+    }
+
     /// Gives up the controlling terminal, which only a session's leader does for all; false when it has none. SIGHUP and
     /// SIGCONT follow (tty_ioctl(4)).
     public static func detach(_ descriptor: Int32) -> Bool { ck_terminal_detach(descriptor) == 0 }

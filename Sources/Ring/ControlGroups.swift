@@ -48,12 +48,6 @@ struct ControlGroups {
     /// The stages, and the container's own init. One of another PID namespace has the number 0.
     private func isOurs(_ pid: Int32) -> Bool {
         let ring0 = CurrentProcess.parent
-        return [1, ring0, CurrentProcess.id].contains(pid) || (pid > 0 && Self.parent(of: pid) == ring0)
-    }
-
-    private static func parent(of pid: Int32) -> Int32? {
-        let lines = Files.text("/proc/\(pid)/status")?.split(separator: "\n") ?? []
-        let line = lines.first { $0.hasPrefix("PPid:") }
-        return line?.split { $0 == ":" || $0 == "\t" }.last.flatMap { Int32($0) }
+        return [1, ring0, CurrentProcess.id].contains(pid) || (pid > 0 && ProcessEntry(pid)?.parent == ring0)
     }
 }

@@ -75,7 +75,7 @@ public enum Ring1 {
         try? Files.writeKernelFile("/proc/sys/net/ipv4/tcp_congestion_control", "reno")
         for address in link.addresses { try netlink.addAddress(address, interface: index) }
         for gateway in link.gateways { try netlink.addDefaultRoute(via: gateway, interface: index) }
-        let query = try ListenerQuery.open()
+        let query = try SocketDiagnosis.open()
         try channel.send(
             .link(
                 tap: tap.descriptor, listeners: query.descriptor, checksum: tap.checksumOffload,

@@ -81,7 +81,7 @@ struct DetachKeys: Hashable {
 }
 
 /// This terminal, connected to a unit's.
-private final class Attachment {
+final class Attachment {
     private let client: ControlClient
     private let name: String
     private let isReadOnly: Bool
@@ -89,7 +89,7 @@ private final class Attachment {
     private var master: Descriptor?
     private var settings: Terminal.Settings?
 
-    init(client: ControlClient, name: String, isReadOnly: Bool, keys: DetachKeys) {
+    init(client: ControlClient, name: String, isReadOnly: Bool = false, keys: DetachKeys = .standard) {
         self.client = client
         self.name = name
         self.isReadOnly = isReadOnly

@@ -14,7 +14,8 @@ struct WorkspacekitCommand: ParsableCommand {
         version: "0.1.0",
         subcommands: [
             Run.self, Prebuild.self, Status.self, Start.self, Stop.self, Restart.self, SendSignal.self, Wait.self,
-            Logs.self, Events.self, Attach.self, Exec.self, Ports.self, Metrics.self, Validate.self, Graph.self,
+            Logs.self, Events.self, Top.self, Attach.self, Exec.self, Ports.self, Metrics.self, Validate.self,
+            Graph.self,
             Plan.self, Reload.self,
             Configuration.self, Init.self,
         ])
@@ -148,16 +149,9 @@ struct Status: ParsableCommand {
             detail += ", next try in \(seconds(next)) (delay \(seconds(delay)))"
         }
         return [
-            unit.name, unit.kind, word(unit), unit.pid.map(String.init) ?? "-", String(unit.restarts),
+            unit.name, unit.kind, unit.word, unit.pid.map(String.init) ?? "-", String(unit.restarts),
             unit.exitCode.map(String.init) ?? "-", detail,
         ]
-    }
-
-    /// A process that is there is not all that one wants to know.
-    private func word(_ unit: UnitStatus) -> String {
-        guard unit.state == "running" else { return unit.state }
-        if unit.isHealthy == false { return "unhealthy" }
-        return unit.isReady == false ? "starting" : "running"
     }
 
     private func seconds(_ value: Double) -> String { "\((value * 10).rounded() / 10) s" }

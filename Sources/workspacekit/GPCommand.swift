@@ -153,10 +153,15 @@ struct GPCommand: ParsableCommand {
         }
 
         struct Attach: ParsableCommand {
-            static let configuration = CommandConfiguration(abstract: "Follow what a task prints.")
+            static let configuration = CommandConfiguration(
+                abstract: "Connect to a task's terminal, or follow what it prints where it has none.")
             @OptionGroup var state: StateOption
             @Argument var name: String
             func run() {
+                let units = require(connect(state.directory).ask(ControlRequest(.status))).status?.units ?? []
+                if units.first(where: { $0.name == name })?.hasTerminal == true {
+                    quit(Int32(Attachment(client: connect(state.directory), name: name).run()))
+                }
                 ignore(.pipe)
                 let reader = LogReader(
                     state: state.directory, names: [name], style: LogStyle(hasTimes: false, isJSON: false))
@@ -239,9 +244,37 @@ struct GPCommand: ParsableCommand {
     }
 
     struct Top: ParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Not here yet.")
-        @Argument(parsing: .captureForPassthrough) var arguments: [String] = []
-        func run() { fail("gp top: not here: see \"workspacekit status\", or top(1)", 1) }
+        static let configuration = CommandConfiguration(
+            abstract: "Show what the workspace uses of its processors and memory.")
+        @OptionGroup var state: StateOption
+        @Flag(name: .shortAndLong, help: "As JSON.") var json = false
+
+        private struct Resource: Encodable { let used: Double, limit: Double }
+        private struct Facts: Encodable { let resources: [String: Resource] }
+
+        func run() {
+            let client = connect(state.directory)
+            var screen = TopScreen()
+            screen.take(workspacekit.Top.sample(client))
+            pause(.seconds(1))
+            screen.take(workspacekit.Top.sample(client))
+            // As Gitpod has them: thousandths of a processor, and bytes.
+            let processors = screen.rows.map(\.processorPercent).reduce(0, +) * 10
+            let memory = screen.rows.map { Double($0.memoryBytes) }.reduce(0, +)
+            let limits = MachineLimits.current
+            if json {
+                return print(
+                    prettyJSON(
+                        Facts(resources: [
+                            "cpu": Resource(used: processors.rounded(), limit: Double(limits.processors * 1000)),
+                            "memory": Resource(used: memory, limit: Double(limits.memoryBytes)),
+                        ])))
+            }
+            printTable([
+                ["CPU (millicores)", "\(Int(processors.rounded())) of \(limits.processors * 1000)"],
+                ["Memory", "\(TopScreen.bytes(memory)) of \(TopScreen.bytes(Double(limits.memoryBytes)))"],
+            ])
+        }
     }
 }
 

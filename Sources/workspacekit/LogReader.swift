@@ -107,6 +107,18 @@ struct LogReader {
         return client.ask(request)?.tails ?? [:]
     }
 
+    /// The last lines of all of it, without what would move a terminal's cursor.
+    func lastLines(_ count: Int) -> [String] {
+        let memory = inMemory()
+        let all = files.enumerated().flatMap { index, file in
+            LogFiles.pieces(file.path).flatMap { lines($0, index) }
+                + lines(LogPiece(bytes: memory[file.name] ?? [], times: LogTimes([]), status: nil), index)
+        }
+        return all.suffix(count).map { line in
+            String(decoding: line.bytes.filter { $0 >= 32 && $0 != 127 }, as: UTF8.self)
+        }
+    }
+
     private func lines(_ piece: LogPiece, _ file: Int) -> [Line] {
         var lines: [Line] = []
         var rest = piece.bytes[...]

@@ -141,3 +141,22 @@ struct EventTests {
         #expect(event.sentence == text)
     }
 }
+
+@Suite("UnitTraffic")
+struct UnitTrafficTests {
+    @Test("a sum never goes down, and a socket counts once")
+    func sums() {
+        var traffic = UnitTraffic()
+        traffic.count(SocketTraffic(inode: 1, received: 100, sent: 10), for: 0)
+        traffic.count(SocketTraffic(inode: 2, received: 5, sent: 0), for: 1)
+        traffic.count(SocketTraffic(inode: 1, received: 150, sent: 10), for: 0)
+        #expect(traffic.totals[0]?.received == 150 && traffic.totals[0]?.sent == 10)
+        // Gone; then its inode is another one's.
+        traffic.forget(allBut: [2])
+        traffic.count(SocketTraffic(inode: 1, received: 30, sent: 1), for: 0)
+        #expect(traffic.totals[0]?.received == 180)
+        traffic.count(SocketTraffic(inode: 1, received: 3, sent: 1), for: 0)
+        #expect(traffic.totals[0]?.received == 183)
+        #expect(traffic.totals[1]?.received == 5)
+    }
+}

@@ -127,6 +127,7 @@ int ck_set_no_new_privileges(void);
 int ck_getpgid(int pid);
 int ck_set_dumpable(int on);
 void ck_release_code(void);
+long ck_page_size(void);
 int ck_raise_nofile(void);                                               /* RLIMIT_NOFILE soft = hard */
 int ck_set_umask(unsigned mask);
 

@@ -29,7 +29,7 @@ struct Forwarder: ~Copyable {
     var configuration: SlirpConfiguration
     let policy: Policy
     let tap: Descriptor
-    let listeners: ListenerQuery
+    let listeners: SocketDiagnosis
     let report: Channel
     let poller: Poller
     /// The frame being read, and the frame being written.
@@ -67,7 +67,7 @@ struct Forwarder: ~Copyable {
     }
 
     init(
-        _ configuration: SlirpConfiguration, tap: Descriptor, listeners: ListenerQuery, table file: Descriptor,
+        _ configuration: SlirpConfiguration, tap: Descriptor, listeners: SocketDiagnosis, table file: Descriptor,
         report: Channel
     ) throws(KernelError) {
         let secret = randomUInt64()

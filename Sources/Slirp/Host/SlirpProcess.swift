@@ -24,7 +24,7 @@ public enum SlirpProcess {
             try CurrentProcess.setDeathSignal(.kill)
             var forwarder = try Forwarder(
                 configuration, tap: message.descriptors[0],
-                listeners: ListenerQuery(descriptor: message.descriptors[1]), table: message.descriptors[2],
+                listeners: SocketDiagnosis(descriptor: message.descriptors[1]), table: message.descriptors[2],
                 report: channel)
             try Sandbox.allowForwarderCallsOnly()
             try channel.send(SlirpReport.ready.message)

@@ -6,9 +6,9 @@ internal import Kernel
 /// pays for it.
 extension Supervisor {
     func ports() throws(KernelError) -> [PortStatus] {
-        let sockets = try ListenerQuery.open().sockets().filter { $0.endpoint.port != 0 }
+        let sockets = try SocketDiagnosis.open().sockets().filter { $0.endpoint.port != 0 }
         let owners = Self.owners(of: Set(sockets.map(\.inode)))
-        let sessions = sessions()
+        let members = UnitMembers(self)
         var found: [String: PortStatus] = [:]
         for socket in sockets {
             let transport = socket.isUDP ? "udp" : "tcp"
@@ -19,8 +19,8 @@ extension Supervisor {
             // The parent of those who share it: the one that was there first.
             if let pid = owners[socket.inode], port.pid.map({ pid < $0 }) ?? true {
                 port.pid = pid
-                port.process = Files.text("/proc/\(pid)/comm")?.split(separator: "\n").first.map(String.init)
-                port.unit = Self.session(of: pid).flatMap { sessions[$0] }
+                port.process = members.processes[pid]?.name
+                port.unit = members.unit(of: pid).map { units[$0].spec.name }
             }
             found[key] = port
         }
@@ -48,32 +48,12 @@ extension Supervisor {
         }
     }
 
-    /// The session of each unit's process, which is the process itself, by pid.
-    private func sessions() -> [Int32: String] {
-        var sessions: [Int32: String] = [:]
-        for (id, state) in engine.states.enumerated() {
-            if let pid = state.pid { sessions[pid] = units[id].spec.name }
-        }
-        return sessions
-    }
-
-    /// proc_pid_stat(5): the session is the fourth field behind the name, which stands in parentheses.
-    private static func session(of pid: Int32) -> Int32? {
-        guard let text = Files.text("/proc/\(pid)/stat"), let end = text.lastIndex(of: ")") else { return nil }
-        let fields = text[text.index(after: end)...].split(separator: " ")
-        return fields.count > 3 ? Int32(fields[3]) : nil
-    }
-
     /// The lowest process id that holds each of the sockets.
     private static func owners(of inodes: Set<UInt32>) -> [UInt32: Int32] {
         var owners: [UInt32: Int32] = [:]
-        for entry in Files.entries("/proc") {
-            guard let pid = Int32(entry) else { continue }
-            for descriptor in Files.entries("/proc/\(pid)/fd") {
-                guard let target = Files.linkTarget("/proc/\(pid)/fd/\(descriptor)"), target.hasPrefix("socket:["),
-                    let inode = UInt32(target.dropFirst(8).dropLast()), inodes.contains(inode)
-                else { continue }
-                owners[inode] = min(owners[inode] ?? pid, pid)
+        for process in ProcessEntry.all() {
+            for inode in process.sockets where inodes.contains(inode) {
+                owners[inode] = min(owners[inode] ?? process.pid, process.pid)
             }
         }
         return owners

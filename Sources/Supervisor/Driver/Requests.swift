@@ -64,13 +64,17 @@ extension Supervisor {
     }
 
     private func answer(_ request: ControlRequest, _ connection: ControlConnection) {
-        let isForGuests = [.status, .ports, .wait, .syncDone, .syncAwait].contains(request.verb)
+        let isForGuests = [.status, .usage, .ports, .wait, .syncDone, .syncAwait].contains(request.verb)
         guard isForGuests || !guests.contains(connection.descriptor.number) else {
             connection.send(ControlResponse(error: "only the workspace's root may do that: try sudo"))
             return
         }
         switch request.verb {
         case .status: connection.send(ControlResponse(status: status()))
+        case .usage:
+            var response = ControlResponse()
+            response.usage = usage()
+            connection.send(response)
         case .stop where request.names == nil:
             connection.send(ControlResponse())
             perform { engine, now, actions in engine.handle(.shutdownRequested, at: now, into: &actions) }
@@ -250,7 +254,7 @@ extension Supervisor {
     }
 
     /// All but those that the configuration no longer has, once they ended.
-    private var visibleUnits: [Int] {
+    var visibleUnits: [Int] {
         units.indices.filter { id in
             if !engine.isRemoved[id] { return true }
             switch engine.states[id] {
@@ -267,6 +271,7 @@ extension Supervisor {
             var unit = UnitStatus(
                 name: units[id].spec.name, kind: units[id].spec.kind.rawValue, state: "", restarts: engine.restarts[id])
             unit.exitCode = engine.lastEndings[id]?.code
+            if units[id].hasTerminal { unit.hasTerminal = true }
             unit.reason = engine.lastEndings[id]?.description
             if case .outOfMemory? = engine.lastEndings[id] { unit.isOutOfMemory = true }
             unit.outOfMemoryKills = engine.outOfMemoryKills[id]

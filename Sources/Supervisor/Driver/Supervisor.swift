@@ -55,6 +55,7 @@ final class Supervisor {
     let cgroups = CGroups()
     var killsBefore: [Int: OutOfMemoryKills] = [:]
     var saidOfLimits: Set<String> = []
+    var traffic = UnitTraffic()
     /// How long units ran that have ended, and why tasks wait: for the summary of a prebuild.
     var durations: [Int: Duration] = [:], waitReasons: [Int: String] = [:]
     /// Points that tasks have reached (`gp sync-done`).

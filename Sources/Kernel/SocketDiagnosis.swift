@@ -1,0 +1,155 @@
+internal import CKernel
+internal import SystemPackage
+
+/// A socket that waits for others.
+public struct ListeningSocket: Hashable, Sendable {
+    /// Where.
+    public let endpoint: Endpoint
+    /// UDP; else TCP.
+    public let isUDP: Bool
+    /// Whose it is.
+    public let uid: UInt32
+    /// As /proc/PID/fd shows it: `socket:[INODE]`.
+    public let inode: UInt32
+}
+
+/// What a connected TCP socket has carried.
+public struct SocketTraffic: Hashable, Sendable {
+    /// As /proc/PID/fd shows it: `socket:[INODE]`.
+    public let inode: UInt32
+    /// Bytes that came, and bytes that the other side has acknowledged.
+    public let received: UInt64, sent: UInt64
+
+    /// A socket that has carried so much.
+    public init(inode: UInt32, received: UInt64, sent: UInt64) {
+        self.inode = inode
+        self.received = received
+        self.sent = sent
+    }
+}
+
+/// sock_diag(7): which sockets listen, and what others have carried. It answers for the network namespace it was opened in,
+/// whoever holds it: made inside the workspace and handed out, it lets the forwarder look without entering.
+public struct SocketDiagnosis {
+    /// The open socket.
+    public let descriptor: Descriptor
+
+    /// Opens a query for the current network namespace.
+    public static func open() throws(KernelError) -> SocketDiagnosis {
+        SocketDiagnosis(
+            descriptor: Descriptor(OwnedDescriptor(owning: try check(ck_netlink(4), "open a sock_diag socket"))))
+    }
+
+    /// Takes over a descriptor made by ``open()`` in another process.
+    public init(descriptor: Descriptor) { self.descriptor = descriptor }
+
+    /// tcp(7)'s states, by number, as a set of bits.
+    private enum States {
+        static let closed: UInt32 = 1 << 7, listening: UInt32 = 1 << 10
+        /// All in which data may flow, or has.
+        static let connected: UInt32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11
+    }
+
+    /// The local endpoints on which TCP sockets listen.
+    public func listeners() throws(KernelError) -> [Endpoint] {
+        var found: [ListeningSocket] = []
+        for family in [UInt8(2), 10] { try collect(family, isUDP: false, into: &found) }
+        return found.map(\.endpoint)
+    }
+
+    /// All sockets that wait for others: TCP sockets that listen, UDP sockets that are bound and not connected.
+    public func sockets() throws(KernelError) -> [ListeningSocket] {
+        var found: [ListeningSocket] = []
+        for isUDP in [false, true] {
+            for family in [UInt8(2), 10] { try collect(family, isUDP: isUDP, into: &found) }
+        }
+        return found
+    }
+
+    private func collect(_ family: UInt8, isUDP: Bool, into found: inout [ListeningSocket]) throws(KernelError) {
+        // A UDP socket without a peer is in the state "closed".
+        try ask(family, isUDP ? 17 : 6, isUDP ? States.closed : States.listening) { message in
+            let port = UInt16(message.byte(4)) << 8 | UInt16(message.byte(5))
+            let address = (8..<24).map { message.byte($0) }
+            let ip =
+                message.byte(0) == 2
+                ? IPAddress(v4: address.prefix(4).reduce(0) { $0 << 8 | UInt32($1) })
+                : IPAddress(
+                    high: address.prefix(8).reduce(0) { $0 << 8 | UInt64($1) },
+                    low: address.suffix(8).reduce(0) { $0 << 8 | UInt64($1) })
+            found.append(
+                ListeningSocket(
+                    endpoint: Endpoint(ip, port), isUDP: isUDP, uid: message.number(64), inode: message.number(68)))
+        }
+    }
+
+    /// What the TCP connections that are there have carried.
+    public func traffic() throws(KernelError) -> [SocketTraffic] {
+        var found: [SocketTraffic] = []
+        for family in [UInt8(2), 10] {
+            // INET_DIAG_INFO: struct tcp_info.
+            try ask(family, 6, States.connected, extensions: 1 << 1) { message in
+                guard let info = message.attribute(2), info.count >= 136 else { return }
+                func number(_ at: Int) -> UInt64 {
+                    (0..<8).reduce(0) { $0 | UInt64(info[info.startIndex + at + $1]) << (8 * UInt64($1)) }
+                }
+                found.append(
+                    SocketTraffic(inode: message.number(68), received: number(128), sent: number(120)))
+            }
+        }
+        return found
+    }
+
+    /// struct inet_diag_msg: family, state, timer, retrans, then sport and dport in network order, source address, …; uid at
+    /// 64 and inode at 68, both in the machine's order; attributes from 72 on.
+    private struct Message {
+        static let size = 72
+        let bytes: ArraySlice<UInt8>
+
+        func byte(_ at: Int) -> UInt8 { bytes[bytes.startIndex + at] }
+        func number(_ at: Int) -> UInt32 { (0..<4).reduce(0) { $0 | UInt32(byte(at + $1)) << (8 * UInt32($1)) } }
+
+        func attribute(_ type: UInt16) -> ArraySlice<UInt8>? {
+            var at = Self.size
+            while at + 4 <= bytes.count {
+                let length = Int(byte(at)) | Int(byte(at + 1)) << 8
+                guard length >= 4, at + length <= bytes.count else { return nil }
+                if UInt16(byte(at + 2)) | UInt16(byte(at + 3)) << 8 == type {
+                    return bytes[(bytes.startIndex + at + 4)..<(bytes.startIndex + at + length)]
+                }
+                at += (length + 3) & ~3
+            }
+            return nil
+        }
+    }
+
+    private func ask(
+        _ family: UInt8, _ proto: UInt8, _ states: UInt32, extensions: UInt8 = 0, _ take: (Message) -> Void
+    ) throws(KernelError) {
+        // inet_diag_req_v2: family, protocol, ext, pad, states, id of 48 bytes.
+        let body: [UInt8] =
+            [family, proto, extensions, 0] + NetlinkMessage.u32(states) + [UInt8](repeating: 0, count: 48)
+        let bytes = NetlinkMessage(type: 20, flags: 0x301, body: body).finished
+        let sent = unsafe bytes.withUnsafeBytes {
+            unsafe ck_netlink_send(descriptor.number, $0.baseAddress, $0.count)
+        }
+        _ = try check(sent, "ask sock_diag")
+        var buffer = [UInt8](repeating: 0, count: 32768)
+        for _ in 0..<1000 {
+            guard waitReadable(descriptor.number, .seconds(1)),
+                case .bytes(let n) = Kernel.read(descriptor.number, into: &buffer)
+            else { throw KernelError(call: "read from sock_diag", errno: .timedOut) }
+            var offset = 0
+            while offset + 16 <= n {
+                let length = Int(buffer[offset]) | Int(buffer[offset + 1]) << 8 | Int(buffer[offset + 2]) << 16
+                let type = UInt16(buffer[offset + 4]) | UInt16(buffer[offset + 5]) << 8
+                if type == 3 || type == 2 { return }  // NLMSG_DONE, NLMSG_ERROR
+                guard length >= 16, offset + length <= n else { return }
+                if length >= 16 + Message.size {
+                    take(Message(bytes: buffer[(offset + 16)..<(offset + length)]))
+                }
+                offset += (length + 3) & ~3
+            }
+        }
+    }
+}
