@@ -23,6 +23,8 @@ public struct StateDirectory: Hashable, Sendable {
 
     /// The control socket.
     public var socket: String { path + "/control.sock" }
+    /// Where metrics are served over HTTP.
+    public var metrics: String { path + "/metrics.sock" }
     /// The folder of the log files.
     public var logs: String { path + "/logs" }
     /// The events of the workspace that runs, or ran last.

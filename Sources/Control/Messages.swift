@@ -2,7 +2,8 @@
 public struct ControlRequest: Codable, Hashable, Sendable {
     /// What is asked.
     public enum Verb: String, Codable, Sendable {
-        case status, usage, start, stop, restart, signal, wait, tail, exec, plan, reload, ports, syncDone, syncAwait,
+        case status, usage, metrics, start, stop, restart, signal, wait, tail, exec, plan, reload, ports, syncDone,
+            syncAwait,
             attach
     }
     /// What is asked.
@@ -49,6 +50,8 @@ public struct ControlResponse: Codable, Hashable, Sendable {
     public var error: String?
     /// For `status`.
     public var status: WorkspaceStatus?
+    /// For `metrics`.
+    public var text: String?
     /// For `usage`.
     public var usage: [UnitUsage]?
     /// The exit code of an `exec` that ended.

@@ -11,7 +11,7 @@ struct WorkspacekitCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "workspacekit",
         abstract: "A workspace with its own users, mounts, processes and network, inside an ordinary container.",
-        version: "0.1.0",
+        version: Version.current,
         subcommands: [
             Run.self, Prebuild.self, Status.self, Start.self, Stop.self, Restart.self, SendSignal.self, Wait.self,
             Logs.self, Events.self, Top.self, Attach.self, Exec.self, Ports.self, Metrics.self, Validate.self,
@@ -155,6 +155,23 @@ struct Status: ParsableCommand {
     }
 
     private func seconds(_ value: Double) -> String { "\((value * 10).rounded() / 10) s" }
+}
+
+struct Metrics: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Print what there is to measure in Prometheus' text format.",
+        discussion: """
+            For the textfile collector of node_exporter, or anything else that reads the format. The same is at /metrics of
+            metrics.sock in the state directory (http+unix).
+
+              workspacekit metrics >/var/lib/node_exporter/workspace.prom.new && mv /var/lib/node_exporter/workspace.prom{.new,}
+              curl --unix-socket /run/workspacekit/metrics.sock http://localhost/metrics
+            """)
+    @OptionGroup var state: StateOption
+
+    func run() {
+        print(require(connect(state.directory).ask(ControlRequest(.metrics))).text ?? "", terminator: "")
+    }
 }
 
 struct Start: ParsableCommand {

@@ -8,7 +8,8 @@ internal import SystemPackage
 /// here says why in one line and ends with 1.
 struct GPCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "gp", abstract: "Gitpod's commands inside a workspace.", version: "0.1.0",
+        commandName: "gp", abstract: "Gitpod's commands inside a workspace.",
+        version: WorkspacekitCommand.configuration.version,
         subcommands: [
             SyncDone.self, SyncAwait.self, URL.self, Ports.self, AwaitPort.self, Preview.self, Open.self, Env.self,
             Tasks.self, Info.self, Validate.self, Init.self, Stop.self, Version.self, Timeout.self, Snapshot.self,

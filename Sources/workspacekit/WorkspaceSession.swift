@@ -210,16 +210,18 @@ final class WorkspaceSession {
         }
         if message.kind == "ports" { return declare(DeclaredPorts(fields: message.fields)) }
         defer { CurrentProcess.releaseCode() }
-        guard message.kind == "started", let nanoseconds = message.fields.first.flatMap({ Int64($0) }), !isQuiet else {
-            return
-        }
+        guard message.kind == "started", let nanoseconds = message.fields.first.flatMap({ Int64($0) }) else { return }
         stages.append(("first task", MonotonicInstant(nanoseconds: nanoseconds)))
         var before = startedAt
         var parts: [String] = []
+        var fields: [String] = []
         for (name, at) in stages {
             parts.append("\(name) \(milliseconds(at - before))")
+            fields += [name, "\((at - before).nanoseconds)"]
             before = at
         }
+        try? channel.send(ChannelMessage("stages", fields))
+        if isQuiet { return }
         say("up in \(milliseconds(before - startedAt)) (\(parts.joined(separator: ", ")))")
     }
 

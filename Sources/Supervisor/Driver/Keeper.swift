@@ -20,6 +20,8 @@ final class Keeper {
         case newline(Int), notifications(Int)
         /// The connection of a client that waits, by its job's place.
         case client(Int)
+        /// The socket for metrics, listening.
+        case metrics
 
         var rawValue: UInt64 {
             func value(_ kind: UInt64, _ id: Int, _ rest: UInt32 = 0) -> UInt64 {
@@ -32,6 +34,7 @@ final class Keeper {
             case .newline(let id): value(4, id)
             case .notifications(let id): value(5, id)
             case .client(let place): value(6, place)
+            case .metrics: value(7, 0)
             }
         }
 
@@ -44,6 +47,7 @@ final class Keeper {
             case 4: self = .newline(id)
             case 5: self = .notifications(id)
             case 6: self = .client(id)
+            case 7: self = .metrics
             default: return nil
             }
         }

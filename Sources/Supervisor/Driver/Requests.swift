@@ -10,12 +10,8 @@ extension Supervisor {
 
     func acceptConnection() {
         guard let socket = LocalSocket.accept(listener.number) else { return }
-        // Whoever runs the workspace: its root, who is the caller of `run`, inside and outside. Other users of the
-        // workspace, who have a number in its PID namespace, may look and wait.
-        let isOwn = CurrentProcess.parent == 1
-        guard let peer = LocalSocket.peer(socket.number),
-            peer.uid == CurrentProcess.user || (isOwn && peer.pid != 0 && guests.count < Self.guestLimit)
-        else {
+        let isGuest = isGuest(socket)
+        guard let isGuest, !isGuest || guests.count < Self.guestLimit else {
             ControlConnection(socket).send(ControlResponse(error: "the workspace belongs to another user"))
             return
         }
@@ -23,10 +19,18 @@ extension Supervisor {
             try poller.add(
                 socket.number, .readable, token: Token.connection | UInt64(UInt32(bitPattern: socket.number)))
             connections[socket.number] = ControlConnection(socket)
-            if peer.uid != CurrentProcess.user { guests.insert(socket.number) }
+            if isGuest { guests.insert(socket.number) }
         } catch {
             console.notice("\(error)")
         }
+    }
+
+    /// Whoever runs the workspace may do everything: its root, who is the caller of `run`, inside and outside. Other users of
+    /// the workspace, who have a number in its PID namespace, are guests, who may look and wait; anybody else is nobody here.
+    func isGuest(_ socket: Descriptor) -> Bool? {
+        guard let peer = LocalSocket.peer(socket.number) else { return nil }
+        if peer.uid == CurrentProcess.user { return false }
+        return CurrentProcess.parent == 1 && peer.pid != 0 ? true : nil
     }
 
     func serve(_ number: Int32) {
@@ -64,13 +68,17 @@ extension Supervisor {
     }
 
     private func answer(_ request: ControlRequest, _ connection: ControlConnection) {
-        let isForGuests = [.status, .usage, .ports, .wait, .syncDone, .syncAwait].contains(request.verb)
+        let isForGuests = [.status, .usage, .metrics, .ports, .wait, .syncDone, .syncAwait].contains(request.verb)
         guard isForGuests || !guests.contains(connection.descriptor.number) else {
             connection.send(ControlResponse(error: "only the workspace's root may do that: try sudo"))
             return
         }
         switch request.verb {
         case .status: connection.send(ControlResponse(status: status()))
+        case .metrics:
+            var response = ControlResponse()
+            response.text = metricsText()
+            connection.send(response)
         case .usage:
             var response = ControlResponse()
             response.usage = usage()
@@ -264,7 +272,7 @@ extension Supervisor {
         }
     }
 
-    private func status() -> WorkspaceStatus {
+    func status() -> WorkspaceStatus {
         let now = MonotonicInstant.now
         func seconds(_ duration: Duration) -> Double { Double(duration.nanoseconds / 1_000_000) / 1000 }
         let list = visibleUnits.map { id in

@@ -28,6 +28,11 @@ final class Supervisor {
     let poller: Poller
     private let signals: SignalReader
     var connections: [Int32: ControlConnection] = [:]
+    /// Where scrapers connect, and those that are being served.
+    let metricsListener: Descriptor?
+    var exchanges: [HTTPExchange] = []
+    /// How long each stage of the start took: names and nanoseconds in turn.
+    var stages: [String] = []
     /// Connections of other users than the workspace's root.
     var guests: Set<Int32> = []
     /// Who looks at the terminal of which unit.
@@ -76,6 +81,9 @@ final class Supervisor {
         static let readiness: UInt64 = 6 << 32
         static let listeners: UInt64 = 7 << 32
         static let keeper: UInt64 = 8 << 32
+        static let report: UInt64 = 9 << 32
+        static let metrics: UInt64 = 10 << 32
+        static let scraper: UInt64 = 11 << 32
     }
 
     private let kept: [Keeper.Key: Descriptor]
@@ -133,10 +141,13 @@ final class Supervisor {
             listener = try LocalSocket.listen(state.socket, mode: 0o666)
             keeper.keep(.control, listener)
         }
+        metricsListener = Self.listenForMetrics(state.metrics, keeper, kept: kept[.metrics], console)
         poller = try Poller()
         try poller.add(signals.number, .readable, token: Token.signals)
         try poller.add(listener.number, .readable, token: Token.listener)
         try poller.add(keeper.socket.number, .readable, token: Token.keeper)
+        try poller.add(report.descriptor.number, .readable, token: Token.report)
+        if let metricsListener { try poller.add(metricsListener.number, .readable, token: Token.metrics) }
         if let descriptor = watch.descriptor {
             try poller.add(descriptor.number, .readable, token: Token.configuration)
         }
@@ -182,6 +193,9 @@ final class Supervisor {
                 case Token.listener: acceptConnection()
                 case Token.keeper: takeKeeperMessages()
                 case Token.connection: serve(number)
+                case Token.report: takeReport()
+                case Token.metrics: acceptScraper()
+                case Token.scraper: serveScraper(number)
                 case Token.configuration: watch.take(at: .now)
                 case Token.readiness: takeReadiness(Int(number))
                 case Token.listeners:
@@ -199,6 +213,7 @@ final class Supervisor {
         for index in outputs.keys.sorted() { readOutput(index) }
         closeListeners()
         try? Files.remove(state.socket)
+        try? Files.remove(state.metrics)
         if plan.start.isPrebuild { printSummary() }
         var end = WorkspaceEvent(.exited, kind: "workspace")
         end.exitCode = exitCode

@@ -55,6 +55,7 @@ extension Supervisor {
             let pid = job.count > 1 ? Int32(job[1]) : nil
             switch job.first {
             case "sync"?: if job.count > 1 { syncs.insert(job[1]) }
+            case "stages"?: stages = Array(job.dropFirst())
             case "wait"?, "await"?: resumeWait(place, job, kept)
             case "exec"?: resumeExecution(place, pid, kept)
             case "ended"?:
@@ -95,7 +96,7 @@ extension Supervisor {
         case .notifications(let id) where id < units.count:
             readiness[id] = .notifications(socket: descriptor)
             watch(Token.readiness | UInt64(id))
-        case .control, .client: break
+        case .control, .client, .metrics: break
         default: keeper.discard(key)
         }
     }

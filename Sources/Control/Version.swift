@@ -1,0 +1,5 @@
+/// Which workspacekit this is.
+public enum Version {
+    /// By semantic versioning.
+    public static let current = "0.1.0"
+}
