@@ -5,7 +5,7 @@ SHELL := /bin/bash
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BUILD_PACKAGES := libyaml-dev libcap-dev pkg-config binutils
 RUN_PACKAGES := uidmap python3
-TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-jsonschema busybox-static bsdutils util-linux strace iproute2 nftables iputils-ping dnsutils curl procps
+TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-jsonschema busybox-static bsdutils util-linux strace iproute2 nftables iputils-ping dnsutils curl procps groff-base zsh fish
 BENCH_PACKAGES := python3-yaml iperf3 slirp4netns passt rootlesskit
 
 # Compiled for size, which costs the forwarder nothing that can be measured (make bench). A function a section, so that
@@ -87,7 +87,8 @@ docs: build ## regenerate what docs/ holds of the binary's help and of the confi
 	swift build --quiet --product configuration-docs
 	@.build/debug/configuration-docs markdown > docs/configuration.md && echo docs/configuration.md
 	@.build/debug/configuration-docs man > docs/man/workspacekit.yml.5 && echo docs/man/workspacekit.yml.5
-	@bash docs/generate.sh dist/workspacekit > docs/commands.md && echo docs/commands.md
+	@python3 docs/generate.py markdown dist/workspacekit > docs/commands.md && echo docs/commands.md
+	@python3 docs/generate.py man dist/workspacekit > docs/man/workspacekit.1 && echo docs/man/workspacekit.1
 
 .PHONY: clean
 clean: ## remove what was built

@@ -24,7 +24,7 @@ struct Attach: ParsableCommand {
         })
     var detachKeys = DetachKeys.standard
     @Flag(help: "Only look.") var readOnly = false
-    @Argument(help: "Which.") var name: String
+    @Argument(help: "Which.", completion: .units) var name: String
 
     func run() {
         ignore(.pipe)

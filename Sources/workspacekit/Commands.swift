@@ -17,7 +17,7 @@ struct WorkspacekitCommand: ParsableCommand {
             Logs.self, Events.self, Top.self, Attach.self, Exec.self, Ports.self, Metrics.self, Validate.self,
             Graph.self,
             Plan.self, Reload.self,
-            Configuration.self, Init.self,
+            Configuration.self, Completions.self, Init.self,
         ])
 }
 
@@ -26,7 +26,7 @@ struct StateOption: ParsableArguments {
         name: .customLong("state-dir"),
         help: ArgumentHelp(
             "Where the workspace keeps its control socket and logs (default: /run/workspacekit, or $XDG_RUNTIME_DIR/workspacekit for ordinary users).",
-            valueName: "dir"))
+            valueName: "dir"), completion: .directory)
     var path: String?
 
     var directory: StateDirectory {
@@ -38,11 +38,13 @@ struct StateOption: ParsableArguments {
 /// What every way to bring up a workspace is given.
 struct WorkspaceOptions: ParsableArguments {
     @Option(
-        help: ArgumentHelp("The configuration (default: .gitpod.yml in the workspace directory).", valueName: "file"))
+        help: ArgumentHelp("The configuration (default: .gitpod.yml in the workspace directory).", valueName: "file"),
+        completion: .file())
     var config: String?
     @Option(
         help: ArgumentHelp(
             "sandbox: a network of its own; host: the container's; none: lo only.", valueName: "sandbox|host|none"),
+        completion: .list(["sandbox", "host", "none"]),
         transform: { text in
             guard let mode = NetworkMode(rawValue: text) else {
                 throw ValidationError("'\(text)' is no network mode: sandbox, host or none")
@@ -50,7 +52,9 @@ struct WorkspaceOptions: ParsableArguments {
             return mode
         })
     var network: NetworkMode?
-    @Option(help: ArgumentHelp("The workspace directory (default: the current one).", valueName: "dir"))
+    @Option(
+        help: ArgumentHelp("The workspace directory (default: the current one).", valueName: "dir"),
+        completion: .directory)
     var workspace: String?
     @OptionGroup var state: StateOption
 
@@ -69,6 +73,9 @@ struct Run: ParsableCommand {
         discussion: """
             With COMMAND, it runs as a foreground job with your terminal; when it ends, the workspace stops in order and
             ends with its status. Without, the workspace runs until it is stopped (SIGTERM, Ctrl-C, workspacekit stop).
+
+              workspacekit run
+              workspacekit run --network none -- make test
             """)
     @OptionGroup var options: WorkspaceOptions
     @Argument(parsing: .postTerminator, help: "A command to run in the workspace, after --.")
@@ -121,42 +128,6 @@ func require(_ response: ControlResponse?) -> ControlResponse {
     return response
 }
 
-struct Status: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Show what runs in the workspace.")
-    @OptionGroup var state: StateOption
-    @Flag(help: "As JSON.") var json = false
-
-    func run() {
-        guard let status = require(connect(state.directory).ask(ControlRequest(.status))).status else {
-            fail("the workspace sent no status", ExitCodes.internalError)
-        }
-        if json { return print(prettyJSON(status)) }
-        let rows = [["NAME", "KIND", "STATE", "PID", "RESTARTS", "EXIT", "DETAIL"]] + status.units.map(row)
-        printTable(rows)
-    }
-
-    private func row(_ unit: UnitStatus) -> [String] {
-        var detail = unit.reason ?? ""
-        if unit.state == "running" {
-            let parts = [
-                unit.uptimeSeconds.map { "up \(seconds($0))" }, unit.isHealthy == true ? "healthy" : nil,
-                unit.statusText,
-            ]
-            detail = parts.compactMap { $0 }.joined(separator: ", ")
-        }
-        if let waitsFor = unit.waitsFor, !waitsFor.isEmpty { detail = "for " + waitsFor.joined(separator: ", ") }
-        if let next = unit.nextTrySeconds, let delay = unit.backoffSeconds {
-            detail += ", next try in \(seconds(next)) (delay \(seconds(delay)))"
-        }
-        return [
-            unit.name, unit.kind, unit.word, unit.pid.map(String.init) ?? "-", String(unit.restarts),
-            unit.exitCode.map(String.init) ?? "-", detail,
-        ]
-    }
-
-    private func seconds(_ value: Double) -> String { "\((value * 10).rounded() / 10) s" }
-}
-
 struct Metrics: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Print what there is to measure in Prometheus' text format.",
@@ -174,34 +145,6 @@ struct Metrics: ParsableCommand {
     }
 }
 
-struct Start: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        abstract: "Start tasks or services that ended, were stopped or skipped, or are waiting for a connection.")
-    @OptionGroup var state: StateOption
-    @Argument(help: "Which.") var names: [String]
-
-    func run() { ask(.start, names, state.directory) }
-}
-
-struct Restart: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Stop tasks or services and start them again.")
-    @OptionGroup var state: StateOption
-    @Argument(help: "Which.") var names: [String]
-
-    func run() { ask(.restart, names, state.directory) }
-}
-
-struct SendSignal: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "signal", abstract: "Send a signal to the process groups of tasks or services.",
-        discussion: "  workspacekit signal HUP web")
-    @OptionGroup var state: StateOption
-    @Argument(help: "The signal: HUP, SIGHUP or 1.") var signal: String
-    @Argument(help: "To which.") var names: [String]
-
-    func run() { ask(.signal, names, state.directory, signal: signal) }
-}
-
 /// A duration on the command line.
 func duration(_ text: String) throws -> Duration {
     guard let duration = parseDuration(text) else { throw ValidationError("'\(text)' is no duration such as 30s") }
@@ -215,71 +158,6 @@ func instant(_ text: String) throws -> WallInstant {
         throw ValidationError("'\(text)' is neither a duration such as 10m nor a time such as 2026-01-31T12:00:00Z")
     }
     return time
-}
-
-/// Asks something about units, or points, by name.
-func ask(_ verb: ControlRequest.Verb, _ names: [String], _ state: StateDirectory, signal: String? = nil) {
-    var request = ControlRequest(verb)
-    request.names = names
-    request.signal = signal
-    _ = require(connect(state).ask(request))
-}
-
-struct Stop: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        abstract: "Stop tasks or services by name; without names the workspace, in order, and wait for its end.")
-    @OptionGroup var state: StateOption
-    @Argument(help: "Which; the whole workspace when none is named.") var names: [String] = []
-
-    func run() {
-        if !names.isEmpty { return ask(.stop, names, state.directory) }
-        let client = connect(state.directory)
-        // Until nobody answers any more: the one that was asked may be followed by another.
-        repeat {
-            guard let answer = client.ask(ControlRequest(.stop)) else { return }
-            _ = require(answer)
-            while client.answer() != nil {}
-        } while client.reconnect()
-    }
-}
-
-struct Wait: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        abstract: "Wait until a task or service has come so far.",
-        discussion: """
-            started: it has, or had, a process. ready: it said so, or its healthcheck succeeded once, or neither is asked of
-            it. healthy: its healthcheck succeeds. completed: it ended with success.
-            Exit code 0; 1 when it cannot come to pass any more, with the reason; 124 when the time is over.
-
-              workspacekit wait db --for healthy --timeout 1m && npm test
-            """)
-    @OptionGroup var state: StateOption
-    @Argument(help: "Which.") var name: String
-    @Option(
-        name: .customLong("for"), help: ArgumentHelp(valueName: "started|ready|healthy|completed"),
-        transform: { text in
-            guard let condition = WaitCondition(rawValue: text) else {
-                throw ValidationError("'\(text)' is none of started, ready, healthy and completed")
-            }
-            return condition
-        })
-    var condition = WaitCondition.ready
-    @Option(
-        help: ArgumentHelp("Give up after so long: 500ms, 30s, 1m30s.", valueName: "duration"),
-        transform: duration)
-    var timeout: Duration?
-
-    func run() {
-        var request = ControlRequest(.wait)
-        request.names = [name]
-        request.condition = condition
-        let client = connect(state.directory)
-        client.connection.send(request)
-        guard waitReadable(client.connection.descriptor.number, timeout) else {
-            fail("\(name) is not \(condition.rawValue) yet: the time is over", 124)
-        }
-        _ = require(client.answer())
-    }
 }
 
 struct Logs: ParsableCommand {
@@ -299,7 +177,7 @@ struct Logs: ParsableCommand {
     var since: WallInstant?
     @Flag(name: .shortAndLong, help: "With the time before each line.") var timestamps = false
     @Flag(help: "One JSON object a line: time, unit, line.") var json = false
-    @Argument(help: "Which; all when none is named.") var names: [String] = []
+    @Argument(help: "Which; all when none is named.", completion: .units) var names: [String] = []
 
     func validate() throws {
         if let last, last < 0 { throw ValidationError("a number of lines is not negative") }
@@ -317,11 +195,18 @@ struct Logs: ParsableCommand {
 }
 
 struct Exec: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Run a program in the workspace.")
+    static let configuration = CommandConfiguration(
+        abstract: "Run a program in the workspace.",
+        discussion: """
+            Ends with its status; signals go on to it.
+
+              workspacekit exec -- id
+              workspacekit exec -t -u gitpod -w /workspace -e TERM=xterm -- bash
+            """)
     @OptionGroup var state: StateOption
     @Flag(name: .shortAndLong, help: "On a terminal of the workspace's.") var terminal = false
     @Option(name: .shortAndLong, help: "As this user: a name or uid[:gid].") var user: String?
-    @Option(name: [.customShort("w"), .long], help: "In this directory.") var directory: String?
+    @Option(name: [.customShort("w"), .long], help: "In this directory.", completion: .directory) var directory: String?
     @Option(name: .shortAndLong, help: "With NAME=value in its environment.") var env: [String] = []
     @Argument(parsing: .postTerminator) var command: [String]
 

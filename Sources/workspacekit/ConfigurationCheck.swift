@@ -24,10 +24,18 @@ func readConfiguration(_ file: String) -> Reading {
 struct Graph: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Show who waits for whom, in an order in which they may start.",
-        discussion: "  workspacekit graph --dot | dot -Tsvg >graph.svg")
+        discussion: """
+              workspacekit graph
+              workspacekit graph --dot | dot -Tsvg >graph.svg
+            """)
 
     @Argument(help: "The configuration.") var file = ".gitpod.yml"
     @Flag(help: "In Graphviz's language.") var dot = false
+    @Flag(help: "As JSON: units in their order, each with its kind and what it depends on.") var json = false
+
+    func validate() throws {
+        if dot, json { throw ValidationError("--dot or --json, not both") }
+    }
 
     func run() {
         let reading = readConfiguration(file)
@@ -36,6 +44,7 @@ struct Graph: ParsableCommand {
             quit(ExitCodes.configuration)
         }
         let graph = DependencyGraph(reading.configuration)
+        if json { return print(graph.json) }
         print(dot ? graph.dot : graph.text, terminator: "")
     }
 }
@@ -46,6 +55,8 @@ struct Validate: ParsableCommand {
         discussion: """
             A .workspacekit.yml beside the file is read with it. Exit code 0; 1 for warnings under --strict; 78 for errors.
             docs/configuration.md and workspacekit.yml(5) explain the codes that --json shows.
+
+              workspacekit validate --strict && git commit
             """)
 
     @Argument(help: "The configuration.") var file = ".gitpod.yml"

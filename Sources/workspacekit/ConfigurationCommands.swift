@@ -54,7 +54,8 @@ struct Configuration: ParsableCommand {
 
     struct Init: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Write a first .gitpod.yml for the languages found in a folder. Never overwrites.")
+            abstract: "Write a first .gitpod.yml for the languages found in a folder. Never overwrites.",
+            discussion: "  workspacekit config init && workspacekit run")
 
         @Argument(help: "The folder.") var folder = "."
 
@@ -125,7 +126,11 @@ private func show(_ plan: ReloadPlan, json: Bool, done: Bool) {
 struct Plan: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Show what a reload of the configuration would do to the running workspace.",
-        discussion: "Exit code 0; 78 when the configuration cannot be used.")
+        discussion: """
+            Exit code 0; 78 when the configuration cannot be used.
+
+              workspacekit plan && workspacekit reload
+            """)
     @OptionGroup var state: StateOption
     @Flag(help: "As JSON.") var json = false
 
@@ -144,6 +149,8 @@ struct Reload: ParsableCommand {
             A running workspace follows its files by itself; this does it now, also where files cannot be watched, and starts
             services that were skipped for want of a program that is there now. Exit code 0; 78 when the configuration cannot
             be used.
+
+              workspacekit reload
             """)
     @OptionGroup var state: StateOption
     @Flag(help: "As JSON.") var json = false

@@ -21,7 +21,8 @@ struct Events: ParsableCommand {
         transform: instant)
     var since: WallInstant?
     @Flag(help: "One JSON object a line.") var json = false
-    @Argument(help: "Of which; all, and the workspace's own, when none is named.") var names: [String] = []
+    @Argument(help: "Of which; all, and the workspace's own, when none is named.", completion: .units) var names:
+        [String] = []
 
     func validate() throws {
         if let last, last < 0 { throw ValidationError("a number of events is not negative") }

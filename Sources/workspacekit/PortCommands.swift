@@ -10,7 +10,12 @@ struct Ports: ParsableCommand {
 
     struct List: ParsableCommand {
         static let configuration = CommandConfiguration(
-            abstract: "Show the ports that are served or declared, with the process and the unit that serve them.")
+            abstract: "Show the ports that are served or declared, with the process and the unit that serve them.",
+            discussion: """
+                  workspacekit ports
+                  workspacekit ports --watch
+                  workspacekit ports --json | jq '.[] | select(.unit == "web").port'
+                """)
         @OptionGroup var state: StateOption
         @Flag(help: "As JSON.") var json = false
         @Flag(help: "Go on, and show each change, until the workspace ends.") var watch = false

@@ -431,3 +431,17 @@ workspacekit:
     assert dot.startswith("digraph workspace {") and '"web" -> "db" [label="healthy"];' in dot and '"cache" [shape=box];' in dot
     (tmp_path / ".gitpod.yml").write_text("tasks: 1\n")
     assert tool("graph", folder=tmp_path).returncode == 78
+
+
+def test_graph_as_json(tmp_path):
+    file = tmp_path / ".gitpod.yml"
+    file.write_text("""
+tasks: [{name: web, command: x}]
+workspacekit:
+  services: {db: {command: x, healthcheck: {port: 5432}}}
+  tasks: {web: {depends_on: {db: {condition: service_healthy}}}}
+""")
+    result = subprocess.run([BINARY, "graph", "--json", str(file)], capture_output=True, text=True)
+    assert json.loads(result.stdout) == [
+        {"name": "db", "kind": "service", "depends_on": {}},
+        {"name": "web", "kind": "task", "depends_on": {"db": {"condition": "service_healthy"}}}]

@@ -19,8 +19,8 @@ public struct DependencyGraph: Sendable {
             }
     }
 
-    /// One unit a line, in an order in which they may start, with what each waits for.
-    public var text: String {
+    /// In an order in which they may start.
+    private var order: [Unit] {
         var shown: Set<String> = []
         var order: [Unit] = []
         // Each round takes at least one unit, or what is left waits for itself and is shown as it stands.
@@ -33,10 +33,35 @@ public struct DependencyGraph: Sendable {
             order += round
             shown.formUnion(round.map(\.name))
         }
-        return order.map { unit in
+        return order
+    }
+
+    /// One unit a line, in an order in which they may start, with what each waits for.
+    public var text: String {
+        order.map { unit in
             let waits = unit.dependencies.map { "\($0.name) (\($0.condition.word))" }.joined(separator: ", ")
             return "\(unit.isService ? "service" : "task") \(unit.name)\(waits.isEmpty ? "" : " after \(waits)")\n"
         }.joined()
+    }
+
+    /// A list of units in an order in which they may start: `name`, `kind`, and `depends_on` as Compose writes it.
+    public var json: String {
+        jsonText(
+            Node(
+                .sequence(
+                    order.map { unit in
+                        let waits = unit.dependencies.map { dependency in
+                            (
+                                dependency.name,
+                                Node(pairs: [("condition", Node(.string(dependency.condition.rawValue)))])
+                            )
+                        }
+                        return Node(pairs: [
+                            ("name", Node(.string(unit.name))),
+                            ("kind", Node(.string(unit.isService ? "service" : "task"))),
+                            ("depends_on", Node(pairs: waits)),
+                        ])
+                    })), indent: 2)
     }
 
     /// Graphviz's language: an arrow from who waits to what is waited for.

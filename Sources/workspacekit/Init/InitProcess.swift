@@ -68,7 +68,7 @@ struct InitProcess {
               -e CODE    exit with 0 when the program exits with CODE
               -v         say what is done; more with each
               -l         the licence; -h; --version
-
+            \(name == "init" ? "\n  workspacekit init -g -- nginx -g 'daemon off;'\n" : "")
             """
     }
 

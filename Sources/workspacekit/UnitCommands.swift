@@ -1,0 +1,147 @@
+internal import ArgumentParser
+internal import Control
+internal import Kernel
+
+struct Status: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Show what runs in the workspace.",
+        discussion: """
+              workspacekit status
+              workspacekit status --json | jq -r '.units[] | select(.state == "failed").name'
+            """)
+    @OptionGroup var state: StateOption
+    @Flag(help: "As JSON.") var json = false
+
+    func run() {
+        guard let status = require(connect(state.directory).ask(ControlRequest(.status))).status else {
+            fail("the workspace sent no status", ExitCodes.internalError)
+        }
+        if json { return print(prettyJSON(status)) }
+        let rows = [["NAME", "KIND", "STATE", "PID", "RESTARTS", "EXIT", "DETAIL"]] + status.units.map(row)
+        printTable(rows)
+    }
+
+    private func row(_ unit: UnitStatus) -> [String] {
+        var detail = unit.reason ?? ""
+        if unit.state == "running" {
+            let parts = [
+                unit.uptimeSeconds.map { "up \(seconds($0))" }, unit.isHealthy == true ? "healthy" : nil,
+                unit.statusText,
+            ]
+            detail = parts.compactMap { $0 }.joined(separator: ", ")
+        }
+        if let waitsFor = unit.waitsFor, !waitsFor.isEmpty { detail = "for " + waitsFor.joined(separator: ", ") }
+        if let next = unit.nextTrySeconds, let delay = unit.backoffSeconds {
+            detail += ", next try in \(seconds(next)) (delay \(seconds(delay)))"
+        }
+        return [
+            unit.name, unit.kind, unit.word, unit.pid.map(String.init) ?? "-", String(unit.restarts),
+            unit.exitCode.map(String.init) ?? "-", detail,
+        ]
+    }
+
+    private func seconds(_ value: Double) -> String { "\((value * 10).rounded() / 10) s" }
+}
+
+struct Start: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Start tasks or services that ended, were stopped or skipped, or are waiting for a connection.",
+        discussion: "  workspacekit start web db")
+    @OptionGroup var state: StateOption
+    @Argument(help: "Which.", completion: .units) var names: [String]
+
+    func run() { ask(.start, names, state.directory) }
+}
+
+struct Restart: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Stop tasks or services and start them again.",
+        discussion: "  workspacekit restart web && workspacekit wait web --for healthy")
+    @OptionGroup var state: StateOption
+    @Argument(help: "Which.", completion: .units) var names: [String]
+
+    func run() { ask(.restart, names, state.directory) }
+}
+
+struct SendSignal: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "signal", abstract: "Send a signal to the process groups of tasks or services.",
+        discussion: "  workspacekit signal HUP web")
+    @OptionGroup var state: StateOption
+    @Argument(
+        help: "The signal: HUP, SIGHUP or 1.",
+        completion: .list(["HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "CONT", "STOP"])) var signal: String
+    @Argument(help: "To which.", completion: .units) var names: [String]
+
+    func run() { ask(.signal, names, state.directory, signal: signal) }
+}
+
+struct Stop: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Stop tasks or services by name; without names the workspace, in order, and wait for its end.",
+        discussion: """
+              workspacekit stop web
+              workspacekit stop
+            """)
+    @OptionGroup var state: StateOption
+    @Argument(help: "Which; the whole workspace when none is named.", completion: .units) var names: [String] = []
+
+    func run() {
+        if !names.isEmpty { return ask(.stop, names, state.directory) }
+        let client = connect(state.directory)
+        // Until nobody answers any more: the one that was asked may be followed by another.
+        repeat {
+            guard let answer = client.ask(ControlRequest(.stop)) else { return }
+            _ = require(answer)
+            while client.answer() != nil {}
+        } while client.reconnect()
+    }
+}
+
+struct Wait: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Wait until a task or service has come so far.",
+        discussion: """
+            started: it has, or had, a process. ready: it said so, or its healthcheck succeeded once, or neither is asked of
+            it. healthy: its healthcheck succeeds. completed: it ended with success.
+            Exit code 0; 1 when it cannot come to pass any more, with the reason; 124 when the time is over.
+
+              workspacekit wait db --for healthy --timeout 1m && npm test
+            """)
+    @OptionGroup var state: StateOption
+    @Argument(help: "Which.", completion: .units) var name: String
+    @Option(
+        name: .customLong("for"), help: ArgumentHelp(valueName: "started|ready|healthy|completed"),
+        completion: .list(WaitCondition.allCases.map(\.rawValue)),
+        transform: { text in
+            guard let condition = WaitCondition(rawValue: text) else {
+                throw ValidationError("'\(text)' is none of started, ready, healthy and completed")
+            }
+            return condition
+        })
+    var condition = WaitCondition.ready
+    @Option(
+        help: ArgumentHelp("Give up after so long: 500ms, 30s, 1m30s.", valueName: "duration"),
+        transform: duration)
+    var timeout: Duration?
+
+    func run() {
+        var request = ControlRequest(.wait)
+        request.names = [name]
+        request.condition = condition
+        let client = connect(state.directory)
+        client.connection.send(request)
+        guard waitReadable(client.connection.descriptor.number, timeout) else {
+            fail("\(name) is not \(condition.rawValue) yet: the time is over", 124)
+        }
+        _ = require(client.answer())
+    }
+}
+
+/// Asks something about units, or points, by name.
+func ask(_ verb: ControlRequest.Verb, _ names: [String], _ state: StateDirectory, signal: String? = nil) {
+    var request = ControlRequest(verb)
+    request.names = names
+    request.signal = signal
+    _ = require(connect(state).ask(request))
+}

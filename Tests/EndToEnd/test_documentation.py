@@ -1,0 +1,101 @@
+"""What is written about the command line is what it is; and shells complete it."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+from conftest import BINARY, until
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def generated(form):
+    return subprocess.run(["/usr/bin/python3", str(ROOT / "docs/generate.py"), form, BINARY], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("form, path", [("markdown", "docs/commands.md"), ("man", "docs/man/workspacekit.1")])
+def test_documentation_is_of_this_binary(form, path):
+    assert generated(form) == (ROOT / path).read_text(), "make docs writes it anew"
+
+
+@pytest.mark.parametrize("page", ["workspacekit.1", "workspacekit.yml.5"])
+def test_manual_pages_are_in_order(page):
+    if not shutil.which("groff"):
+        pytest.skip("groff is not installed")
+    result = subprocess.run(["groff", "-man", "-ww", "-z", "-Kutf8", str(ROOT / "docs/man" / page)], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def every_command():
+    def walk(command, words):
+        yield words
+        for inner in command.get("subcommands", []):
+            if inner["commandName"] != "help":
+                yield from walk(inner, [*words, inner["commandName"]])
+    help_text = subprocess.run([BINARY, "--experimental-dump-help"], check=True, capture_output=True, text=True).stdout
+    return list(walk(json.loads(help_text)["command"], []))
+
+
+def test_every_command_has_help_with_examples():
+    for words in every_command():
+        text = subprocess.run([BINARY, *words, "--help"], check=True, capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"}).stdout
+        assert "usage:" in text.lower(), words
+        if "SUBCOMMANDS:" not in text:
+            assert "  workspacekit " + " ".join(words).removesuffix(" list") in text, words
+
+
+COMPLETE = r"""
+source <(workspacekit completions bash)
+complete_words() {
+    COMP_WORDS=(workspacekit "$@"); COMP_CWORD=$#; COMP_LINE="workspacekit $*"; COMP_POINT=${#COMP_LINE}; COMPREPLY=()
+    _workspacekit workspacekit "${@: -1}" "${COMP_WORDS[$#-1]}"
+    echo "${COMPREPLY[*]}"
+}
+"""
+
+
+def bash(space, *words):
+    script = COMPLETE + "complete_words " + " ".join(f"'{word}'" for word in words)
+    environment = {**space.environment, "PATH": f"{pathlib.Path(BINARY).parent}:{space.environment['PATH']}", "WORKSPACEKIT_STATE_DIR": str(space.state)}
+    return space.lab.in_pod(*space.prefix, "bash", "-c", script, env=environment).stdout.split()
+
+
+def test_bash_completes_commands_and_units(workspace):
+    space = workspace("""
+tasks: [{name: web-task, command: sleep 1000}]
+workspacekit: {services: {web: {command: sleep 1000}, db: {command: sleep 1000}}}
+""", arguments=["--network", "none"]).started()
+    assert bash(space, "lo") == ["logs"] and set(bash(space, "st")) == {"status", "start", "stop"}
+    assert set(bash(space, "logs", "")) >= {"web", "db", "web-task"} and set(bash(space, "restart", "we")) == {"web", "web-task"}
+    assert set(bash(space, "wait", "db", "--for", "")) == {"started", "ready", "healthy", "completed"}
+    assert bash(space, "config", "sch") == ["schema"] and bash(space, "run", "--netw") == ["--network"]
+    space.cli("stop")
+    assert not {"web", "db"} & set(bash(space, "logs", ""))
+
+
+@pytest.mark.parametrize("shell, check", [("zsh", ["zsh", "-n"]), ("fish", ["fish", "--no-execute"]), ("bash", ["bash", "-n"])])
+def test_completions_are_the_shells_language(shell, check, tmp_path):
+    if not shutil.which(check[0]):
+        pytest.skip(f"{shell} is not installed")
+    script = tmp_path / f"workspacekit.{shell}"
+    script.write_text(subprocess.run([BINARY, "completions", shell], check=True, capture_output=True, text=True).stdout)
+    result = subprocess.run([*check, str(script)], capture_output=True, text=True, env={**os.environ, "HOME": str(tmp_path)})
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_fish_completes_commands():
+    if not shutil.which("fish"):
+        pytest.skip("fish is not installed")
+    directory = pathlib.Path(BINARY).parent
+    script = f"set PATH {directory} $PATH; workspacekit completions fish | source; complete -C 'workspacekit eve'"
+    result = subprocess.run(["fish", "--no-config", "-c", script], capture_output=True, text=True, env={**os.environ, "HOME": "/tmp"})
+    assert result.stdout.split("\t")[0] == "events", result
+
+
+def test_an_unknown_shell_is_refused():
+    result = subprocess.run([BINARY, "completions", "csh"], capture_output=True, text=True)
+    assert result.returncode == 64 and "'csh' is none of bash, zsh and fish" in result.stderr
