@@ -20,6 +20,7 @@ HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "Tests" / "EndToEnd"))
 
 import conftest  # noqa: E402
+import supervision  # noqa: E402
 from conftest import BINARY, Lab, USER, WORLD4, die_with_parent, until  # noqa: E402
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -184,6 +185,7 @@ def main():
                     tool.close()
         starts = start_times(lab, 10)
         readings = reading_times(folder, 20)
+        costs = supervision.measure(lab, folder)
     finally:
         server.kill()
         server.wait()
@@ -210,7 +212,8 @@ def main():
     print(f"configuration, from exec to exit: validate of a typical file {readings['typical']:.1f} ms (true(1) {readings['true']:.1f} ms); "
           f"of 10,000 lines {readings['10,000 lines']:.1f} ms, Python with libyaml {readings['python']:.1f} ms "
           f"({readings['python'] / readings['10,000 lines']:.1f} x)")
-    (HERE / "results.json").write_text(json.dumps({"bulk": results, "factors": factors, "start_ms": starts, "reading_ms": readings}, indent=1) + "\n")
+    print(supervision.table(costs))
+    (HERE / "results.json").write_text(json.dumps({"bulk": results, "factors": factors, "start_ms": starts, "reading_ms": readings, "supervision": costs}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 public struct ControlRequest: Codable, Hashable, Sendable {
     /// What is asked.
     public enum Verb: String, Codable, Sendable {
-        case status, usage, metrics, start, stop, restart, signal, wait, tail, exec, plan, reload, ports, syncDone,
+        case status, usage, metrics, variables, start, stop, restart, signal, wait, tail, exec, plan, reload, ports,
+            syncDone,
             syncAwait,
             attach
     }
@@ -25,7 +26,7 @@ public struct ControlRequest: Codable, Hashable, Sendable {
     public var directory: String?
     /// For `attach`: without the terminal itself; with what was printed last.
     public var readOnly: Bool?, replay: Bool?
-    /// `NAME=value`, besides the workspace's environment.
+    /// `NAME=value`, besides the workspace's environment; for `variables`: to be put down, where `names` are taken away.
     public var environment: [String]?
 
     /// A request without particulars.
@@ -50,6 +51,8 @@ public struct ControlResponse: Codable, Hashable, Sendable {
     public var error: String?
     /// For `status`.
     public var status: WorkspaceStatus?
+    /// For `variables`: `NAME=value` of all that the user has put down.
+    public var variables: [String]?
     /// For `metrics`.
     public var text: String?
     /// For `usage`.

@@ -117,20 +117,36 @@ struct GPCommand: ParsableCommand {
     }
 
     struct Env: ParsableCommand {
-        static let configuration = CommandConfiguration(abstract: "Show the environment.")
-        @Flag(name: .shortAndLong, help: "As export commands for a shell.") var export = false
-        @Flag(name: .shortAndLong, help: "Not possible here.") var unset = false
-        @Argument var variables: [String] = []
+        static let configuration = CommandConfiguration(
+            abstract: "Show, set or unset variables that are kept for what is started later.",
+            discussion: """
+                For tasks, services and exec of the same user, now and at later starts of this workspace.
+
+                  gp env EDITOR=vim
+                  eval $(gp env -e EDITOR=vim)
+                  gp env -u EDITOR
+                """)
+        @OptionGroup var state: StateOption
+        @Flag(name: .shortAndLong, help: "Print export commands, for the shell that calls.") var export = false
+        @Flag(name: .shortAndLong, help: "Unset those that are named.") var unset = false
+        @Option(name: .shortAndLong, help: .hidden) var scope: String?
+        @Argument(help: "NAME=value, or NAME with --unset.") var variables: [String] = []
+
         func run() {
-            guard variables.isEmpty, !unset else {
-                fail(
-                    "gp env: there is no account here that keeps variables: set them where the container is started, or under env: in .workspacekit.yml",
-                    1)
+            var request = ControlRequest(.variables)
+            if unset { request.names = variables } else { request.environment = variables }
+            let kept = require(connect(state.directory).ask(request)).variables ?? []
+            if unset {
+                for name in variables where export { print("unset \(name)") }
+                return
             }
-            for (name, value) in environmentByName().sorted(by: { $0.key < $1.key }) {
+            let shown = variables.isEmpty ? kept : variables
+            for variable in shown {
+                let parts = variable.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+                let (name, value) = (parts[0], parts.dropFirst().first ?? "")
                 let quoted =
                     "'" + value.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'"
-                print(export ? "export \(name)=\(quoted)" : "\(name)=\(value)")
+                print(export ? "export \(name)=\(quoted)" : variable)
             }
         }
     }

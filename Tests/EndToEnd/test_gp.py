@@ -84,7 +84,6 @@ workspacekit: {services: {s: {command: sleep 1000}}}
 
 @pytest.mark.parametrize("words,says", [
     (["preview", "http://localhost:1"], "gp preview: no browser here"), (["open", "README.md"], "gp open: no editor here"),
-    (["env", "A=b"], "gp env: there is no account here"), (["env", "-u", "A"], "gp env: there is no account here"),
     (["ports", "expose", "3000"], "gp ports expose: declare the port"), (["timeout", "set", "1h"], "gp timeout: nothing stops"),
     (["snapshot"], "gp snapshot: nothing here")])
 def test_what_cannot_be_says_why(workspace, words, says):
@@ -93,11 +92,50 @@ def test_what_cannot_be_says_why(workspace, words, says):
     assert refused.returncode == 1 and refused.stderr.startswith(f"workspacekit: {says}") and refused.stderr.count("\n") == 1
 
 
-def test_preview_and_env_where_they_can(workspace):
+def test_preview_and_open_where_they_can(workspace):
     space = workspace("tasks: [{command: sleep 1000}]").started()
     assert space.exec("env", "BROWSER=echo opened", "gp", "preview", "http://x/", "--external").stdout == "opened http://x/\n"
-    exported = space.exec("sh", "-c", "eval \"$(env -i A=\"it's\" PATH=\"$PATH\" gp env -e)\"; echo \"$A\"").stdout
-    assert exported == "it's\n"
+
+
+def test_variables_are_kept(workspace):
+    config = """
+env: {FROM_FILE: file}
+tasks: [{name: t, command: 'echo "now A=$A B=$B F=$FROM_FILE"; sleep 1000'}, {name: n, command: 'echo "nobody A=$A"; sleep 1000'}]
+workspacekit: {tasks: {n: {user: nobody}}}
+"""
+    space = workspace(config).started()
+    until(lambda: "[t] now A= B= F=file" in space.stdout, 10, "the task")
+    assert gp(space, "env").stdout == ""
+    odd = """it's "a" $x #y  """
+    assert gp(space, "env", f"A={odd}", "B=2", "FROM_FILE=kept").stdout == f"A={odd}\nB=2\nFROM_FILE=kept\n"
+    assert gp(space, "env").stdout == f"A={odd}\nB=2\nFROM_FILE=kept\n"
+    exported = space.exec("sh", "-c", "unset A; eval \"$(gp env -e)\"; printf %s \"$A\"").stdout
+    assert exported == odd
+    assert space.exec("sh", "-c", "eval \"$(gp env -e C=3)\"; echo $C").stdout == "3\n"
+    # For what is started from now on, and as the same user only; the file has the last word.
+    assert space.exec("sh", "-c", 'printf "%s|$FROM_FILE" "$A"').stdout == odd + "|file"
+    gp(space, "tasks", "restart", "t", "n")
+    until(lambda: f"[t] now A={odd} B=2 F=file" in space.stdout, 10, "the task with them")
+    until(lambda: space.stdout.count("[n] nobody A=\n") == 2, 10, "the other user's task")
+    # Nothing of it is a change of the configuration.
+    assert space.cli("plan").stdout == "nothing would change\n"
+    assert gp(space, "env", "-e", "-u", "B").stdout == "unset B\n"
+    as_nobody = lambda *words: space.cli("exec", "-u", "nobody", "--", *words, check=False)
+    assert as_nobody("gp", "env").stdout == "" and as_nobody("gp", "env", "A=theirs").returncode == 0
+    assert as_nobody("sh", "-c", "echo $A").stdout == "theirs\n" and gp(space, "env").stdout == f"A={odd}\nFROM_FILE=kept\nC=3\n"
+    space.cli("stop")
+    assert space.wait() == 0
+    again = workspace(config, folder=space.folder).started()
+    until(lambda: f"[t] now A={odd} B= F=file" in again.stdout, 10, "the task with them")
+    assert subprocess.run(["git", "-C", str(space.folder), "init", "-q"]).returncode == 0
+    assert ".workspacekit" not in subprocess.run(["git", "-C", str(space.folder), "status", "--porcelain", "-uall"], capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("words", [["A"], ["=b"], ["1A=b"], ["A B=c"], ["A=b\nc"], ["A=" + "x" * 70000]])
+def test_what_is_no_variable_is_refused(workspace, words):
+    space = workspace("tasks: [{command: sleep 1000}]", arguments=["--network", "none"]).started()
+    refused = gp(space, "env", *words, check=False)
+    assert refused.returncode == 1 and refused.stderr.count("\n") <= 2 and gp(space, "env").stdout == ""
 
 
 def test_other_users_may_look_and_wait(workspace):

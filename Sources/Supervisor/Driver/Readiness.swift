@@ -98,7 +98,10 @@ extension Supervisor {
                 }
             case .notifications:
                 let notification = Notification(buffer[..<count])
-                if let status = notification.status { statusTexts[id] = status }
+                if let status = notification.status {
+                    statusTexts[id] = status
+                    save()
+                }
                 if let pid = notification.mainProcess { mainProcesses[id] = pid }
                 if notification.isReady { becameReady(id) }
                 if notification.lives {

@@ -68,13 +68,15 @@ extension Supervisor {
     }
 
     private func answer(_ request: ControlRequest, _ connection: ControlConnection) {
-        let isForGuests = [.status, .usage, .metrics, .ports, .wait, .syncDone, .syncAwait].contains(request.verb)
+        let isForGuests = [.status, .usage, .metrics, .variables, .ports, .wait, .syncDone, .syncAwait].contains(
+            request.verb)
         guard isForGuests || !guests.contains(connection.descriptor.number) else {
             connection.send(ControlResponse(error: "only the workspace's root may do that: try sudo"))
             return
         }
         switch request.verb {
         case .status: connection.send(ControlResponse(status: status()))
+        case .variables: answerVariables(request, connection)
         case .metrics:
             var response = ControlResponse()
             response.text = metricsText()

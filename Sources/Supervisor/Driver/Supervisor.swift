@@ -206,7 +206,10 @@ final class Supervisor {
                 default: readOutput(Int(number))
                 }
             }
-            perform { engine, now, actions in engine.advance(to: now, into: &actions) }
+            // Most of what wakes us is an orphan's end, which changes nothing.
+            if let due = engine.nextDeadline, due <= .now {
+                perform { engine, now, actions in engine.advance(to: now, into: &actions) }
+            }
             if watch.isDue(at: .now) { followConfiguration() }
             lookForGroups()
         }
@@ -355,11 +358,16 @@ final class Supervisor {
 
     /// The workspace remembers which tasks' `init` has run, out of version control's sight.
     private func makeMarkerDirectory(_ marker: String, _ identity: Identity?) throws(KernelError) {
+        try makeMemoryDirectory()
+        let directory = plan.workspaceDirectory + "/.workspacekit/init"
+        try Files.makeDirectory(directory)
+        if let identity { try Files.changeOwner(directory, uid: identity.uid, gid: identity.gid) }
+    }
+
+    /// Where the workspace remembers things, out of version control's sight.
+    func makeMemoryDirectory() throws(KernelError) {
         let root = plan.workspaceDirectory + "/.workspacekit"
-        for directory in [root, root + "/init"] {
-            try Files.makeDirectory(directory)
-            if let identity { try Files.changeOwner(directory, uid: identity.uid, gid: identity.gid) }
-        }
+        try Files.makeDirectory(root)
         let ignore = root + "/.gitignore"
         if Files.status(ignore) == nil { try Files.write(ignore, Array("*\n".utf8)) }
     }

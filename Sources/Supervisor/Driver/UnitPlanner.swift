@@ -109,7 +109,8 @@ struct UnitPlanner {
             set("USER", record?.name ?? "\(identity?.uid ?? 0)")
             set("LOGNAME", record?.name ?? "\(identity?.uid ?? 0)")
         }
-        for variable in configuration.environment + more { set(variable.name, variable.value) }
+        let kept = KeptVariables(plan.workspaceDirectory, uid: identity?.uid ?? CurrentProcess.user).variables
+        for variable in kept + configuration.environment + more { set(variable.name, variable.value) }
         return order.compactMap { name in values[name].map { "\(name)=\($0)" } }
     }
 
