@@ -24,6 +24,8 @@ public struct ControlRequest: Codable, Hashable, Sendable {
     public var user: String?
     /// Where to run it, for `exec`.
     public var directory: String?
+    /// For `stop`: those that need them too.
+    public var force: Bool?
     /// For `attach`: without the terminal itself; with what was printed last.
     public var readOnly: Bool?, replay: Bool?
     /// `NAME=value`, besides the workspace's environment; for `variables`: to be put down, where `names` are taken away.

@@ -202,7 +202,7 @@ struct GPCommand: ParsableCommand {
                     names = units.filter { $0.kind == "task" }.map(\.name)
                 }
                 guard !names.isEmpty else { fail("gp tasks stop: name a task, or --all", 1) }
-                ask(.stop, names, state.directory)
+                ask(.stop, names, state.directory, force: true)
             }
         }
     }

@@ -80,14 +80,18 @@ struct Stop: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Stop tasks or services by name; without names the workspace, in order, and wait for its end.",
         discussion: """
+            What runs and needs them is to be named too, or --force stops it first.
+
               workspacekit stop web
+              workspacekit stop --force db
               workspacekit stop
             """)
     @OptionGroup var state: StateOption
+    @Flag(name: .shortAndLong, help: "What needs them stops too, before them.") var force = false
     @Argument(help: "Which; the whole workspace when none is named.", completion: .units) var names: [String] = []
 
     func run() {
-        if !names.isEmpty { return ask(.stop, names, state.directory) }
+        if !names.isEmpty { return ask(.stop, names, state.directory, force: force) }
         let client = connect(state.directory)
         // Until nobody answers any more: the one that was asked may be followed by another.
         repeat {
@@ -139,9 +143,12 @@ struct Wait: ParsableCommand {
 }
 
 /// Asks something about units, or points, by name.
-func ask(_ verb: ControlRequest.Verb, _ names: [String], _ state: StateDirectory, signal: String? = nil) {
+func ask(
+    _ verb: ControlRequest.Verb, _ names: [String], _ state: StateDirectory, signal: String? = nil, force: Bool? = nil
+) {
     var request = ControlRequest(verb)
     request.names = names
+    request.force = force
     request.signal = signal
     _ = require(connect(state).ask(request))
 }

@@ -76,6 +76,68 @@ struct DependencyTests {
             ])
     }
 
+    @Test("without `required` what is skipped or has failed holds nobody up")
+    func notRequired() {
+        var absent = service("absent")
+        absent.skipped = "not found"
+        var script = Script([
+            absent, task("fails"),
+            task(
+                "t",
+                after: [
+                    .init("absent", .healthy, isRequired: false),
+                    .init("fails", .completedSuccessfully, isRequired: false),
+                ]),
+        ])
+        script.feed(.begun)
+        #expect(script.take() == [.spawn(1)])
+        script.feed(.spawned(1, pid: 11))
+        script.feed(.exited(pid: 11, .exited(1)))
+        #expect(script.take() == [.spawn(2)])
+    }
+
+    @Test("a start starts what it needs, and what that needs")
+    func startsWhatItNeeds() {
+        var script = Script([
+            service("db"), service("api", after: [.init("db", .healthy)]), task("web", after: [.init("api", .started)]),
+            service("other"),
+        ])
+        script.feed(.begun)
+        script.feed(.stopRequested([0, 1, 2, 3]))
+        script.feed(.spawned(0, pid: 10))
+        script.feed(.spawned(3, pid: 13))
+        for pid in [Int32(10), 13] { script.feed(.exited(pid: pid, .exited(0))) }
+        _ = script.take()
+        script.feed(.startRequested(2))
+        #expect(script.take() == [.spawn(0)])
+        script.feed(.spawned(0, pid: 20))
+        script.feed(.spawned(1, pid: 21))
+        #expect(script.take() == [.spawn(1), .spawn(2)])
+        #expect(script.engine.states[3].pid == nil)
+    }
+
+    @Test("a stop of several goes against the dependencies, another supervisor or not")
+    func stopsInOrder() {
+        var script = Script([
+            service("db"), service("api", after: [.init("db", .started)]), task("web", after: [.init("api", .started)]),
+            task("free", after: [.init("db", .completedSuccessfully)]),
+        ])
+        script.feed(.begun)
+        for id in 0..<3 { script.feed(.spawned(id, pid: Int32(10 + id))) }
+        _ = script.take()
+        #expect(script.engine.dependents(of: [0]) == [1, 2])
+        #expect(script.engine.dependents(of: [2]) == [])
+        script.feed(.stopRequested([0, 1, 2]))
+        #expect(script.take() == [.signal(pid: 12, .terminate)])
+        script.feed(.exited(pid: 12, .exited(0)))
+        #expect(script.take() == [.kill(2, group: 12), .signal(pid: 11, .terminate)])
+        script.takeOver()
+        script.feed(.exited(pid: 11, .exited(0)))
+        #expect(script.take() == [.kill(1, group: 11), .signal(pid: 10, .terminate)])
+        script.feed(.exited(pid: 10, .exited(0)))
+        #expect(script.engine.states[0] == .ended(.exited(.exited(0)), byRequest: true))
+    }
+
     @Test("a chain of a thousand units starts in order")
     func thousand() {
         let specs = (0..<1000).map { index in

@@ -324,6 +324,70 @@ struct EngineTests {
         #expect(script.engine.outOfMemoryKills == [1])
     }
 
+    @Test("what is to run first runs before the unit is asked to end, within its grace")
+    func preStop() {
+        var spec = service("a")
+        spec.hasPreStop = true
+        var script = Script([spec])
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        script.feed(.stopRequested([0]))
+        #expect(script.take() == [.spawn(0), .preStop(0)])
+        script.feed(.preStopEnded(0))
+        #expect(script.take() == [.signal(pid: 10, .terminate)])
+        script.feed(.exited(pid: 10, .exited(0)))
+        _ = script.take()
+        // One that takes too long, and one that ends the unit itself.
+        script.feed(.startRequested(0))
+        script.feed(.spawned(0, pid: 11))
+        script.feed(.restartRequested(0))
+        _ = script.take()
+        script.advance(.seconds(5))
+        #expect(script.take() == [.cancelPreStop(0), .kill(0, group: 11)])
+        script.feed(.exited(pid: 11, .signalled(.kill, coreDumped: false)))
+        script.feed(.spawned(0, pid: 12))
+        script.feed(.stopRequested([0]))
+        _ = script.take()
+        script.feed(.exited(pid: 12, .exited(0)))
+        #expect(script.take() == [.cancelPreStop(0), .kill(0, group: 12)])
+        script.feed(.preStopEnded(0))
+        #expect(script.take() == [])
+    }
+
+    @Test("an exit code that is a success for it ends it well")
+    func successCodes() {
+        var spec = service("a", .onFailure(limit: 3))
+        spec.successCodes = [3, 143]
+        var script = Script([spec, task("b", after: [.init("a", .completedSuccessfully)])])
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        script.feed(.exited(pid: 10, .exited(3)))
+        #expect(script.take() == [.spawn(0), .kill(0, group: 10), .spawn(1)])
+        #expect(script.engine.states[0] == .ended(.succeeded(.exited(3)), byRequest: false))
+        #expect(script.engine.lastEndings[0]?.code == 3 && script.engine.restarts == [0, 0])
+    }
+
+    @Test("one that does not say in time that it is ready is stopped, and starts anew with its delay")
+    func readyTimeout() {
+        var spec = service("a", .onFailure(limit: 1))
+        spec.awaitsReadiness = true
+        spec.readyTimeout = .seconds(2)
+        var script = Script([spec])
+        script.feed(.begun)
+        script.feed(.spawned(0, pid: 10))
+        _ = script.take()
+        script.takeOver()
+        script.advance(.seconds(2))
+        #expect(script.take() == [.signal(pid: 10, .terminate)])
+        script.feed(.exited(pid: 10, .exited(0)))
+        script.advance(.seconds(1))
+        script.feed(.spawned(0, pid: 11))
+        script.feed(.notifiedReady(0))
+        script.advance(.seconds(10))
+        #expect(script.take() == [.kill(0, group: 10), .spawn(0)])
+        #expect(script.engine.lastEndings[0] == .notReady)
+    }
+
     /// Random histories; the invariants of the theory of operation hold in each.
     @Test("invariants hold in generated histories", arguments: 0..<200)
     func generated(seed: Int) {
@@ -333,6 +397,8 @@ struct EngineTests {
             spec.restart = [.no, .always, .onFailure(limit: 2)].randomElement(using: &random) ?? .no
             spec.isEssential = Int.random(in: 0..<20, using: &random) == 0
             spec.awaitsReadiness = Int.random(in: 0..<4, using: &random) == 0
+            spec.hasPreStop = Int.random(in: 0..<3, using: &random) == 0
+            spec.readyTimeout = spec.awaitsReadiness && Bool.random(using: &random) ? .seconds(2) : nil
             spec.isSocketActivated = Int.random(in: 0..<6, using: &random) == 0
             if Bool.random(using: &random) {
                 spec.healthcheck = HealthcheckSpec(probe: .port(1))
@@ -349,6 +415,8 @@ struct EngineTests {
         }
         var script = Script(specs)
         var processes: [Int: Int32] = [:]
+        /// Units whose last errand runs.
+        var errands: Set<Int> = []
         /// What units that were asked to end have left.
         var groups: [Int: Int32] = [:]
         var pending: [Int] = []
@@ -379,11 +447,18 @@ struct EngineTests {
                     #expect(processes[id] != nil, "only what runs is probed")
                     probes.append((id, number))
                 case .kill(let id, let group): if groups[id] == group { groups[id] = nil }
+                case .preStop(let id): errands.insert(id)
+                case .cancelPreStop(let id): errands.remove(id)
                 case .signal, .lookForGroup, .report, .cancelProbe: break
                 }
             }
             if step == 300 { script.feed(.shutdownRequested) }
             switch Int.random(in: 0..<9, using: &random) {
+            case 8 where Bool.random(using: &random):
+                if let id = errands.sorted().first {
+                    errands.remove(id)
+                    script.feed(.preStopEnded(id))
+                }
             case 8:
                 if let id = groups.keys.sorted().randomElement(using: &random) {
                     groups[id] = nil
@@ -392,6 +467,7 @@ struct EngineTests {
             case 7 where script.engine.phase != .finished:
                 // Another supervisor takes over: what was asked of this one and is not done is asked of that one anew.
                 script.takeOver()
+                for id in errands { script.engine.resumePreStop(id) }
                 pending = []
                 probes = []
             case 5:
@@ -404,7 +480,7 @@ struct EngineTests {
                 switch Int.random(in: 0..<4, using: &random) {
                 case 0: script.feed(.notifiedReady(id))
                 case 1: script.feed(.startRequested(id))
-                case 2: script.feed(.stopRequested(id))
+                case 2: script.feed(.stopRequested([id]))
                 default: script.feed(.connectionArrived(id))
                 }
             case 0 where !pending.isEmpty:

@@ -84,7 +84,7 @@ struct EventTests {
         }
         #expect(listener.names { $0.feed(.exited(pid: 10, .exited(0))) } == [.exited, .completed])
         #expect(listener.names { $0.feed(.exited(pid: 11, .exited(1))) } == [.exited, .failed])
-        #expect(listener.names { $0.feed(.stopRequested(2)) } == [.stopping])
+        #expect(listener.names { $0.feed(.stopRequested([2])) } == [.stopping])
         #expect(
             listener.names { $0.feed(.exited(pid: 12, .signalled(.terminate, coreDumped: false))) } == [
                 .exited, .stopped,

@@ -9,7 +9,7 @@ struct TakeoverTests {
     static let endings: [Ending] = [
         .exited(.exited(3)), .exited(.signalled(.kill, coreDumped: false)),
         .exited(.signalled(.quit, coreDumped: true)),
-        .notStarted("cannot find x: no such file"), .unhealthy,
+        .notStarted("cannot find x: no such file"), .unhealthy, .notReady, .succeeded(.exited(3)),
         .outOfMemory(.signalled(.kill, coreDumped: false), isCertain: true),
         .outOfMemory(.exited(137), isCertain: false),
     ]
@@ -17,13 +17,13 @@ struct TakeoverTests {
     static func leftovers(_ ending: Ending) -> Leftovers {
         // Whoever takes over looks at once.
         let lookAt = MonotonicInstant(nanoseconds: 0)
-        return Leftovers(group: 7, killAt: instant, lookAt: lookAt, next: .backOff, ending: ending)
+        return Leftovers(group: 7, killAt: instant, lookAt: lookAt, next: .unhealthy, ending: ending)
     }
     static let states: [UnitState] =
         [
             .waiting, .listening, .running(pid: 7, since: instant), .skipped("no \u{e9} a b  c"),
             .stopping(pid: 7, killAt: instant, then: .stay), .stopping(pid: 7, killAt: instant, then: .start),
-            .stopping(pid: 7, killAt: instant, then: .backOff), .starting,
+            .stopping(pid: 7, killAt: instant, then: .notReady), .starting,
         ] + endings.map { .ended($0, byRequest: true) } + endings.map { .ended($0, byRequest: false) }
         + endings.map { .leaving(leftovers($0)) }
         + endings.map { .backingOff(until: instant, delay: .milliseconds(512), last: $0) }

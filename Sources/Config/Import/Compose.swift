@@ -33,7 +33,9 @@ extension Importer {
                 "command": checkVariables, "entrypoint": checkVariables, "environment": same, "working_dir": same,
                 "user": same,
                 "stop_signal": same, "stop_grace_period": same, "ulimits": same, "oom_score_adj": same, "tty": same,
-                "restart": same, "mem_limit": same, "cpus": same, "pids_limit": same,
+                "restart": same,
+                "pre_stop": { value, path in self.composeHooks(value, path) { pairs.append(("pre_stop", $0)) } },
+                "mem_limit": same, "cpus": same, "pids_limit": same,
                 "deploy": { value, path in self.composeLimits(value, path) { pairs += $0 } },
                 "env_file": { value, path in self.composeFiles(value, path, same) },
                 "healthcheck": { value, path in
@@ -139,6 +141,20 @@ extension Importer {
         if !isAll { lost(node, path, "only its resources.limits (memory, cpus, pids) have a meaning here") }
     }
 
+    private func composeHooks(_ node: Node, _ path: String, _ add: (Node) -> Void) {
+        var hooks: [Node] = []
+        for (index, item) in node.items.enumerated() {
+            take(
+                item, "\(path)[\(index)]",
+                ["command": { value, _ in hooks.append(Node(pairs: [("command", self.unescaped(value))])) }],
+                without: [
+                    "user": "it runs as the service", "privileged": "services share the workspace's container",
+                    "working_dir": "it runs where the service does", "environment": "it has the service's",
+                ])
+        }
+        if !hooks.isEmpty { add(Node(.sequence(hooks))) }
+    }
+
     private func composeDependencies(_ node: Node, _ path: String) -> Node {
         guard case .mapping(let pairs) = node.content else { return node }
         return Node(
@@ -147,10 +163,12 @@ extension Importer {
                     var condition: [(String, Node)] = []
                     take(
                         value, join(path, scalarText(key)),
-                        ["condition": { node, _ in condition = [("condition", node)] }],
+                        [
+                            "condition": { node, _ in condition.append(("condition", node)) },
+                            "required": { node, _ in condition.append(("required", node)) },
+                        ],
                         without: [
-                            "restart": "a restart of the one does not restart the other",
-                            "required": "it is always waited for",
+                            "restart": "a restart of the one does not restart the other"
                         ])
                     return (key, Node(pairs: condition))
                 }))
@@ -208,7 +226,9 @@ extension Importer {
                         !healthy.contains(scalarText(key))
                     else { return (key, value) }
                     lost(key, path, "\"\(scalarText(key))\" has no healthcheck here: its start is waited for")
-                    return (key, Node(pairs: [("condition", Node(.string(DependencySpec.Condition.started.rawValue)))]))
+                    let others = value.pairs.filter { $0.key.text != "condition" }
+                    let started = Node(.string(DependencySpec.Condition.started.rawValue))
+                    return (key, Node(.mapping([(Node(.string("condition")), started)] + others)))
                 }
                 return kept.isEmpty ? nil : (key, Node(.mapping(kept)))
             }

@@ -121,6 +121,10 @@ extension UnitOptions {
         healthcheck = node["healthcheck"].flatMap { HealthcheckSpec(decoding: $0) }
         readiness = node["ready"].flatMap { ReadinessSpec(decoding: $0) }
         if readiness == .systemdNotification { watchdog = node["ready"]?["watchdog"]?.duration }
+        readyTimeout = node["ready"]?["timeout"]?.duration
+        successCodes = Set(
+            (node["success_exit_codes"]?.items ?? []).compactMap { $0.number.flatMap { UInt8(exactly: $0) } })
+        preStop = node["pre_stop"].map(Self.hooks) ?? []
         stopSignal = node["stop_signal"]?.text
         stopGrace = node["stop_grace_period"]?.duration
         limits = node["ulimits"]?.pairs.compactMap { ResourceLimit(name: $0.key.text ?? "", decoding: $0.value) } ?? []
@@ -143,8 +147,17 @@ extension UnitOptions {
         }
         return node.pairs.map { key, value in
             let condition = value["condition"]?.text.flatMap { DependencySpec.Condition(rawValue: $0) }
-            return DependencySpec(name: key.text ?? "", condition: condition ?? .started, mark: key.start)
+            return DependencySpec(
+                name: key.text ?? "", condition: condition ?? .started, isRequired: value["required"]?.flag ?? true,
+                mark: key.start)
         }
+    }
+
+    private static func hooks(_ node: Node) -> [[String]] {
+        if let text = node.text { return splitWords(text).map { [$0] } ?? [] }
+        return node.items.compactMap { item in
+            item["command"].map { $0.text.flatMap(splitWords) ?? $0.texts }
+        }.filter { !$0.isEmpty }
     }
 }
 

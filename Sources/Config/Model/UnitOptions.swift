@@ -16,6 +16,12 @@ public struct UnitOptions: Hashable, Sendable {
     public var readiness: ReadinessSpec?
     /// How often it says that it lives, with sd_notify(3); nil: it need not.
     public var watchdog: Duration?
+    /// How long it may take to say that it is ready; nil: for ever.
+    public var readyTimeout: Duration?
+    /// Exit codes that are a success besides 0.
+    public var successCodes: Set<UInt8> = []
+    /// Commands that run one after the other before it is asked to end.
+    public var preStop: [[String]] = []
     /// The signal's name.
     public var stopSignal: String?
     /// How long it may take to end.
@@ -113,13 +119,16 @@ public struct DependencySpec: Hashable, Sendable {
     public var name: String
     /// What must have happened to it.
     public var condition: Condition
+    /// Whether who depends on it cannot do without.
+    public var isRequired: Bool
     /// Where it stands.
     public var mark: Mark
 
     /// A dependency.
-    public init(name: String, condition: Condition, mark: Mark) {
+    public init(name: String, condition: Condition, isRequired: Bool = true, mark: Mark) {
         self.name = name
         self.condition = condition
+        self.isRequired = isRequired
         self.mark = mark
     }
 }

@@ -113,6 +113,16 @@ enum WorkspacekitKeys {
         Key(
             "ready", .record(ready, oneOf: ["notify", "log"]),
             "How it says that it is ready; one of `notify` and `log`"),
+        Key(
+            "success_exit_codes", .list(.integer(1...255)),
+            "Exit codes that are a success besides 0; 128 + n for signal n", example: "[3, 143]"),
+        Key(
+            "pre_stop",
+            .oneOf(
+                [.text(.command), .list(.record(hook))],
+                expected: "a command or a list of {command}"),
+            "What runs before it is asked to end, within its grace: a command, or Compose's list of them",
+            example: "pg_ctl stop -D data -m fast"),
         Key("stop_signal", .text(.signal), "What asks it to end", example: "SIGINT", default: .string("SIGTERM")),
         Key(
             "stop_grace_period", .text(.duration), "How long it may take to end before it is killed", example: "1m30s",
@@ -154,7 +164,17 @@ enum WorkspacekitKeys {
     static let dependency: [Key] = [
         Key(
             "condition", .choice(DependencySpec.Condition.allCases.map(\.rawValue)), "What must have happened",
-            default: .string("service_started"))
+            default: .string("service_started")),
+        Key(
+            "required", .boolean, "Without it, it starts too: when that one is skipped or has failed",
+            default: .boolean(true)),
+    ]
+
+    static let hook: [Key] = [
+        Key(
+            "command",
+            .oneOf([.text(.command), .list(.string)], expected: "a command: a text or a list"),
+            "A program and its arguments, as `command` of a service", example: "./drain --now", required: true)
     ]
 
     static let healthcheck: [Key] = [
@@ -184,6 +204,10 @@ enum WorkspacekitKeys {
             "watchdog", .text(.duration),
             "With `sd_notify`: it sends WATCHDOG=1 at least so often ($WATCHDOG_USEC), or it is unhealthy and is stopped",
             example: "30s"),
+        Key(
+            "timeout", .text(.duration),
+            "It is stopped when it has not said so after so long, and starts anew by its policy",
+            example: "1m"),
         Key("log", .text(.expression), "A line that it prints matches", example: "\"ready to accept connections\""),
     ]
 

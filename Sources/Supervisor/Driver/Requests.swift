@@ -162,11 +162,24 @@ extension Supervisor {
                 send(signal, to: -pid)
             }
         default:
+            if request.verb == .stop {
+                let others = engine.dependents(of: ids)
+                guard others.isEmpty || request.force == true else {
+                    let names = others.map { units[$0].spec.name }.joined(separator: ", ")
+                    let verb = others.count == 1 ? "needs" : "need"
+                    connection.send(
+                        ControlResponse(error: "\(names) \(verb) what is to stop: name \(names) too, or use --force"))
+                    return
+                }
+                ids += others
+                perform { engine, now, actions in engine.handle(.stopRequested(ids), at: now, into: &actions) }
+                connection.send(ControlResponse())
+                return
+            }
             perform { engine, now, actions in
                 for id in ids {
                     switch request.verb {
                     case .start: engine.handle(.startRequested(id), at: now, into: &actions)
-                    case .stop: engine.handle(.stopRequested(id), at: now, into: &actions)
                     default: engine.handle(.restartRequested(id), at: now, into: &actions)
                     }
                 }

@@ -48,6 +48,8 @@ final class Supervisor {
     var readiness: [Int: ReadinessChannel] = [:]
     /// What units said of themselves (STATUS= of sd_notify(3)).
     var statusTexts: [Int: String] = [:]
+    /// What runs before units are asked to end, by pid.
+    var preStops: [Int32: PreStop] = [:]
     /// What units said their main process is to be (MAINPID=).
     var mainProcesses: [Int: Int32] = [:]
     /// Healthchecks under way, by pid.
@@ -249,6 +251,9 @@ final class Supervisor {
             switch actions[next] {
             case .spawn(let id): start(id, &actions)
             case .signal(let pid, let signal): send(signal, to: -pid)
+            case .preStop(let id):
+                if runPreStop(id) { engine.handle(.preStopEnded(id), at: .now, into: &actions) }
+            case .cancelPreStop(let id): cancelPreStop(id)
             case .kill(let id, let group): killRest(of: id, group)
             case .lookForGroup(let id, let group): groupsToLookFor.append((id, group))
             case .probe(let id, let number): probe(id, number, &actions)
@@ -397,7 +402,7 @@ final class Supervisor {
 
     /// A process ended: ours, or one of an earlier supervisor's; anybody's.
     func childEnded(_ pid: Int32, _ status: ExitStatus) {
-        if finishProbe(pid, status) { return }
+        if finishProbe(pid, status) || finishPreStop(pid, status) { return }
         finishExecution(pid, status)
         // Most are nobody's: what tasks leave behind.
         guard let id = engine.states.firstIndex(where: { $0.pid == pid }) else { return }

@@ -58,6 +58,7 @@ extension Supervisor {
             case "stages"?: stages = Array(job.dropFirst())
             case "wait"?, "await"?: resumeWait(place, job, kept)
             case "exec"?: resumeExecution(place, pid, kept)
+            case "prestop"?: resumePreStop(place, job, pid)
             case "ended"?:
                 if let pid, job.count > 2, case .exited(let status)? = Ending(text: job[2]) {
                     ended.append((place, pid, status))

@@ -13,6 +13,8 @@ struct PlannedUnit {
     var outOfMemoryAdjustment: Int32?, nice: Int32?, fileMask: UInt32?
     /// What all its processes may have together.
     var cgroupLimits = CGroupLimits()
+    /// What runs before it is asked to end.
+    var preStop: [[String]] = []
     /// Only its process group is killed, not all that it started.
     var killsGroupOnly = false
     /// Set for a task with an `init`: made before it starts, written by its shell once `init` succeeded.
@@ -140,6 +142,7 @@ struct UnitPlanner {
         spec.healthcheck = nil
         spec.watchdog = nil
         spec.awaitsReadiness = false
+        spec.hasPreStop = false
         let tasks = Set(configuration.tasks.enumerated().map { $1.name ?? "task-\($0 + 1)" })
         for index in spec.dependencies.indices where tasks.contains(spec.dependencies[index].name) {
             spec.dependencies[index].condition = .completedSuccessfully
@@ -183,7 +186,12 @@ struct UnitPlanner {
         spec.isEssential = options.isEssential
         if let grace = options.stopGrace { spec.stopGrace = grace }
         if let name = options.stopSignal, let signal = Signal(name: name) { spec.stopSignal = signal }
-        spec.dependencies = options.dependencies.map { UnitDependency($0.name, $0.condition) }
+        spec.dependencies = options.dependencies.map {
+            UnitDependency($0.name, $0.condition, isRequired: $0.isRequired)
+        }
+        spec.successCodes = options.successCodes
+        spec.readyTimeout = options.readyTimeout
+        spec.hasPreStop = !options.preStop.isEmpty
         spec.healthcheck = options.healthcheck
         spec.awaitsReadiness = options.readiness != nil
         spec.watchdog = options.watchdog
@@ -231,7 +239,10 @@ struct UnitPlanner {
         aspect("working_dir", directory, needsRestart: true)
         aspect("ulimits", "\(limits)", needsRestart: true)
         aspect("oom_score_adj", adjustment?.description ?? "", needsRestart: true)
-        aspect("ready", options.readiness.map { "\($0) \(options.watchdog ?? .zero)" } ?? "", needsRestart: true)
+        aspect(
+            "ready",
+            options.readiness.map { "\($0) \(options.watchdog ?? .zero) \(options.readyTimeout ?? .zero)" } ?? "",
+            needsRestart: true)
         aspect("nice", options.nice?.description ?? "", needsRestart: true)
         aspect("umask", options.fileMask?.description ?? "", needsRestart: true)
         aspect("tty", options.hasTerminal.description, needsRestart: true)
@@ -245,6 +256,8 @@ struct UnitPlanner {
         aspect("mem_limit", options.memoryLimit?.description ?? "", needsRestart: false)
         aspect("cpus", options.processorLimit?.description ?? "", needsRestart: false)
         aspect("pids_limit", options.processLimit?.description ?? "", needsRestart: false)
+        aspect("success_exit_codes", "\(options.successCodes.sorted())", needsRestart: false)
+        aspect("pre_stop", "\(options.preStop)", needsRestart: false)
         aspect("kill_mode", options.killsGroupOnly.description, needsRestart: false)
         var unit = PlannedUnit(
             spec: spec, arguments: [], environment: environment + [UnitMark(spec.name).text], directory: directory,
@@ -257,6 +270,7 @@ struct UnitPlanner {
         unit.cgroupLimits = CGroupLimits(
             memory: options.memoryLimit, processors: options.processorLimit, processes: options.processLimit)
         unit.killsGroupOnly = options.killsGroupOnly
+        unit.preStop = options.preStop
         return unit
     }
 

@@ -27,7 +27,7 @@ extension Engine {
         case .running(let pid, _):
             // What runs is asked to end in the way that it was started for.
             cancelProbe(id, &actions)
-            actions.append(.signal(pid: pid, old.stopSignal))
+            askToEnd(id, pid, old, &actions)
             states[id] = .stopping(pid: pid, killAt: now + old.stopGrace, then: .start)
         case .stopping, .leaving: states[id] = states[id].followed(by: .start)
         case .starting: break

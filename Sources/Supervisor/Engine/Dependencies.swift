@@ -24,6 +24,13 @@ extension Engine {
     }
 
     func fulfilment(of dependency: UnitDependency) -> Fulfilment {
+        switch requiredFulfilment(of: dependency) {
+        case .failed, .skipped: dependency.isRequired ? requiredFulfilment(of: dependency) : .met
+        case let found: found
+        }
+    }
+
+    private func requiredFulfilment(of dependency: UnitDependency) -> Fulfilment {
         guard let id = places[dependency.name] else { return .skipped("there is no \"\(dependency.name)\"") }
         switch states[id] {
         case .waiting, .listening, .starting: return .open
@@ -42,6 +49,48 @@ extension Engine {
                 return ending.isSuccess ? .met : .failed("\(dependency.name) failed: \(ending)")
             case .healthy: return .failed("\(dependency.name) ended: \(ending)")
             }
+        }
+    }
+
+    /// The units with a process that need one of these, or one that needs them, and are not among them.
+    public func dependents(of ids: [UnitID]) -> [UnitID] {
+        var all = Set(ids)
+        var isChanged = true
+        // Each round adds a unit.
+        while isChanged {
+            let more = specs.indices.filter { !all.contains($0) && states[$0].hasProcess && needs($0, oneOf: all) }
+            isChanged = !more.isEmpty
+            all.formUnion(more)
+        }
+        return all.subtracting(ids).sorted()
+    }
+
+    /// What has completed is not needed any more once that is so.
+    private func needs(_ id: UnitID, oneOf others: Set<UnitID>) -> Bool {
+        specs[id].dependencies.contains { dependency in
+            guard dependency.isRequired, dependency.condition != .completedSuccessfully,
+                let other = places[dependency.name]
+            else { return false }
+            return others.contains(other) && states[other].hasProcess
+        }
+    }
+
+    /// Stops those that are to stop, each once none of the others needs it any more.
+    mutating func stopWhatMay(at now: MonotonicInstant, _ actions: inout [Action]) {
+        for id in toStop.sorted() {
+            let isNeeded = specs.indices.contains { $0 != id && isStopping($0) && needs($0, oneOf: [id]) }
+            // One that is being started can be asked to end once there is something to ask.
+            if isNeeded || states[id] == .starting { continue }
+            toStop.remove(id)
+            stop(byRequest: id, saying: "stopped before its start", at: now, &actions)
+        }
+    }
+
+    private func isStopping(_ id: UnitID) -> Bool {
+        switch states[id] {
+        case .stopping(_, _, .stay): true
+        case .leaving(let left): left.next == .stay
+        default: toStop.contains(id) && states[id].hasProcess
         }
     }
 

@@ -52,7 +52,10 @@ public struct Engine: Sendable {
         /// Somebody connects to a socket of the unit's.
         case connectionArrived(UnitID)
         case startRequested(UnitID)
-        case stopRequested(UnitID)
+        /// These are to stop, each once none of the others needs it any more.
+        case stopRequested([UnitID])
+        /// What was to run before the unit is asked to end has ended.
+        case preStopEnded(UnitID)
         case restartRequested(UnitID)
         /// A new unit, which takes the next place.
         case added(UnitSpec)
@@ -70,6 +73,10 @@ public struct Engine: Sendable {
         case spawn(UnitID)
         /// Signal the unit's process group.
         case signal(pid: Int32, Signal)
+        /// Run what is to run before the unit is asked to end: ``Event/preStopEnded(_:)``.
+        case preStop(UnitID)
+        /// That is no longer waited for.
+        case cancelPreStop(UnitID)
         /// Kill what is left of a unit: its process group, and whatever else of its processes can be found.
         case kill(UnitID, group: Int32)
         /// Look whether a unit's process group is empty, once ended processes are collected: ``Event/groupEnded(_:)``.
@@ -107,6 +114,10 @@ public struct Engine: Sendable {
     /// Units that are no longer wanted.
     public internal(set) var isRemoved: [Bool]
     var backoffs: [Backoff]
+    /// Units that are to stop once nothing needs them any more.
+    var toStop: Set<UnitID> = []
+    /// Units whose last errand runs, before they are asked to end.
+    var preStopping: Set<UnitID> = []
     /// The units that are wanted, by name.
     var places: [String: UnitID]
     /// The workspace ends when every task has come to its end, with 1 if one failed.
@@ -163,7 +174,11 @@ public struct Engine: Sendable {
         case .probed(let id, let number, let succeeded): probed(id, number, succeeded, at: now, &actions)
         case .connectionArrived(let id): if states[id] == .listening, !isStopping { spawn(id, &actions) }
         case .startRequested(let id): start(byRequest: id, &actions)
-        case .stopRequested(let id): stop(byRequest: id, saying: "stopped before its start", at: now, &actions)
+        case .stopRequested(let ids): toStop.formUnion(ids)
+        case .preStopEnded(let id):
+            if preStopping.remove(id) != nil, case .stopping(let pid, _, _) = states[id] {
+                actions.append(.signal(pid: pid, specs[id].stopSignal))
+            }
         case .restartRequested(let id): restart(id, at: now, &actions)
         case .added(let spec): add(spec)
         case .redefined(let id, let spec): redefine(id, spec, at: now, &actions)
@@ -183,6 +198,7 @@ public struct Engine: Sendable {
                 spawn(id, &actions)
             case .stopping(let pid, let killAt, let next) where killAt <= now:
                 actions.append(.report(id, "did not end within its grace: killed"))
+                cancelPreStop(id, &actions)
                 actions.append(.kill(id, group: pid))
                 states[id] = .stopping(pid: pid, killAt: now + .seconds(5), then: next)
             case .leaving(let left): advance(id, left, at: now, &actions)
@@ -216,6 +232,7 @@ public struct Engine: Sendable {
         switch phase {
         case .created, .finished: break
         case .running:
+            stopWhatMay(at: now, &actions)
             startWhatMay(&actions)
             if endsWithTasks { endWithTasks(at: now, &actions) }
         case .stopping: proceedShutdown(at: now, &actions)
@@ -249,6 +266,10 @@ public struct Engine: Sendable {
         _ pid: Int32, _ ending: Ending, at now: MonotonicInstant, _ actions: inout [Action]
     ) {
         for id in specs.indices {
+            var ending = ending
+            if case .exited(let status) = ending, specs[id].successCodes.contains(status.code) {
+                ending = .succeeded(status)
+            }
             switch states[id] {
             case .running(pid, let since):
                 if specs[id].kind == .service { actions.append(.kill(id, group: pid)) }
@@ -256,6 +277,7 @@ public struct Engine: Sendable {
                 if case .outOfMemory = ending { outOfMemoryKills[id] += 1 }
                 return ended(id, ending, uptime: now - since, at: now, &actions)
             case .stopping(pid, let killAt, let next):
+                cancelPreStop(id, &actions)
                 lastEndings[id] = ending
                 if specs[id].kind == .command { exitCode = ending.code }
                 let left = Leftovers(
@@ -291,10 +313,10 @@ public struct Engine: Sendable {
         case .start:
             restarts[id] += 1
             states[id] = .waiting
-        case .backOff:
+        case .unhealthy, .notReady:
             // Not its uptime counts but that it was unhealthy: else a service that fails late would never slow down.
             states[id] = .waiting
-            ended(id, .unhealthy, uptime: .zero, at: now, &actions)
+            ended(id, left.next == .notReady ? .notReady : .unhealthy, uptime: .zero, at: now, &actions)
         }
     }
 
@@ -331,7 +353,23 @@ public struct Engine: Sendable {
     // MARK: requests
 
     private mutating func start(byRequest id: UnitID, _ actions: inout [Action]) {
-        guard !isStopping, !isRemoved[id] else { return }
+        var seen: Set<UnitID> = []
+        start(byRequest: id, &seen, &actions)
+    }
+
+    /// What it needs starts with it. Each unit is looked at once, so that this ends whoever waits for whom.
+    private mutating func start(byRequest id: UnitID, _ seen: inout Set<UnitID>, _ actions: inout [Action]) {
+        guard !isStopping, !isRemoved[id], seen.insert(id).inserted else { return }
+        toStop.remove(id)
+        for dependency in specs[id].dependencies where dependency.isRequired {
+            guard let other = places[dependency.name], specs[other].skipped == nil else { continue }
+            switch states[other] {
+            case .ended(let ending, _) where dependency.condition != .completedSuccessfully || !ending.isSuccess:
+                start(byRequest: other, &seen, &actions)
+            case .skipped: start(byRequest: other, &seen, &actions)
+            default: break
+            }
+        }
         switch states[id] {
         case .listening: spawn(id, &actions)
         case .backingOff, .ended, .skipped:
@@ -359,6 +397,7 @@ public struct Engine: Sendable {
 
     private mutating func restart(_ id: UnitID, at now: MonotonicInstant, _ actions: inout [Action]) {
         guard !isStopping, !isRemoved[id] else { return }
+        toStop.remove(id)
         switch states[id] {
         case .running: stop(id, at: now, then: .start, &actions)
         case .stopping, .leaving: states[id] = states[id].followed(by: .start)
@@ -373,8 +412,23 @@ public struct Engine: Sendable {
     ) {
         guard case .running(let pid, _) = states[id] else { return }
         cancelProbe(id, &actions)
-        actions.append(.signal(pid: pid, specs[id].stopSignal))
+        askToEnd(id, pid, specs[id], &actions)
         states[id] = .stopping(pid: pid, killAt: now + specs[id].stopGrace, then: next)
+    }
+
+    /// The way in which a process that was started by `spec` is asked to end.
+    mutating func askToEnd(_ id: UnitID, _ pid: Int32, _ spec: UnitSpec, _ actions: inout [Action]) {
+        if spec.hasPreStop {
+            preStopping.insert(id)
+            actions.append(.preStop(id))
+        } else {
+            actions.append(.signal(pid: pid, spec.stopSignal))
+        }
+    }
+
+    /// Whatever was to run first is not waited for any more.
+    mutating func cancelPreStop(_ id: UnitID, _ actions: inout [Action]) {
+        if preStopping.remove(id) != nil { actions.append(.cancelPreStop(id)) }
     }
 
     // MARK: shutdown's beginning

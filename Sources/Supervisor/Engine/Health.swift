@@ -31,6 +31,8 @@ public struct UnitHealth: Hashable, Sendable {
     var probing = Probing.off
     /// When the unit has to have said that it lives.
     var watchdogDue: MonotonicInstant?
+    /// When the unit has to have said that it is ready.
+    var readyDue: MonotonicInstant?
     private var startedAt = MonotonicInstant(nanoseconds: 0)
     private var number = 0
     private var earlyDelay = Duration.zero
@@ -45,6 +47,7 @@ public struct UnitHealth: Hashable, Sendable {
         self.number = number
         startedAt = now
         watchdogDue = spec.watchdog.map { now + $0 }
+        readyDue = spec.awaitsReadiness ? spec.readyTimeout.map { now + $0 } : nil
         guard let check = spec.healthcheck else { return }
         earlyDelay = Self.firstProbe
         probing = .due(now + min(earlyDelay, check.interval))
@@ -54,6 +57,7 @@ public struct UnitHealth: Hashable, Sendable {
     mutating func resume(_ spec: UnitSpec, since: MonotonicInstant, at now: MonotonicInstant) {
         begin(spec, at: now)
         startedAt = since
+        readyDue = spec.awaitsReadiness ? spec.readyTimeout.map { since + $0 } : nil
     }
 
     var nextDeadline: MonotonicInstant? {
@@ -62,7 +66,7 @@ public struct UnitHealth: Hashable, Sendable {
             case .off: nil
             case .due(let at), .asked(_, let at): at
             }
-        return [probe, watchdogDue].compactMap { $0 }.min()
+        return [probe, watchdogDue, isNotified ? nil : readyDue].compactMap { $0 }.min()
     }
 
     /// A probe begins; its number.
@@ -117,7 +121,14 @@ extension Engine {
             health[id].watchdogDue = nil
             health[id].isHealthy = false
             actions.append(.report(id, "unhealthy: no WATCHDOG=1 in time: stopped"))
-            return stop(id, at: now, then: .backOff, &actions)
+            return stop(id, at: now, then: .unhealthy, &actions)
+        }
+        if let due = health[id].readyDue, due <= now {
+            health[id].readyDue = nil
+            if !health[id].isNotified {
+                actions.append(.report(id, "not ready in time: stopped"))
+                return stop(id, at: now, then: .notReady, &actions)
+            }
         }
         guard let check = specs[id].healthcheck else { return }
         switch health[id].probing {
@@ -151,7 +162,7 @@ extension Engine {
             actions.append(.report(id, "unhealthy: \(check.retries) probes failed in a row"))
         } else {
             actions.append(.report(id, "unhealthy: \(check.retries) probes failed in a row: stopped"))
-            stop(id, at: now, then: .backOff, &actions)
+            stop(id, at: now, then: .unhealthy, &actions)
         }
     }
 

@@ -32,6 +32,7 @@ extension Engine {
         for id in specs.indices {
             switch states[id] {
             case .running(let pid, _), .stopping(let pid, _, _):
+                cancelPreStop(id, &actions)
                 actions.append(.kill(id, group: pid))
                 states[id] = .stopping(pid: pid, killAt: now + .seconds(5), then: .stay)
             case .leaving(let left): settle(id, left, at: now, &actions)

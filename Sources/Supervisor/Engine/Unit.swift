@@ -30,6 +30,12 @@ public struct UnitSpec: Hashable, Sendable {
     public var healthcheck: HealthcheckSpec?
     /// It says that it lives at least so often; nil: it need not.
     public var watchdog: Duration?
+    /// Exit codes that are a success besides 0.
+    public var successCodes: Set<UInt8> = []
+    /// How long it may take to say that it is ready; nil: for ever.
+    public var readyTimeout: Duration?
+    /// Something is to run before it is asked to end.
+    public var hasPreStop = false
     /// It says itself when it is ready.
     public var awaitsReadiness = false
     /// It starts when somebody connects to one of its sockets.
@@ -50,11 +56,14 @@ public struct UnitDependency: Hashable, Sendable {
     public var name: String
     /// What must have happened.
     public var condition: DependencySpec.Condition
+    /// Whether who depends on it cannot do without.
+    public var isRequired: Bool
 
     /// A dependency.
-    public init(_ name: String, _ condition: DependencySpec.Condition) {
+    public init(_ name: String, _ condition: DependencySpec.Condition, isRequired: Bool = true) {
         self.name = name
         self.condition = condition
+        self.isRequired = isRequired
     }
 }
 
@@ -62,8 +71,9 @@ public struct UnitDependency: Hashable, Sendable {
 public enum AfterStop: String, Sendable {
     case stay
     case start
-    /// It was unhealthy: another start, or none, as after a failure.
-    case backOff
+    /// It was unhealthy, or not ready in time: another start, or none, as after a failure.
+    case unhealthy
+    case notReady
 }
 
 /// Where a unit stands. Each case holds what is valid then.
@@ -135,19 +145,23 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
     case notStarted(String)
     /// Its healthcheck failed, and it was stopped for that.
     case unhealthy
+    /// It did not say in time that it is ready, and was stopped for that.
+    case notReady
+    /// It exited with a code that is a success for it.
+    case succeeded(ExitStatus)
     /// The kernel killed it, or what it needed, for want of memory; `isCertain`: in its own cgroup, not just somewhere.
     case outOfMemory(ExitStatus, isCertain: Bool)
 
     /// The shell's number for it; 127 for what could not be started.
     public var code: UInt8 {
         switch self {
-        case .exited(let status), .outOfMemory(let status, _): status.code
+        case .exited(let status), .outOfMemory(let status, _), .succeeded(let status): status.code
         case .notStarted: 127
-        case .unhealthy: 1
+        case .unhealthy, .notReady: 1
         }
     }
-    /// Whether it exited with 0.
-    public var isSuccess: Bool { self == .exited(.exited(0)) }
+    /// Whether it exited with 0, or with another code that is a success for it.
+    public var isSuccess: Bool { if case .succeeded = self { true } else { self == .exited(.exited(0)) } }
     /// Whether there was a process at all.
     var wasStarted: Bool { if case .notStarted = self { false } else { true } }
     /// In words.
@@ -156,6 +170,8 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
         case .exited(let status): status.description
         case .notStarted(let reason): reason
         case .unhealthy: "unhealthy"
+        case .notReady: "not ready in time"
+        case .succeeded(let status): "\(status), a success"
         case .outOfMemory(let status, let isCertain): "\(status), \(isCertain ? "" : "probably ")out of memory"
         }
     }

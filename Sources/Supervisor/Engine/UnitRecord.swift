@@ -12,6 +12,8 @@ struct UnitRecord: Hashable {
     var name: String
     var kind: UnitSpec.Kind
     var isRemoved: Bool
+    /// It is to stop once nothing needs it any more.
+    var isToStop: Bool
     var state: UnitState
     var lastEnding: Ending?
     var restarts: Int, outOfMemoryKills: Int
@@ -35,11 +37,12 @@ struct UnitRecord: Hashable {
             isHealthy.map { $0 ? "healthy" : "unhealthy" } ?? "", "\(stopSignal.rawValue)",
             "\(stopGrace.nanoseconds)", String(statusText.prefix(200)),
             isReady ? "ready" : "", "\(outOfMemoryKills)",
+            isToStop ? "toStop" : "",
         ]
     }
 
     init?(fields f: [String]) {
-        guard f.count == 15, let kind = UnitSpec.Kind(rawValue: f[1]), let state = UnitState(text: f[3]),
+        guard f.count == 16, let kind = UnitSpec.Kind(rawValue: f[1]), let state = UnitState(text: f[3]),
             let restarts = Int(f[5]), let failures = Int(f[6]), let signal = Int32(f[10]), let grace = Int64(f[11]),
             let outOfMemoryKills = Int(f[14])
         else { return nil }
@@ -58,6 +61,7 @@ struct UnitRecord: Hashable {
         stopGrace = .nanoseconds(grace)
         statusText = f[12]
         isReady = !f[13].isEmpty
+        isToStop = !f[15].isEmpty
     }
 
     /// What the engine knows of a unit.
@@ -67,6 +71,7 @@ struct UnitRecord: Hashable {
         name = spec.name
         kind = spec.kind
         isRemoved = engine.isRemoved[id]
+        isToStop = engine.toStop.contains(id)
         state = engine.states[id]
         lastEnding = engine.lastEndings[id]
         restarts = engine.restarts[id]
@@ -135,6 +140,7 @@ extension Engine {
         outOfMemoryKills[id] = record.outOfMemoryKills
         backoffs[id] = Backoff(failures: record.failures)
         isRemoved[id] = record.isRemoved
+        if record.isToStop { toStop.insert(id) }
         switch record.state {
         // The process that was asked for never ran: the wish is there still.
         case .starting: states[id] = .waiting
@@ -146,6 +152,11 @@ extension Engine {
         default: break
         }
     }
+}
+
+extension Engine {
+    /// What a unit's stop waits for was under way when these records were written.
+    mutating func resumePreStop(_ id: UnitID) { preStopping.insert(id) }
 }
 
 extension UnitState {
@@ -209,6 +220,8 @@ extension Ending {
         case .exited(.signalled(let signal, let core)): "signalled \(signal.rawValue)\(core ? " core" : "")"
         case .notStarted(let reason): "notStarted \(reason.prefix(200))"
         case .unhealthy: "unhealthy"
+        case .notReady: "notReady"
+        case .succeeded(let status): "succeeded \(Ending.exited(status).text)"
         case .outOfMemory(let status, let isCertain):
             "outOfMemory \(isCertain ? "certainly" : "probably") \(Ending.exited(status).text)"
         }
@@ -227,6 +240,10 @@ extension Ending {
             self = .exited(.signalled(Signal(rawValue: number), coreDumped: parts.count > 1))
         case "notStarted"?: self = .notStarted(String(rest))
         case "unhealthy"?: self = .unhealthy
+        case "notReady"?: self = .notReady
+        case "succeeded"?:
+            guard case .exited(let status)? = Ending(text: String(rest)) else { return nil }
+            self = .succeeded(status)
         case "outOfMemory"?:
             let parts = rest.split(separator: " ", maxSplits: 1)
             guard parts.count == 2, case .exited(let status)? = Ending(text: String(parts[1])) else { return nil }
