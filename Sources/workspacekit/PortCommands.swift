@@ -81,16 +81,17 @@ struct Ports: ParsableCommand {
             transform: duration)
         var timeout: Duration?
 
+        @Flag(help: "Print what ports --json says of it then.") var json = false
+
         func run() {
             let client = connect(state.directory)
             let end = timeout.map { MonotonicInstant.now + $0 }
             while true {
                 let ports = require(client.ask(ControlRequest(.ports))).ports ?? []
-                if ports.contains(where: {
+                let served = ports.first {
                     $0.port == port.port && ($0.transport == "udp") == port.isUDP && $0.isListening
-                }) {
-                    return
                 }
+                if let served { return json ? print(prettyJSON(served)) : () }
                 if let end, end <= .now { fail("nothing listens on port \(port.port) yet: the time is over", 124) }
                 pause(.milliseconds(100))
             }

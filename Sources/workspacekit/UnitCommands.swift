@@ -43,6 +43,17 @@ struct Status: ParsableCommand {
     private func seconds(_ value: Double) -> String { "\((value * 10).rounded() / 10) s" }
 }
 
+/// What became of the units that a command names, for scripts.
+struct UnitReport: ParsableArguments {
+    @Flag(help: "Print what status --json says of them afterwards.") var json = false
+
+    func print(_ names: [String], _ state: StateDirectory) {
+        guard json else { return }
+        let units = require(connect(state).ask(ControlRequest(.status))).status?.units ?? []
+        Swift.print(prettyJSON(units.filter { names.contains($0.name) }))
+    }
+}
+
 struct Start: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Start tasks or services that ended, were stopped or skipped, or are waiting for a connection.",
@@ -50,7 +61,12 @@ struct Start: ParsableCommand {
     @OptionGroup var state: StateOption
     @Argument(help: "Which.", completion: .units) var names: [String]
 
-    func run() { ask(.start, names, state.directory) }
+    @OptionGroup var report: UnitReport
+
+    func run() {
+        ask(.start, names, state.directory)
+        report.print(names, state.directory)
+    }
 }
 
 struct Restart: ParsableCommand {
@@ -60,7 +76,12 @@ struct Restart: ParsableCommand {
     @OptionGroup var state: StateOption
     @Argument(help: "Which.", completion: .units) var names: [String]
 
-    func run() { ask(.restart, names, state.directory) }
+    @OptionGroup var report: UnitReport
+
+    func run() {
+        ask(.restart, names, state.directory)
+        report.print(names, state.directory)
+    }
 }
 
 struct SendSignal: ParsableCommand {
@@ -73,7 +94,12 @@ struct SendSignal: ParsableCommand {
         completion: .list(["HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "CONT", "STOP"])) var signal: String
     @Argument(help: "To which.", completion: .units) var names: [String]
 
-    func run() { ask(.signal, names, state.directory, signal: signal) }
+    @OptionGroup var report: UnitReport
+
+    func run() {
+        ask(.signal, names, state.directory, signal: signal)
+        report.print(names, state.directory)
+    }
 }
 
 struct Stop: ParsableCommand {
@@ -89,9 +115,13 @@ struct Stop: ParsableCommand {
     @OptionGroup var state: StateOption
     @Flag(name: .shortAndLong, help: "What needs them stops too, before them.") var force = false
     @Argument(help: "Which; the whole workspace when none is named.", completion: .units) var names: [String] = []
+    @OptionGroup var report: UnitReport
 
     func run() {
-        if !names.isEmpty { return ask(.stop, names, state.directory, force: force) }
+        if !names.isEmpty {
+            ask(.stop, names, state.directory, force: force)
+            return report.print(names, state.directory)
+        }
         let client = connect(state.directory)
         // Until nobody answers any more: the one that was asked may be followed by another.
         repeat {
@@ -128,6 +158,7 @@ struct Wait: ParsableCommand {
         help: ArgumentHelp("Give up after so long: 500ms, 30s, 1m30s.", valueName: "duration"),
         transform: duration)
     var timeout: Duration?
+    @OptionGroup var report: UnitReport
 
     func run() {
         var request = ControlRequest(.wait)
@@ -139,6 +170,7 @@ struct Wait: ParsableCommand {
             fail("\(name) is not \(condition.rawValue) yet: the time is over", 124)
         }
         _ = require(client.answer())
+        report.print([name], state.directory)
     }
 }
 

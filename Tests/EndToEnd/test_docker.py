@@ -20,6 +20,7 @@ workspacekit:
       requires: [dockerd, iptables]
       restart: always
       stop_grace_period: 3s
+      kill_mode: process-group
 """
 
 

@@ -55,6 +55,7 @@ def test_awaiting_a_port(workspace):
     assert wait_for("7320", "--timeout", "20s").returncode == 0
     assert ports(space)["7320/tcp"]["isListening"] and time.monotonic() - begun < 20
     # From inside too, as tasks do.
+    assert json.loads(space.exec(BINARY, "ports", "await", "7320", "--json").stdout)["isListening"] is True
     assert space.exec(BINARY, "ports", "await", "7320").returncode == 0
     assert wait_for("70000").returncode == 64
 

@@ -343,6 +343,10 @@ workspacekit:
     for verb in ("start", "restart", "stop"):
         result = space.cli(verb, "a", "nothing", check=False)
         assert result.returncode == 1 and 'no unit "nothing" (there are: a, b, once, bad)' in result.stderr
+    # What came of it, for scripts.
+    for words in (("stop", "b"), ("start", "a"), ("restart", "a"), ("signal", "CONT", "a"), ("wait", "a")):
+        (unit,) = json.loads(space.cli(*words, "--json").stdout)
+        assert unit["name"] == words[-1] and unit["kind"] == "service" and unit["state"]
     assert space.cli("wait", "a", "--for", "whenever", check=False).returncode == 64
     assert space.cli("wait", "a", "--timeout", "soon", check=False).returncode == 64
 

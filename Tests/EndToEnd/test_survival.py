@@ -249,3 +249,17 @@ workspacekit:
     space.cli("start", "b")
     until(lambda: space.status()["b"]["state"] == "running", 10, "the start")
     assert space.cli("logs", "a").stdout.count("start") == 6 and space.cli("logs", "b").stdout.count("start") == 2
+
+
+def test_supervisors_that_cannot_take_over_end_the_workspace(workspace):
+    """What they would take over from is spoiled: after eight of them everything is stopped, and that is said."""
+    space = workspace("tasks: [{name: t, command: \"trap 'echo asked to end; exit 0' TERM; echo up; while :; do sleep 0.05; done\"}]").started()
+    until(lambda: "[t] up" in space.stdout, 10, "the task")
+    folder = f"/proc/{space.stage('ring2')}/fd"
+    memory = next(f"{folder}/{number}" for number in os.listdir(folder) if "workspacekit-state" in os.readlink(f"{folder}/{number}"))
+    with open(memory, "r+b") as file:
+        file.write(bytes(64))
+    os.kill(space.stage("supervise"), signal.SIGKILL)
+    assert space.wait(20) == 70
+    assert space.stderr.count("another takes over") == 8 and "the supervisor was ended by exit status 70: everything is stopped" in space.stderr
+    space.gone()
