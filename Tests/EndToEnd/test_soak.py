@@ -12,9 +12,9 @@ SECONDS = float(os.environ.get("SOAK_SECONDS", "12"))
 
 
 def memory(pid):
-    """Resident KiB."""
+    """Resident KiB of its own; the pages of its code come and go."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0])
+    return int(status.split("RssAnon:")[1].split()[0])
 
 
 def switches(pid):
@@ -33,7 +33,8 @@ def test_three_hundred_services_that_crash_at_random(workspace):
     before = memory(supervisor), memory(ring2)
     time.sleep(SECONDS)  # the load is the test
     after = memory(supervisor), memory(ring2)
-    assert after[0] < before[0] + 2048 and after[1] < before[1] + 256, (before, after)
+    print(f"own memory before and after, KiB: supervisor {before[0]} {after[0]}, ring2 {before[1]} {after[1]}")
+    assert after[0] < before[0] + 1024 and after[1] < before[1] + 128, (before, after)
     os.kill(supervisor, signal.SIGKILL)
     until(lambda: space.stage("supervise") != supervisor, 5, "another supervisor")
     names = list(space.status())
