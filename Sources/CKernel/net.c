@@ -3,6 +3,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <ifaddrs.h>
 #include <linux/errqueue.h>
 #include <linux/if_tun.h>
 #include <linux/netlink.h>
@@ -367,6 +368,32 @@ int ck_tap_open(const char *device, const char *name, int gso, int *offloads)
     else if (gso && ioctl(fd, TUNSETOFFLOAD, csum | tso) == 0) *offloads = CK_OFFLOAD_CSUM | CK_OFFLOAD_TSO;
     else if (ioctl(fd, TUNSETOFFLOAD, csum) == 0) *offloads = CK_OFFLOAD_CSUM;
     return fd;
+}
+
+int ck_tap_has_header(int fd)
+{
+    struct ifreq request = { 0 };
+    if (ioctl(fd, TUNGETIFF, &request) < 0) return -errno;
+    return request.ifr_flags & IFF_VNET_HDR ? 1 : 0;
+}
+
+int ck_interface_address(const char *name, int family, struct ck_endpoint *out)
+{
+    struct ifaddrs *all;
+    if (getifaddrs(&all) < 0) return -errno;
+    int result = -ENODEV;
+    for (struct ifaddrs *a = all; a; a = a->ifa_next) {
+        if (!a->ifa_addr || a->ifa_addr->sa_family != family || strcmp(a->ifa_name, name) != 0) continue;
+        struct sockaddr_storage copy = { 0 };
+        memcpy(&copy, a->ifa_addr, family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6));
+        /* A link-local address is no address to connect from. */
+        if (family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&((struct sockaddr_in6 *)&copy)->sin6_addr)) continue;
+        from_kernel(&copy, out);
+        result = 0;
+        break;
+    }
+    freeifaddrs(all);
+    return result;
 }
 
 int ck_netlink(int protocol)

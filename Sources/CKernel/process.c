@@ -270,6 +270,7 @@ int ck_spawn_go(struct ck_spawn_result *result, int timeout_ms)
 
 /* ---- namespaces, mounts, credentials ---- */
 int ck_unshare(int flags) { return OR_ERRNO(unshare(flags)); }
+int ck_setns(int fd, int kind) { return OR_ERRNO(setns(fd, kind)); }
 int ck_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data)
 {
     return OR_ERRNO(mount(source, target, type, flags, data));

@@ -92,9 +92,22 @@ public func setHostName(_ name: String) throws(KernelError) {
     _ = try check(unsafe ck_sethostname(name), "set host name", name)
 }
 
+/// Enters a namespace of that kind, named by a file such as /proc/PID/ns/net (setns(2)); the one that the caller is in
+/// already is no error.
+public func enterNamespace(_ kind: Namespaces, at path: String) throws(KernelError) {
+    let file = try Files.open(path, flags: 0)
+    let own = kind == .user ? "user" : kind == .network ? "net" : ""
+    if !own.isEmpty, let here = Files.status("/proc/self/ns/\(own)"), let there = Files.status(path),
+        here.inode == there.inode, here.device == there.device
+    {
+        return
+    }
+    _ = try check(ck_setns(file.number, kind.rawValue), "enter namespace", path)
+}
+
 /// A capability by number (capabilities(7)).
 public enum Capability: Int32, Sendable {
-    case setgid = 6, setuid = 7, netAdmin = 12, sysAdmin = 21, setfcap = 31
+    case setgid = 6, setuid = 7, netBindService = 10, netAdmin = 12, sysAdmin = 21, setfcap = 31
 }
 
 /// The capabilities of the calling process (libcap).
@@ -106,6 +119,21 @@ public enum Capabilities {
         var value = CAP_CLEAR
         return unsafe cap_get_flag(caps, cap_value_t(capability.rawValue), CAP_EFFECTIVE, &value) == 0
             && value == CAP_SET
+    }
+
+    /// Gives up every capability but these, as far as it has them: effective and permitted.
+    public static func drop(allBut kept: [Capability]) throws(KernelError) {
+        let held = kept.filter { has($0) }
+        _ = cap_reset_ambient()
+        guard let caps = unsafe cap_init() else { throw KernelError(call: "drop capabilities", errno: .noMemory) }
+        defer { unsafe _ = cap_free(UnsafeMutableRawPointer(caps)) }
+        for capability in held {
+            let values = [cap_value_t(capability.rawValue)]
+            for flag in [CAP_EFFECTIVE, CAP_PERMITTED] {
+                _ = unsafe cap_set_flag(caps, flag, 1, values, CAP_SET)
+            }
+        }
+        if unsafe cap_set_proc(caps) != 0 { throw KernelError(call: "drop capabilities", errno: .notPermitted) }
     }
 
     /// Gives up every capability, for good: permitted, effective, inheritable and ambient.

@@ -24,6 +24,31 @@ public enum Sandbox {
         try CurrentProcess.changeDirectory("/")
     }
 
+    /// Leaves the file system but for some directories of it: the root becomes a small tmpfs with these bound. In a mount
+    /// namespace of its own; needs CAP_SYS_ADMIN. Mounts outside come and go as before, and none goes with us.
+    public static func leaveFileSystem(allBut directories: [String]) throws(KernelError) {
+        try unshare(.mount)
+        try Mounts.mount("none", on: "/", flags: [.isSlave, .recursive])
+        let root = "/tmp"
+        try Mounts.mount(
+            "tmpfs", on: root, type: "tmpfs", flags: [.noSetuid, .noDevices, .noExecute], options: "size=1024k,mode=755"
+        )
+        for directory in directories where Files.isDirectory(directory) {
+            try Files.makeDirectories(root + directory)
+            try Mounts.mount(directory, on: root + directory, flags: [.bind, .recursive])
+        }
+        try CurrentProcess.changeDirectory(root)
+        try Mounts.pivotRootHere()
+        try Mounts.detach(".")
+        try CurrentProcess.changeDirectory("/")
+    }
+
+    /// From now on calls that nobody who serves a forwarder makes end the process (seccomp(2)): other programs, other
+    /// processes' memory, mounts, namespaces, kernels and modules. Needs no_new_privs.
+    public static func forbidDangerousCalls() throws(KernelError) {
+        _ = try check(ck_seccomp_forbid(), "filter system calls")
+    }
+
     /// Gives up every capability and the way to new ones, and hides the process's memory from others of its user.
     public static func dropPrivileges() throws(KernelError) {
         try Capabilities.dropAll()

@@ -61,6 +61,12 @@ public enum InternetSocket {
         return socket < 0 ? nil : (socket, Endpoint(raw))
     }
 
+    /// The first address of an interface that one may connect from; nil when it has none.
+    public static func address(ofInterface name: String, v4: Bool) -> IPAddress? {
+        var raw = ck_endpoint()
+        return unsafe ck_interface_address(name, v4 ? 2 : 10, &raw) == 0 ? Endpoint(raw).address : nil
+    }
+
     /// The local address of a socket (getsockname(2)).
     public static func localEndpoint(_ socket: Int32) -> Endpoint? {
         var raw = ck_endpoint()
@@ -287,6 +293,13 @@ public enum LocalSocket {
     public static func connect(_ path: String) throws(KernelError) -> Descriptor {
         let owned = OwnedDescriptor(owning: try check(ck_socket(1, 1, 0), "make a socket"))
         try owned.setNonblocking(false)
+        _ = try check(unsafe ck_unix_connect(owned.number, path), "connect to", path)
+        return Descriptor(owned)
+    }
+
+    /// Connects to a path for whole messages (SOCK_SEQPACKET); the socket does not block.
+    public static func connectForMessages(_ path: String) throws(KernelError) -> Descriptor {
+        let owned = OwnedDescriptor(owning: try check(ck_socket(1, 5, 0), "make a socket"))
         _ = try check(unsafe ck_unix_connect(owned.number, path), "connect to", path)
         return Descriptor(owned)
     }

@@ -14,6 +14,9 @@ struct Main {
             exit(InitProcess.main(name, Array(arguments.dropFirst())))
         }
         if GPCommand.isCalled(arguments.first ?? "") { return GPCommand.main() }
+        if Slirp4netnsProcess.isCalled(arguments.first ?? "") {
+            exit(Slirp4netnsProcess.main(Array(arguments.dropFirst())))
+        }
         switch arguments.dropFirst().first {
         case "ring1": exit(Int32(Ring1.main()))
         case "ring2": exit(Int32(Ring2.main()))
@@ -24,6 +27,8 @@ struct Main {
                     SupervisorProcess.main(
                         keeper: StageDescriptor.channel, state: StageDescriptor.configuration,
                         report: StageDescriptor.report)))
+        case "link": exit(Int32(LinkStage.main(channel: StageDescriptor.channel)))
+        case "slirp4netns": exit(Slirp4netnsProcess.main(Array(arguments.dropFirst(2))))
         case "probe": exit(Int32(NetworkProbe.main(Array(CommandLine.arguments.dropFirst(2)))))
         default: WorkspacekitCommand.main()
         }

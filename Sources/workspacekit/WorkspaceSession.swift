@@ -154,7 +154,7 @@ final class WorkspaceSession {
         let configuration = SlirpConfiguration(
             layout: forwarder.layout, mtu: forwarder.mtu, forwards: PortSet(forwarder.ports),
             nameServers: forwarder.nameServers,
-            loopbackExceptions: forwarder.loopbackExceptions, checksumOffload: link.checksum,
+            hostLoopback: .ports(Set(forwarder.loopbackExceptions)), checksumOffload: link.checksum,
             segmentationOffload: link.tso, datagramOffload: link.uso)
         let table = try makeMemoryFile("workspacekit-flows", holding: [])
         try ours.send(configuration.message(tap: link.tap, listeners: link.listeners, table: table))

@@ -228,7 +228,7 @@ struct TCPStateTests {
 @Suite("Policy")
 struct PolicyTests {
     private let policy = Policy(
-        layout: NetworkLayout(), loopbackExceptions: [LoopbackException(port: 5432, isUDP: false)])
+        layout: NetworkLayout(), hostLoopback: .ports([LoopbackException(port: 5432, isUDP: false)]))
 
     private func route(_ text: String, _ port: UInt16 = 80, isUDP: Bool = false) throws -> Policy.Route {
         policy.route(Endpoint(try #require(IPAddress(text)), port), isUDP: isUDP)
@@ -260,6 +260,56 @@ struct PolicyTests {
         #expect(try route("10.0.2.3", 53) == .nameServer)
         #expect(try route("10.0.2.3", 80) == .denied)
         #expect(try route("10.0.2.50") == .unreachable && route("fd00::77") == .unreachable)
+    }
+
+    @Test("slirp4netns's ways: all of the loopback, or no way to it; no names; metadata as any address")
+    func slirp4netns() throws {
+        func route(_ policy: Policy, _ text: String, _ port: UInt16) throws -> Policy.Route {
+            policy.route(Endpoint(try #require(IPAddress(text)), port), isUDP: false)
+        }
+        var open = policy
+        open.hostLoopback = .all
+        open.deniesMetadata = false
+        #expect(try route(open, "10.0.2.2", 1) == .loopback(Endpoint(.loopback4, 1)))
+        #expect(try route(open, "fd00::2", 1) == .loopback(Endpoint(.loopback6, 1)))
+        for text in ["169.254.169.254", "64:ff9b::169.254.169.254"] {
+            #expect(try route(open, text, 80) == .outside(Endpoint(try #require(IPAddress(text)), 80)))
+        }
+        // At no other address.
+        for text in ["127.0.0.1", "::1", "0.0.0.0", "64:ff9b::127.0.0.1", "::127.0.0.1"] {
+            #expect(try route(open, text, 80) == .denied)
+        }
+        open.hostLoopback = .unreachable
+        #expect(try route(open, "10.0.2.2", 1) == .noNetwork)
+        open.answersNames = false
+        #expect(try route(open, "10.0.2.3", 53) == .outside(Endpoint(try #require(IPAddress("10.0.2.3")), 53)))
+    }
+
+    @Test("a configuration comes through the channel as it was")
+    func configuration() throws {
+        let file = try makeMemoryFile("test", holding: [])
+        for loopback in [
+            HostLoopback.all, .unreachable, .ports([]), .ports([LoopbackException(port: 53, isUDP: true)]),
+        ] {
+            var sent = SlirpConfiguration(
+                layout: NetworkLayout(subnet4: Subnet(IPAddress(v4: 0x0a07_0000), 24), ipv6: false), mtu: 9000,
+                forwards: PortSet([80...90]), nameServers: [IPAddress(v4: 1)], hostLoopback: loopback,
+                checksumOffload: true, segmentationOffload: false, datagramOffload: true)
+            sent.layout.leased4 = IPAddress(v4: 0x0a07_000f)
+            sent.answersNames = false
+            sent.deniesMetadata = false
+            sent.outbound6 = .loopback6
+            sent.hasLinkHeader = false
+            let message = sent.message(tap: file, listeners: file, table: file)
+            let received = try #require(SlirpConfiguration(message))
+            #expect(received.layout == sent.layout && received.hostLoopback == loopback && received.mtu == 9000)
+            #expect(received.outbound6 == .loopback6 && received.outbound4 == nil)
+            #expect(!received.answersNames && !received.deniesMetadata && !received.hasLinkHeader)
+            #expect(received.checksumOffload && !received.segmentationOffload && received.datagramOffload)
+            var cut = message
+            cut.fields.removeLast()
+            #expect(SlirpConfiguration(cut) == nil)
+        }
     }
 }
 

@@ -115,6 +115,7 @@ int ck_spawn_go(struct ck_spawn_result *result, int timeout_ms);         /* 0 on
 
 /* ---- namespaces, mounts, credentials ---- */
 int ck_unshare(int flags);
+int ck_setns(int fd, int kind);
 int ck_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
 int ck_umount(const char *target, int flags);
 int ck_pivot_root(const char *new_root, const char *put_old);
@@ -131,7 +132,8 @@ long ck_page_size(void);
 int ck_raise_nofile(void);                                               /* RLIMIT_NOFILE soft = hard */
 int ck_set_umask(unsigned mask);
 
-int ck_seccomp_forwarder(void);                                          /* nothing but what a forwarder calls */
+int ck_seccomp_forwarder(void);
+int ck_seccomp_forbid(void);                                          /* nothing but what a forwarder calls */
 
 /* ---- sockets; an address is IPv6, IPv4 as ::ffff:a.b.c.d, in two host-order words ---- */
 struct ck_endpoint { uint64_t high, low; uint32_t scope; uint16_t port; };
@@ -169,6 +171,8 @@ int ck_udp_prepare(int fd, int family);                                  /* RECV
 /* ---- tap ---- */
 enum { CK_OFFLOAD_CSUM = 1, CK_OFFLOAD_TSO = 2, CK_OFFLOAD_USO = 4 };
 int ck_tap_open(const char *device, const char *name, int gso, int *offloads);
+int ck_tap_has_header(int fd);                                            /* of an open tap: frames behind a virtio_net_hdr */
+int ck_interface_address(const char *name, int family, struct ck_endpoint *out);
 
 /* ---- netlink ---- */
 int ck_netlink(int protocol);

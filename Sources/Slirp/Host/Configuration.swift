@@ -10,8 +10,16 @@ public struct SlirpConfiguration: Sendable {
     public var forwards: PortSet
     /// The outside's name servers.
     public var nameServers: [IPAddress]
-    /// Ports of the container's loopback that the gateway's address leads to.
-    public var loopbackExceptions: [LoopbackException]
+    /// What of the container's loopback the gateway's address leads to.
+    public var hostLoopback: HostLoopback
+    /// The name server's address answers.
+    public var answersNames = true
+    /// Cloud metadata services are refused.
+    public var deniesMetadata = true
+    /// The outside's addresses to connect from; nil: as the outside routes.
+    public var outbound4: IPAddress?, outbound6: IPAddress?
+    /// Frames come behind a virtio_net_hdr.
+    public var hasLinkHeader = true
     /// What the tap can do.
     public var checksumOffload: Bool, segmentationOffload: Bool, datagramOffload: Bool
     /// Flows at most; a power of two.
@@ -20,13 +28,13 @@ public struct SlirpConfiguration: Sendable {
     /// A configuration for a tap with those abilities.
     public init(
         layout: NetworkLayout, mtu: Int, forwards: PortSet, nameServers: [IPAddress],
-        loopbackExceptions: [LoopbackException], checksumOffload: Bool, segmentationOffload: Bool, datagramOffload: Bool
+        hostLoopback: HostLoopback, checksumOffload: Bool, segmentationOffload: Bool, datagramOffload: Bool
     ) {
         self.layout = layout
         self.mtu = mtu
         self.forwards = forwards
         self.nameServers = nameServers
-        self.loopbackExceptions = loopbackExceptions
+        self.hostLoopback = hostLoopback
         self.checksumOffload = checksumOffload
         self.segmentationOffload = segmentationOffload
         self.datagramOffload = datagramOffload
@@ -40,26 +48,57 @@ public struct SlirpConfiguration: Sendable {
                 layout.subnet4.description, layout.subnet6 == nil ? "4" : "46", "\(mtu)",
                 forwards.description,
                 nameServers.map(\.description).joined(separator: " "),
-                loopbackExceptions.map { "\($0.port)/\($0.isUDP ? "udp" : "tcp")" }.joined(separator: " "),
+                hostLoopback.text,
                 "\(checksumOffload)", "\(segmentationOffload)", "\(datagramOffload)",
+                layout.leased4.description, "\(answersNames)", "\(deniesMetadata)", outbound4?.description ?? "",
+                outbound6?.description ?? "", "\(hasLinkHeader)",
             ], descriptors: [tap, listeners, table])
     }
 
     /// Reads what ``message(tap:listeners:table:)`` wrote; nil for anything else.
     init?(_ message: ChannelMessage) {
         let f = message.fields
-        guard message.kind == "configure", f.count == 9, message.descriptors.count == 3, let subnet = Subnet(f[0]),
+        guard message.kind == "configure", f.count == 15, message.descriptors.count == 3, let subnet = Subnet(f[0]),
             let mtu = Int(f[2])
         else { return nil }
+        var layout = NetworkLayout(subnet4: subnet, ipv6: f[1] == "46")
+        layout.leased4 = IPAddress(f[9]) ?? layout.guest4
         self.init(
-            layout: NetworkLayout(subnet4: subnet, ipv6: f[1] == "46"), mtu: mtu,
+            layout: layout, mtu: mtu,
             forwards: PortSet(text: f[3]),
             nameServers: f[4].split(separator: " ").compactMap { IPAddress($0) },
-            loopbackExceptions: f[5].split(separator: " ").compactMap { text in
+            hostLoopback: HostLoopback(text: f[5]), checksumOffload: f[6] == "true",
+            segmentationOffload: f[7] == "true", datagramOffload: f[8] == "true")
+        answersNames = f[10] == "true"
+        deniesMetadata = f[11] == "true"
+        outbound4 = IPAddress(f[12])
+        outbound6 = IPAddress(f[13])
+        hasLinkHeader = f[14] == "true"
+    }
+}
+
+extension HostLoopback {
+    /// `all`, `unreachable`, or ports as `5432/tcp 53/udp`.
+    fileprivate var text: String {
+        switch self {
+        case .all: "all"
+        case .unreachable: "unreachable"
+        case .ports(let ports): ports.map { "\($0.port)/\($0.isUDP ? "udp" : "tcp")" }.joined(separator: " ")
+        }
+    }
+
+    fileprivate init(text: String) {
+        switch text {
+        case "all": self = .all
+        case "unreachable": self = .unreachable
+        default:
+            let ports = text.split(separator: " ").compactMap { text -> LoopbackException? in
                 let parts = text.split(separator: "/")
                 guard parts.count == 2, let port = UInt16(parts[0]) else { return nil }
                 return LoopbackException(port: port, isUDP: parts[1] == "udp")
-            }, checksumOffload: f[6] == "true", segmentationOffload: f[7] == "true", datagramOffload: f[8] == "true")
+            }
+            self = .ports(Set(ports))
+        }
     }
 }
 
@@ -98,15 +137,25 @@ public enum SlirpReport: Sendable {
 }
 
 /// What ring0 tells the forwarder while it runs.
-public enum SlirpCommand: Sendable {
+public enum SlirpCommand {
     /// The outside's name servers are these now.
     case nameServers([IPAddress])
     /// These ports of the outside lead inside while something listens there.
     case forwards(PortSet)
+    /// What comes to this socket of the outside's, a TCP listener or a bound UDP socket, leads to the workspace's endpoint;
+    /// `id` is the caller's.
+    case addForward(id: Int, isUDP: Bool, guest: Endpoint, socket: Descriptor)
+    /// That forward is over, and its socket closed.
+    case removeForward(id: Int)
 
     /// The command as a channel message.
     public var message: ChannelMessage {
         switch self {
+        case .addForward(let id, let isUDP, let guest, let socket):
+            ChannelMessage(
+                "add forward", ["\(id)", isUDP ? "udp" : "tcp", guest.address.description, "\(guest.port)"],
+                descriptors: [socket])
+        case .removeForward(let id): ChannelMessage("remove forward", ["\(id)"])
         case .nameServers(let servers): ChannelMessage("name servers", servers.map(\.description))
         case .forwards(let ports): ChannelMessage("forwards", [ports.description])
         }
@@ -117,6 +166,15 @@ public enum SlirpCommand: Sendable {
         switch message.kind {
         case "name servers": self = .nameServers(message.fields.compactMap { IPAddress($0) })
         case "forwards": self = .forwards(PortSet(text: message.fields.first ?? ""))
+        case "add forward":
+            let f = message.fields
+            guard f.count == 4, let id = Int(f[0]), let address = IPAddress(f[2]), let port = UInt16(f[3]),
+                let socket = message.descriptors.first
+            else { return nil }
+            self = .addForward(id: id, isUDP: f[1] == "udp", guest: Endpoint(address, port), socket: socket)
+        case "remove forward":
+            guard let id = message.fields.first.flatMap({ Int($0) }) else { return nil }
+            self = .removeForward(id: id)
         default: return nil
         }
     }

@@ -3,7 +3,7 @@ internal import SystemPackage
 
 /// UDP and ping: one outside socket for each workspace port (endpoint-independent mapping, RFC 4787) or echo identifier.
 extension Forwarder {
-    private static let idleTimeout = Duration.seconds(30)
+    static let idleTimeout = Duration.seconds(30)
     private static let streamTimeout = Duration.seconds(120)
     private static let nameTimeout = Duration.seconds(10)
 
@@ -25,6 +25,9 @@ extension Forwarder {
         if ip.timeToLive <= 1, !policy.layout.isOurs(remote.address) {
             return answer(.timeExceeded, ip, place)
         }
+        if !addedForwards.isEmpty, let index = table.find(.inboundUDP, guest: guest, remote: remote) {
+            return sendDatagram(index, to: table[index].target, header, ip, place)
+        }
         let mapped: Endpoint
         let target: Endpoint
         switch policy.route(remote, isUDP: true) {
@@ -39,6 +42,7 @@ extension Forwarder {
             table.counters.denied += 1
             return answer(.prohibited, ip, place)
         case .unreachable: return answer(.host, ip, place)
+        case .noNetwork: return answer(.network, ip, place)
         }
         guard let index = datagramFlow(.udp, guest: guest, remote: mapped, v4: target.address.isV4) else {
             return answer(.prohibited, ip, place)
@@ -52,6 +56,7 @@ extension Forwarder {
     ) {
         let count = header.datagramLength - UDPHeader.length
         let offset = place.offset + UDPHeader.length
+        // A client of a forward is of the family of the forward's socket.
         let v4 = target.address.isV4
         table[index].packetsUp += 1
         table[index].bytesUp += UInt64(count)
@@ -89,6 +94,7 @@ extension Forwarder {
             return nil
         }
         InternetSocket.prepareDatagrams(socket, v4: v4)
+        if remote.port == 0 { bindOutbound(socket, v4: v4) }
         let flow = Flow(
             kind: kind, timeToLive: 64, socket: socket, guest: guest, remote: remote,
             target: Endpoint(v4 ? .any4 : .any6, 0), tcp: .unused)
@@ -187,7 +193,7 @@ extension Forwarder {
     }
 
     /// Gives the workspace what one recvmsg brought: a datagram, or several of one size as a superpacket or one by one.
-    private mutating func deliverDatagrams(_ index: Int, from datagram: InternetSocket.Datagram, count: Int) {
+    mutating func deliverDatagrams(_ index: Int, from datagram: InternetSocket.Datagram, count: Int) {
         var source = datagram.peer
         if table[index].remote.port != 0 {
             // A name server or an excepted port of the container's: the workspace knows it by another address.
@@ -317,9 +323,9 @@ extension Forwarder {
         wheel.schedule(index, at: deadline, in: table)
     }
 
-    private mutating func closeDatagram(_ index: Int) {
+    mutating func closeDatagram(_ index: Int) {
         nameServers.queries[index] = nil
-        InternetSocket.close(table[index].socket)
+        if table[index].kind != .inboundUDP { InternetSocket.close(table[index].socket) }
         wheel.cancel(index, in: table)
         table.remove(index)
     }
@@ -372,6 +378,7 @@ extension Forwarder {
             default: break
             }
         case .unreachable: answer(.host, ip, place)
+        case .noNetwork: answer(.network, ip, place)
         case .denied, .loopback, .nameServer:
             table.counters.denied += 1
             answer(.prohibited, ip, place)

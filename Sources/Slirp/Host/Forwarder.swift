@@ -50,6 +50,10 @@ struct Forwarder: ~Copyable {
     var identification: UInt16 = 1
     var nameServers: NameServers
     var forwards: [UInt16: Descriptor] = [:]
+    /// Forwards that were added while it runs, by the number that whoever added them gave them.
+    var addedForwards: [Int: AddedForward] = [:]
+    /// Whoever was at the other end of a link of messages has closed it.
+    var hasLinkEnded = false
     /// Said once each.
     var notedPing = false
     var notedForwards: Set<UInt16> = []
@@ -60,6 +64,7 @@ struct Forwarder: ~Copyable {
         static let report: UInt64 = 2 << 56
         static let flow: UInt64 = 3 << 56
         static let forward: UInt64 = 4 << 56
+        static let addedForward: UInt64 = 5 << 56
 
         static func flow(_ index: Int, generation: UInt32) -> UInt64 {
             flow | UInt64(generation) << 32 | UInt64(UInt32(truncatingIfNeeded: index))
@@ -93,7 +98,9 @@ struct Forwarder: ~Copyable {
         self.poller = poller
         wheel = TimerWheel(at: now)
         nextListenerLook = now
-        policy = Policy(layout: configuration.layout, loopbackExceptions: Set(configuration.loopbackExceptions))
+        policy = Policy(
+            layout: configuration.layout, hostLoopback: configuration.hostLoopback,
+            answersNames: configuration.answersNames, deniesMetadata: configuration.deniesMetadata)
         hasPeekOffset = Self.probePeekOffset()
         dirty.reserveCapacity(configuration.flowCapacity)
         ready.reserveCapacity(configuration.flowCapacity)
@@ -125,13 +132,18 @@ struct Forwarder: ~Copyable {
                     case .forwards(let ports)?:
                         configuration.forwards = ports
                         nextListenerLook = now
+                    case .addForward(let id, let isUDP, let guest, let socket)?:
+                        addForward(id, AddedForward(isUDP: isUDP, guest: guest, socket: socket))
+                    case .removeForward(let id)?: removeForward(id)
                     case nil: break
                     }
                 case 3: handleFlowEvent(event)
+                case 5: handleAddedForward(Int(event.token & 0xffff_ffff), event.readiness)
                 default: acceptForward(UInt16(truncatingIfNeeded: event.token))
                 }
             }
             if tapIsReadable { readFrames() }
+            if hasLinkEnded { return }
             settleDirty()
             runReady()
             settleDirty()
@@ -161,14 +173,14 @@ struct Forwarder: ~Copyable {
         switch table[index].kind {
         case .tcp: handleSocketEvent(index, event.readiness)
         case .udp, .ping: handleDatagramEvent(index, event.readiness)
-        case .free: break
+        case .free, .inboundUDP: break
         }
     }
 
     private mutating func handleTimer(_ index: Int) {
         switch table[index].kind {
         case .tcp: handleTCPTimer(index)
-        case .udp, .ping: handleDatagramTimer(index)
+        case .udp, .ping, .inboundUDP: handleDatagramTimer(index)
         case .free: break
         }
     }
@@ -177,11 +189,16 @@ struct Forwarder: ~Copyable {
 
     private mutating func readFrames() {
         for _ in 0..<Self.batch {
-            switch incoming.read(tap.number, at: 0, count: 70_000) {
+            // Without a link header its place stays zero, which is a header that promises nothing.
+            let skipped = configuration.hasLinkHeader ? 0 : VirtioHeader.length
+            switch incoming.read(tap.number, at: skipped, count: 70_000 - skipped) {
+            case .bytes(0):
+                hasLinkEnded = true
+                return
             case .bytes(let count):
                 table.counters.framesIn += 1
                 table.counters.bytesIn += UInt64(count)
-                handleFrame(count)
+                handleFrame(count + skipped)
             case .wouldBlock, .failed: return
             }
         }
@@ -190,7 +207,8 @@ struct Forwarder: ~Copyable {
     /// Writes the frame whose virtio header lies at `start` of the outgoing block; what the link refuses is lost, as on a wire.
     @inline(__always)
     mutating func writeFrame(from start: Int = 0, count: Int) {
-        switch outgoing.write(tap.number, at: start, count: count) {
+        let skipped = configuration.hasLinkHeader ? 0 : VirtioHeader.length
+        switch outgoing.write(tap.number, at: start + skipped, count: count - skipped) {
         case .bytes:
             table.counters.framesOut += 1
             table.counters.bytesOut += UInt64(count)

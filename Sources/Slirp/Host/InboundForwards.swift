@@ -39,20 +39,33 @@ extension Forwarder {
         }
     }
 
-    /// A client of the outside: the workspace sees its address, unless that address means something else inside.
     mutating func acceptForward(_ port: UInt16) {
         guard let listener = forwards[port] else { return }
+        let layout = configuration.layout
+        acceptClients(of: listener) { peer in
+            Endpoint(peer.address.isV4 || layout.subnet6 == nil ? layout.guest4 : layout.guest6, port)
+        }
+    }
+
+    /// What the workspace knows a client of the outside by: its own address, unless that means something else inside.
+    func seenAddress(of client: Endpoint, v4: Bool) -> Endpoint {
+        let layout = configuration.layout
+        var seen = client
+        let isInside = layout.subnet4.contains(client.address) || layout.subnet6?.contains(client.address) == true
+        if isInside || client.address.isV4 != v4 || !Policy.isOrdinary(client.address) {
+            seen.address = v4 ? layout.gateway4 : layout.gateway6
+        }
+        return seen
+    }
+
+    /// Leads those who wait at a listener to where `guest` says.
+    mutating func acceptClients(of listener: Descriptor, to guest: (Endpoint) -> Endpoint) {
         for _ in 0..<64 {
             guard let (socket, peer) = InternetSocket.accept(listener.number) else { return }
             InternetSocket.setNoDelay(socket)
-            let layout = configuration.layout
-            let v4 = peer.address.isV4 || layout.subnet6 == nil
-            let guest = Endpoint(v4 ? layout.guest4 : layout.guest6, port)
-            var remote = peer
-            let isInside = layout.subnet4.contains(peer.address) || layout.subnet6?.contains(peer.address) == true
-            if isInside || peer.address.isV4 != v4 || !Policy.isOrdinary(peer.address) {
-                remote.address = v4 ? layout.gateway4 : layout.gateway6
-            }
+            let guest = guest(peer)
+            let v4 = guest.address.isV4
+            let remote = seenAddress(of: peer, v4: v4)
             guard table.find(.tcp, guest: guest, remote: remote) == nil else {
                 InternetSocket.setLingerZero(socket)
                 InternetSocket.close(socket)

@@ -67,8 +67,12 @@ extension Forwarder {
     /// A SYN that belongs to no flow: policy first, then a socket; the answer waits for the outside.
     mutating func openOutwards(_ syn: TCPHeader, guest: Endpoint, remote: Endpoint) {
         let target: Endpoint
+        var isOutbound = false
         switch policy.route(remote, isUDP: false) {
-        case .outside(let endpoint), .loopback(let endpoint): target = endpoint
+        case .outside(let endpoint):
+            target = endpoint
+            isOutbound = true
+        case .loopback(let endpoint): target = endpoint
         case .nameServer:
             guard let server = nameServers.current else {
                 return refuse(syn, count: 0, guest: guest, remote: remote)
@@ -78,12 +82,14 @@ extension Forwarder {
             table.counters.denied += 1
             return refuse(syn, count: 0, guest: guest, remote: remote)
         case .unreachable: return reportUnreachable(.host, syn, guest: guest, remote: remote)
+        case .noNetwork: return reportUnreachable(.network, syn, guest: guest, remote: remote)
         }
         guard case .success(let socket) = InternetSocket.make(.tcp, v4: target.address.isV4) else {
             table.counters.refusedByLimit += 1
             return refuse(syn, count: 0, guest: guest, remote: remote)
         }
         InternetSocket.setNoDelay(socket)
+        if isOutbound { bindOutbound(socket, v4: target.address.isV4) }
         if let errno = InternetSocket.connect(socket, to: target) {
             InternetSocket.close(socket)
             return reportFailure(errno, syn, guest: guest, remote: remote)
@@ -95,6 +101,13 @@ extension Forwarder {
             Flow(kind: .tcp, socket: socket, guest: guest, remote: remote, target: target, tcp: state),
             [.readable, .writable, .peerClosed, .edgeTriggered]
         ) { forwarder in forwarder.refuse(syn, count: 0, guest: guest, remote: remote) }
+    }
+
+    /// Gives a socket towards the outside the address that it is to come from.
+    func bindOutbound(_ socket: Int32, v4: Bool) {
+        guard let address = v4 ? configuration.outbound4 : configuration.outbound6 else { return }
+        // Where that cannot be, the outside's routes decide.
+        _ = InternetSocket.bind(socket, v4: v4, to: Endpoint(address, 0))
     }
 
     /// Enters a new flow and watches its socket; `otherwise` runs when there is no room.

@@ -53,7 +53,7 @@ struct DHCPServer: Sendable {
         case .request:
             if let server = request.serverIdentifier, server != layout.gateway4 { return nil }
             let wanted = request.requestedAddress ?? request.clientAddress
-            type = wanted == layout.guest4 ? 5 : 6
+            type = wanted == layout.leased4 ? 5 : 6
         case .inform: type = 5
         case .decline, .release: return nil
         }
@@ -61,7 +61,7 @@ struct DHCPServer: Sendable {
         func u32(_ value: UInt32) -> [UInt8] { (0..<4).map { UInt8(truncatingIfNeeded: value >> UInt32(24 - 8 * $0)) } }
         reply += u32(request.transaction) + [0, 0, UInt8(request.flags >> 8), UInt8(truncatingIfNeeded: request.flags)]
         reply += request.clientAddress.bytes
-        reply += type == 6 || request.kind == .inform ? [0, 0, 0, 0] : layout.guest4.bytes
+        reply += type == 6 || request.kind == .inform ? [0, 0, 0, 0] : layout.leased4.bytes
         reply += layout.gateway4.bytes + [0, 0, 0, 0]
         reply += (0..<6).map { UInt8(truncatingIfNeeded: request.hardware.value >> UInt64(40 - 8 * $0)) }
         reply += [UInt8](repeating: 0, count: 10 + 64 + 128) + u32(0x6382_5363)

@@ -3,7 +3,12 @@ internal import SystemPackage
 
 /// One flow: plain data in the shared region, readable by another process.
 struct Flow: Sendable {
-    enum Kind: UInt8, Sendable { case free, tcp, udp, ping }
+    enum Kind: UInt8, Sendable {
+        case free, tcp, udp, ping
+        /// A client of a UDP forward: `target` is the client, `remote` what the workspace knows it by, and the socket the
+        /// forward's.
+        case inboundUDP
+    }
 
     var kind = Kind.free
     /// Set while the flow waits in the driver's lists, so that it is there once.

@@ -3,6 +3,8 @@ public import Kernel
 /// The addresses of the workspace's network and of what the forwarder plays in it. The defaults are slirp4netns's.
 public struct NetworkLayout: Hashable, Sendable {
     public var subnet4: Subnet, gateway4: IPAddress, nameServer4: IPAddress, guest4: IPAddress
+    /// What DHCP gives.
+    public var leased4: IPAddress
     /// nil: no IPv6.
     public var subnet6: Subnet?
     public var gateway6: IPAddress, nameServer6: IPAddress, guest6: IPAddress
@@ -14,6 +16,7 @@ public struct NetworkLayout: Hashable, Sendable {
         gateway4 = IPAddress(v4: base | 2)
         nameServer4 = IPAddress(v4: base | 3)
         guest4 = IPAddress(v4: base | 100)
+        leased4 = guest4
         let prefix: UInt64 = 0xfd00_0000_0000_0000
         subnet6 = ipv6 ? Subnet(IPAddress(high: prefix, low: 0), 64) : nil
         gateway6 = IPAddress(high: prefix, low: 2)
@@ -30,6 +33,16 @@ public struct NetworkLayout: Hashable, Sendable {
     func isOurs(_ address: IPAddress) -> Bool {
         isGateway(address) || isNameServer(address) || address == Self.linkLocalGateway
     }
+}
+
+/// What of the outside's loopback answers at the gateway's address.
+public enum HostLoopback: Hashable, Sendable {
+    /// These ports; all else is refused.
+    case ports(Set<LoopbackException>)
+    /// All of it, as slirp4netns has it unless told otherwise.
+    case all
+    /// There is no way to it (slirp4netns --disable-host-loopback).
+    case unreachable
 }
 
 /// A port of the container's loopback that the workspace may reach at the gateway's address.
@@ -60,9 +73,15 @@ struct Policy: Sendable {
         case denied
         /// Nobody there.
         case unreachable
+        /// No way there.
+        case noNetwork
     }
     var layout: NetworkLayout
-    var loopbackExceptions: Set<LoopbackException> = []
+    var hostLoopback = HostLoopback.ports([])
+    /// The name server's address is ours; else it is an address like any other.
+    var answersNames = true
+    /// Cloud metadata services are refused.
+    var deniesMetadata = true
 
     /// Cloud metadata services: credentials for whoever asks (AWS, GCP, Azure and others; AWS over IPv6; Alibaba).
     private static let metadata: Set<IPAddress> = [
@@ -72,19 +91,28 @@ struct Policy: Sendable {
     func route(_ destination: Endpoint, isUDP: Bool) -> Route {
         let address = destination.address
         if layout.isGateway(address) {
-            guard loopbackExceptions.contains(LoopbackException(port: destination.port, isUDP: isUDP)) else {
-                return .denied
+            switch hostLoopback {
+            case .ports(let ports):
+                let isExcepted = ports.contains(LoopbackException(port: destination.port, isUDP: isUDP))
+                if !isExcepted { return .denied }
+            case .all: break
+            case .unreachable: return .noNetwork
             }
             return .loopback(Endpoint(address.isV4 ? .loopback4 : .loopback6, destination.port))
         }
-        if layout.isNameServer(address) { return destination.port == 53 ? .nameServer : .denied }
+        if layout.isNameServer(address) {
+            if !answersNames { return .outside(destination) }
+            return destination.port == 53 ? .nameServer : .denied
+        }
         if layout.subnet4.contains(address) || layout.subnet6?.contains(address) == true { return .unreachable }
-        if !Self.isOrdinary(address) || Self.metadata.contains(address) { return .denied }
+        if !isOrdinary(address) || (deniesMetadata && Self.metadata.contains(address)) { return .denied }
         return .outside(destination)
     }
 
+    private func isOrdinary(_ address: IPAddress) -> Bool { Self.isOrdinary(address, deniesMetadata: deniesMetadata) }
+
     /// Whether an address may be a destination in the outside at all.
-    static func isOrdinary(_ address: IPAddress) -> Bool {
+    static func isOrdinary(_ address: IPAddress, deniesMetadata: Bool = true) -> Bool {
         if address.isV4 {
             switch address.v4 >> 24 {
             case 0, 127, 224...255: return false
@@ -98,7 +126,7 @@ struct Policy: Sendable {
         let isTranslated = address.high == 0 && address.low >> 48 == 0xffff
         if isNAT64 || isTranslated {
             let embedded = IPAddress(v4: UInt32(truncatingIfNeeded: address.low))
-            return isOrdinary(embedded) && !metadata.contains(embedded)
+            return isOrdinary(embedded) && !(deniesMetadata && metadata.contains(embedded))
         }
         // Link-local and multicast mean nothing beyond the link.
         return address.high >> 54 != 0x3fa && address.high >> 56 != 0xff

@@ -1,0 +1,68 @@
+internal import Kernel
+internal import SystemPackage
+
+/// A process that enters somebody else's namespaces, makes or finds the interface there, and hands out its device: its
+/// parent stays outside.
+enum LinkStage {
+    /// What it is told: see ``message``.
+    struct Plan: Equatable {
+        var usersPath = "", networkPath = ""
+        var interface = "tap0"
+        var mtu = 1500
+        /// The interface is brought up and given this address and route; nil: it is left as it is found.
+        var address: Subnet?, gateway: IPAddress?
+        var hardwareAddress: [UInt8] = []
+
+        var message: ChannelMessage {
+            ChannelMessage(
+                "make link",
+                [
+                    usersPath, networkPath, interface, "\(mtu)", address?.description ?? "",
+                    gateway?.description ?? "", hardwareAddress.map { "\($0)" }.joined(separator: " "),
+                ])
+        }
+
+        init() {}
+
+        init?(_ message: ChannelMessage) {
+            let f = message.fields
+            guard message.kind == "make link", f.count == 7, let mtu = Int(f[3]) else { return nil }
+            (usersPath, networkPath, interface, self.mtu) = (f[0], f[1], f[2], mtu)
+            address = Subnet(f[4])
+            gateway = IPAddress(f[5])
+            hardwareAddress = f[6].split(separator: " ").compactMap { UInt8($0) }
+        }
+    }
+
+    /// The whole life of the stage. Returns the exit code.
+    static func main(channel number: Int32) -> UInt8 {
+        let channel = Channel(Descriptor(OwnedDescriptor(owning: number)))
+        do {
+            guard let message = try channel.receive(within: .seconds(5)), let plan = Plan(message) else { return 70 }
+            if !plan.usersPath.isEmpty { try enterNamespace(.user, at: plan.usersPath) }
+            try enterNamespace(.network, at: plan.networkPath)
+            let tap = try Tap.open(plan.interface, gso: true)
+            if let address = plan.address { try configure(plan, address) }
+            try channel.send(
+                ChannelMessage(
+                    "link", ["\(tap.checksumOffload)", "\(tap.segmentationOffload)", "\(tap.datagramOffload)"],
+                    descriptors: [tap.descriptor]))
+            return 0
+        } catch {
+            try? channel.send(ChannelMessage("failed", ["\(error)"]))
+            return 71
+        }
+    }
+
+    private static func configure(_ plan: Plan, _ address: Subnet) throws(KernelError) {
+        let netlink = try RouteNetlink()
+        try netlink.bringUp("lo")
+        try netlink.bringUp(
+            plan.interface, mtu: plan.mtu, address: plan.hardwareAddress.isEmpty ? nil : plan.hardwareAddress)
+        guard let index = RouteNetlink.index(of: plan.interface) else {
+            throw KernelError(call: "find interface", subject: plan.interface, errno: Errno(rawValue: 19))
+        }
+        try netlink.addAddress(address, interface: index)
+        if let gateway = plan.gateway { try netlink.addDefaultRoute(via: gateway, interface: index) }
+    }
+}
