@@ -636,3 +636,23 @@ def test_an_ordinary_user_for_a_namespace_of_its_own(made, lab):
     pid = forwarder.process.pid
     status = dict(line.split(":\t") for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
     assert int(status["CapEff"], 16) & ~(1 << 10) == 0 and sorted(os.listdir(f"/proc/{pid}/root")) == ["etc", "run"]
+
+
+# Hostile frames
+
+HOSTILE = pathlib.Path(__file__).parents[3] / "shared" / "lab" / "run-hostile.sh"
+
+
+def test_frames_that_are_meant_to_hurt(lab):
+    """A suite of hostile frames that stands outside the repository: after each it lives and forwards, nothing has reached the
+    world that must not, and its own frames are in order; and 95 % of the answers are those that the RFCs want."""
+    if not HOSTILE.exists():
+        pytest.skip(f"{HOSTILE} is not there")
+    out = lab.folder / "hostile"
+    result = subprocess.run(["bash", str(HOSTILE), BINARY, "slirp4netns"], capture_output=True, text=True, timeout=300, preexec_fn=die_with_parent,
+                            env={**os.environ, "PYTHON": PYTHON, "OUT": str(out), "LIMIT": "280", "SLIRP_OPTS": "--disable-host-loopback --disable-offload"})
+    summary = re.search(r"== (\d+) cases: (\d+) passed, (\d+) failed \((\d+) killed the forwarder\); expectations (\d+)/(\d+) met", result.stdout)
+    assert summary, result.stdout[-3000:] + result.stderr[-1000:]
+    cases, passed, failed, killed, met, wanted = map(int, summary.groups())
+    assert (passed, failed, killed) == (cases, 0, 0) and cases >= 456, re.findall("^FAIL .*", result.stdout, re.M)
+    assert met >= 0.95 * wanted, re.findall("^note .*", result.stdout, re.M)

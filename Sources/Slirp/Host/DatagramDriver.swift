@@ -21,7 +21,7 @@ extension Forwarder {
         let guest = Endpoint(ip.source, header.sourcePort)
         let remote = Endpoint(ip.destination, header.destinationPort)
         // Multicast and broadcast of the link are not for us, and nobody expects an answer.
-        if remote.address.isV4 ? remote.address.v4 >> 28 >= 14 : remote.address.high >> 56 == 0xff { return }
+        if policy.isGroup(remote.address) { return }
         if ip.timeToLive <= 1, !policy.layout.isOurs(remote.address) {
             return answer(.timeExceeded, ip, place)
         }
@@ -341,7 +341,7 @@ extension Forwarder {
             header = try unsafe ICMPHeader(
                 parsing: pointer.bytes.extracting(place.offset..<place.offset + place.count))
         } catch { return drop(\.malformed) }
-        guard header.type == ICMPHeader.echoRequest(v4: v4) else { return }
+        guard header.type == ICMPHeader.echoRequest(v4: v4), !policy.isGroup(ip.destination) else { return }
         if policy.layout.isOurs(ip.destination) {
             var reply: [UInt8]
             do {

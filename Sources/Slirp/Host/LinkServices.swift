@@ -70,14 +70,15 @@ extension Forwarder {
     }
 
     /// Answers the packet at hand with an ICMP error.
-    mutating func answer(_ reason: Unreachable, _ ip: IPHeader, _ place: TransportPlace) {
+    mutating func answer(_ reason: Unreachable, rest: UInt32 = 0, _ ip: IPHeader, _ place: TransportPlace) {
         let original: [UInt8]
         do {
             let pointer = unsafe incoming.bytes
             original = unsafe pointer.bytes.array(place.offset..<place.offset + min(place.count, 512))
         }
         sendError(
-            reason.numbers(v4: ip.source.isV4), from: nil, guest: ip.source, remote: ip.destination, proto: ip.proto,
+            reason.numbers(v4: ip.source.isV4), rest: rest, from: nil, guest: ip.source, remote: ip.destination,
+            proto: ip.proto,
             original: original)
     }
 

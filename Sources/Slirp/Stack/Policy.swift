@@ -132,6 +132,14 @@ struct Policy: Sendable {
         return address.high >> 54 != 0x3fa && address.high >> 56 != 0xff
     }
 
+    /// Whether an address is that of many stations, about which no errors are sent and which nobody answers for
+    /// (RFC 1122, 3.2.2).
+    func isGroup(_ address: IPAddress) -> Bool {
+        guard address.isV4 else { return address.high >> 56 == 0xff }
+        let hosts = layout.subnet4.length >= 32 ? 0 : UInt32.max >> UInt32(layout.subnet4.length)
+        return address.v4 >> 28 >= 14 || (layout.subnet4.contains(address) && address.v4 & hosts == hosts)
+    }
+
     /// Whether a packet's source can be a station of the workspace's: its own address, or one routed behind it.
     func mayBeSource(_ address: IPAddress) -> Bool {
         if layout.isOurs(address) { return false }

@@ -108,7 +108,7 @@ struct ICMPHeader: Hashable, Sendable {
 
 /// Why a packet could not be delivered, in the words of both ICMP versions.
 enum Unreachable: Hashable, Sendable {
-    case network, host, port, prohibited, timeExceeded
+    case network, host, port, protocolNumber, prohibited, timeExceeded
 
     /// Type and code (RFC 792, RFC 1812 5.2.7, RFC 4443).
     func numbers(v4: Bool) -> (type: UInt8, code: UInt8) {
@@ -116,6 +116,7 @@ enum Unreachable: Hashable, Sendable {
         case .network: v4 ? (3, 0) : (1, 0)
         case .host: v4 ? (3, 1) : (1, 3)
         case .port: v4 ? (3, 3) : (1, 4)
+        case .protocolNumber: v4 ? (3, 2) : (4, 1)
         case .prohibited: v4 ? (3, 13) : (1, 1)
         case .timeExceeded: v4 ? (11, 0) : (3, 0)
         }

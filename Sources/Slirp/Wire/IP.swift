@@ -47,6 +47,7 @@ struct IPHeader: Hashable, Sendable {
         var sum = Checksum()
         sum.add(bytes, 0..<length)
         guard sum.value == 0 else { throw .badChecksum }
+        if length > 20, Self.hasSourceRoute(bytes, to: length) { throw .malformed }
         source = IPAddress(v4: bytes.u32(12))
         destination = IPAddress(v4: bytes.u32(16))
         proto = bytes.u8(9)
@@ -59,6 +60,22 @@ struct IPHeader: Hashable, Sendable {
             fragment = Fragment(
                 identification: UInt32(bytes.u16(4)), offset: Int(bits & 0x1fff) * 8, more: bits & 0x2000 != 0)
         }
+    }
+
+    /// Whether a packet says itself which way it goes: nobody's business but the routers' (RFC 7126, 4.3 and 4.4). Options
+    /// that end in the middle are passed over.
+    private static func hasSourceRoute(_ bytes: RawSpan, to end: Int) -> Bool {
+        var at = 20
+        while at < end, bytes.u8(at) != 0 {
+            if [131, 137].contains(bytes.u8(at)) { return true }
+            if bytes.u8(at) == 1 {
+                at += 1
+                continue
+            }
+            guard at + 1 < end, bytes.u8(at + 1) >= 2 else { return false }
+            at += Int(bytes.u8(at + 1))
+        }
+        return false
     }
 
     /// RFC 8200; hop-by-hop, destination options and a fragment header are passed, routing headers refused.

@@ -12,13 +12,15 @@ enum LinkStage {
         /// The interface is brought up and given this address and route; nil: it is left as it is found.
         var address: Subnet?, gateway: IPAddress?
         var hardwareAddress: [UInt8] = []
+        /// Frames may be superpackets, and their checksums the kernel's.
+        var offloads = true
 
         var message: ChannelMessage {
             ChannelMessage(
                 "make link",
                 [
                     usersPath, networkPath, interface, "\(mtu)", address?.description ?? "",
-                    gateway?.description ?? "", hardwareAddress.map { "\($0)" }.joined(separator: " "),
+                    gateway?.description ?? "", hardwareAddress.map { "\($0)" }.joined(separator: " "), "\(offloads)",
                 ])
         }
 
@@ -26,11 +28,12 @@ enum LinkStage {
 
         init?(_ message: ChannelMessage) {
             let f = message.fields
-            guard message.kind == "make link", f.count == 7, let mtu = Int(f[3]) else { return nil }
+            guard message.kind == "make link", f.count == 8, let mtu = Int(f[3]) else { return nil }
             (usersPath, networkPath, interface, self.mtu) = (f[0], f[1], f[2], mtu)
             address = Subnet(f[4])
             gateway = IPAddress(f[5])
             hardwareAddress = f[6].split(separator: " ").compactMap { UInt8($0) }
+            offloads = f[7] == "true"
         }
     }
 
@@ -41,11 +44,14 @@ enum LinkStage {
             guard let message = try channel.receive(within: .seconds(5)), let plan = Plan(message) else { return 70 }
             if !plan.usersPath.isEmpty { try enterNamespace(.user, at: plan.usersPath) }
             try enterNamespace(.network, at: plan.networkPath)
-            let tap = try Tap.open(plan.interface, gso: true)
+            let tap = try Tap.open(plan.interface, gso: plan.offloads)
             if let address = plan.address { try configure(plan, address) }
             try channel.send(
                 ChannelMessage(
-                    "link", ["\(tap.checksumOffload)", "\(tap.segmentationOffload)", "\(tap.datagramOffload)"],
+                    "link",
+                    [tap.checksumOffload, tap.segmentationOffload, tap.datagramOffload].map {
+                        "\($0 && plan.offloads)"
+                    },
                     descriptors: [tap.descriptor]))
             return 0
         } catch {

@@ -20,6 +20,8 @@ struct Slirp4netnsOptions: Equatable {
     var disablesHostLoopback = false, disablesNames = false, enablesIPv6 = false
     var apiSocket: String?, usersPath: String?
     var isSandboxed = false, hasSeccomp = false
+    /// Each frame is one segment with its checksum; ours, the original has no other way.
+    var disablesOffload = false
     /// As written: an address or an interface.
     var outbound4: String?, outbound6: String?
     var hardwareAddress: [UInt8]?
@@ -56,6 +58,7 @@ struct Slirp4netnsOptions: Equatable {
         case outboundAddr = "outbound-addr"
         case outboundAddr6 = "outbound-addr6"
         case disableDns = "disable-dns"
+        case disableOffload = "disable-offload"
         case macaddress
         case targetType = "target-type"
         case help, version
@@ -63,7 +66,7 @@ struct Slirp4netnsOptions: Equatable {
         var takesValue: Bool {
             switch self {
             case .configure, .noHostLoopback, .disableHostLoopback, .enableIPv6, .createSandbox, .enableSandbox,
-                .enableSeccomp, .disableDns, .help, .version:
+                .enableSeccomp, .disableDns, .disableOffload, .help, .version:
                 false
             default: true
             }
@@ -188,6 +191,7 @@ struct Slirp4netnsOptions: Equatable {
         case .outboundAddr: outbound4 = value
         case .outboundAddr6: outbound6 = value
         case .disableDns: disablesNames = true
+        case .disableOffload: disablesOffload = true
         case .macaddress:
             let parts = value.split(separator: ":", omittingEmptySubsequences: false)
             let bytes = parts.compactMap { (1...2).contains($0.count) ? UInt8($0, radix: 16) : nil }
@@ -267,6 +271,7 @@ struct Slirp4netnsOptions: Equatable {
           --outbound-addr=IPv4       connect from this address, or interface's
           --outbound-addr6=IPv6      connect from this address, or interface's
           --disable-dns              10.0.2.3 is an address like any other
+          --disable-offload          one segment a frame, with its checksum; slower
           --macaddress=MAC           the interface's hardware address (with -c)
           --target-type=TYPE         netns, or bess: a socket for whole frames
           -h, --help                 this

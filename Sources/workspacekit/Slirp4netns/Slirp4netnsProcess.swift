@@ -161,6 +161,7 @@ final class Slirp4netnsProcess {
             plan.usersPath = options.usersPath ?? (kind == .pid ? "/proc/\(name)/ns/user" : "")
             plan.interface = options.interface
             plan.mtu = options.mtu
+            plan.offloads = !options.disablesOffload
             plan.hardwareAddress = options.hardwareAddress ?? []
             if options.configures {
                 plan.address = Subnet(layout.guest4, options.network.length)
