@@ -656,3 +656,35 @@ def test_frames_that_are_meant_to_hurt(lab):
     cases, passed, failed, killed, met, wanted = map(int, summary.groups())
     assert (passed, failed, killed) == (cases, 0, 0) and cases >= 456, re.findall("^FAIL .*", result.stdout, re.M)
     assert met >= 0.95 * wanted, re.findall("^note .*", result.stdout, re.M)
+
+
+def test_frames_of_our_own_that_are_meant_to_hurt(made, lab):
+    """Fragments in every order, TCP with a state, IPv6 and its headers, neighbours, and the outside's loopback by every name."""
+    server = lab.popen_in(lab.pod, [PYTHON, "-c", """
+import select, socket
+sockets = []
+for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        s = socket.socket(family, kind); s.setsockopt(1, 2, 1); s.bind((address, 7414)); sockets.append(s)
+        if kind == socket.SOCK_STREAM: s.listen(16)
+print("ready", flush=True)
+while True:
+    for s in select.select(sockets, [], [])[0]:
+        print("reached", s.getsockname(), flush=True)
+        s.accept() if s.type == socket.SOCK_STREAM else s.recv(100)
+"""], stdout=subprocess.PIPE, text=True)
+    assert server.stdout.readline() == "ready\n"
+    try:
+        guest = made.guest()
+        forwarder = made.forwarder(guest, "-c", "-6", "--disable-host-loopback", "--disable-offload").is_ready()
+        pids = [forwarder.process.pid, *forwarder.children()]
+        script = str(pathlib.Path(__file__).parent / "hostile.py")
+        result = subprocess.run([*guest.enter(), PYTHON, script, WORLD4, WORLD6, *map(str, pids)], capture_output=True, text=True, timeout=250, preexec_fn=die_with_parent)
+        failed = [line for line in result.stdout.splitlines() if line.startswith("FAIL")]
+        summary = re.search(r"== (\d+) cases, 0 failed", result.stdout)
+        assert summary and not failed, "\n".join(failed) or result.stdout[-1000:] + result.stderr[-2000:]
+        assert int(summary[1]) >= 400
+        assert not select.select([server.stdout], [], [], 0)[0], server.stdout.readline()
+    finally:
+        server.kill()
+        server.wait()

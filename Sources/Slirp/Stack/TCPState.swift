@@ -143,7 +143,7 @@ struct TCPState: Sendable {
 
     private mutating func takeOptions(_ syn: TCPHeader, mtuSegment: Int) {
         // RFC 9293, 3.7.1: 536 where the option is missing; a floor, so that no peer can ask for one byte a segment.
-        maximumSegment = UInt16(clamping: max(min(Int(syn.maximumSegment ?? 536), mtuSegment), 88))
+        maximumSegment = UInt16(clamping: max(min(Int(syn.maximumSegment ?? 536), mtuSegment), 48))
         if let windowScale = syn.windowScale {
             marks.insert(.scaling)
             sendScale = windowScale
