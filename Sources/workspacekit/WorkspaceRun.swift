@@ -138,7 +138,12 @@ final class WorkspaceRun {
     }
 
     private func forwarderPlan(_ configuration: WorkspaceConfiguration, _ plan: RingPlan) -> ForwarderPlan? {
-        guard let link = plan.link else { return nil }
+        guard let link = plan.link else {
+            if !configuration.network.forwards.isEmpty {
+                say("network.forwards has no effect: this workspace has no network of its own")
+            }
+            return nil
+        }
         let servers = configuration.network.nameServers.compactMap { IPAddress($0) }
         return ForwarderPlan(
             layout: layout(configuration), mtu: link.mtu, ports: DeclaredPorts(configuration.ports),
@@ -146,7 +151,7 @@ final class WorkspaceRun {
             followsResolver: servers.isEmpty,
             loopbackExceptions: configuration.network.hostLoopback.map {
                 LoopbackException(port: $0.port, isUDP: $0.isUDP)
-            })
+            }, forwards: configuration.network.forwards)
     }
 
     // MARK: the state directory

@@ -13,6 +13,8 @@ struct ForwarderPlan {
     /// They are the container's, which may change.
     var followsResolver: Bool
     var loopbackExceptions: [LoopbackException]
+    /// Ports outside that always lead inside.
+    var forwards: [ForwardSpec]
 }
 
 /// ring0's event loop: from the start of the rings to the end of the last process.
@@ -25,6 +27,7 @@ final class WorkspaceSession {
     private var rings: Ring0?
     /// The forwarder, the channel to it, and its flow table, which is readable from here too.
     private var forwarderProcess: (pid: Int32, channel: Channel, table: Descriptor)?
+    private var fixedForwards = FixedForwards()
     private var forwarderFailures = 0
     private var nextForwarderStart: MonotonicInstant?
     private var killAt: MonotonicInstant?
@@ -130,9 +133,10 @@ final class WorkspaceSession {
         case .direct, .helper: break
         }
         // The forwarder starts while ring2 mounts; both must be there before anything of the user's runs.
-        if forwarder != nil {
+        if let forwarder {
             try startForwarder(rings)
             try awaitForwarder()
+            forward(forwarder.forwards)
             stages.append(("forwarder", .now))
         }
         try rings.awaitReady(note: note)
@@ -158,6 +162,7 @@ final class WorkspaceSession {
             segmentationOffload: link.tso, datagramOffload: link.uso)
         let table = try makeMemoryFile("workspacekit-flows", holding: [])
         try ours.send(configuration.message(tap: link.tap, listeners: link.listeners, table: table))
+        try fixedForwards.replay(forwarder.layout, to: ours)
         forwarderProcess = (pid, ours, table)
     }
 
@@ -208,6 +213,7 @@ final class WorkspaceSession {
         guard let message = try? channel.receive(within: .zero) else {
             return poller.remove(channel.descriptor.number)
         }
+        if message.kind == "forwards" { return forward(message.fields.compactMap { ForwardSpec($0) }) }
         if message.kind == "ports" { return declare(DeclaredPorts(fields: message.fields)) }
         defer { CurrentProcess.releaseCode() }
         guard message.kind == "started", let nanoseconds = message.fields.first.flatMap({ Int64($0) }) else { return }
@@ -263,6 +269,13 @@ final class WorkspaceSession {
         guard forwarder?.ports != ports else { return }
         forwarder?.ports = ports
         try? forwarderProcess?.channel.send(SlirpCommand.forwards(PortSet(ports)).message)
+    }
+
+    /// The configuration wants these forwards now.
+    private func forward(_ specs: [ForwardSpec]) {
+        guard let forwarder else { return }
+        self.forwarder?.forwards = specs
+        for note in fixedForwards.set(specs, forwarder.layout, forwarderProcess?.channel) { say(note) }
     }
 
     /// The container's resolv.conf names other servers than before.

@@ -227,4 +227,12 @@ struct SchemaTests {
         #expect(ports.scheme(of: 3000) == "https" && ports.scheme(of: 3005) == "http")
         #expect(ports.layers.map(\.shown) == [[3000...3010], [3005...3005]] && ports.layers[1].hidden == [3006...3006])
     }
+
+    @Test(
+        "a forward's text is read as it was",
+        arguments: ["8080:80", "127.0.0.1:8080:80/tcp", "[::1]:53:53/udp", "7000-7010:6000-6010/udp", "80"])
+    func forwards(text: String) throws {
+        let forward = try #require(ForwardSpec(text))
+        #expect(ForwardSpec(forward.text) == forward)
+    }
 }

@@ -46,7 +46,7 @@ enum WorkspacekitKeys {
         Key("egress", .record(egress), "Where the workspace may connect to"),
         Key(
             "forwards", .list(.text(.forward)), "Ports outside that always lead inside, as Compose writes them",
-            example: "[\"8080:80/tcp\"]", .later),
+            example: "[\"8080:80/tcp\"]"),
     ]
 
     static let dns: [Key] = [

@@ -90,6 +90,15 @@ public struct ForwardSpec: Hashable, Sendable {
         self.inside = inside
         self.transport = transport ?? .tcp
     }
+
+    /// As ``init(_:)`` reads it.
+    public var text: String {
+        func text(_ ports: ClosedRange<UInt16>) -> String {
+            ports.count == 1 ? "\(ports.lowerBound)" : "\(ports.lowerBound)-\(ports.upperBound)"
+        }
+        let place = address.map { $0.contains(":") ? "[\($0)]:" : "\($0):" } ?? ""
+        return "\(place)\(text(outside)):\(text(inside))/\(transport.rawValue)"
+    }
 }
 
 /// An address before the ports: `[::1]:80` or `127.0.0.1:80:80`; nil when there is one that is none.

@@ -66,6 +66,7 @@ extension Supervisor {
                 for note in planner.notes { console.notice(note) }
                 for step in reload.steps { take(step) }
                 adopt(sources)
+                try? report.send(ChannelMessage("forwards", next.configuration.network.forwards.map(\.text)))
                 try? report.send(ChannelMessage("ports", DeclaredPorts(next.configuration.ports).fields))
             }
         )

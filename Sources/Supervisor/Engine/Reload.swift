@@ -116,11 +116,20 @@ struct Reload {
 
     /// What the rings and the forwarder were made with.
     private mutating func compareSettings(_ old: WorkspaceConfiguration, _ new: WorkspaceConfiguration) {
+        func withoutForwards(_ network: NetworkSpec) -> NetworkSpec {
+            var network = network
+            network.forwards = []
+            return network
+        }
         let settings: [(String, Bool)] = [
             ("experimentalNetwork", old.experimentalNetwork != new.experimentalNetwork),
-            ("workspacekit.network", old.network != new.network),
+            ("workspacekit.network", withoutForwards(old.network) != withoutForwards(new.network)),
             ("workspacekit.shutdown.grace", old.stopGrace != new.stopGrace),
         ]
+        if old.network.forwards != new.network.forwards {
+            changes.append(
+                ReloadChange(kind: "setting", name: "workspacekit.network.forwards", action: .adjust, because: []))
+        }
         if old.gitConfig != new.gitConfig {
             changes.append(ReloadChange(kind: "setting", name: "gitConfig", action: .adjust, because: []))
         }
