@@ -396,6 +396,24 @@ int ck_interface_address(const char *name, int family, struct ck_endpoint *out)
     return result;
 }
 
+int ck_interface_has(const char *name, const struct ck_endpoint *address)
+{
+    struct ifaddrs *all;
+    if (getifaddrs(&all) < 0) return 0;
+    int found = 0;
+    for (struct ifaddrs *a = all; a && !found; a = a->ifa_next) {
+        int family = a->ifa_addr ? a->ifa_addr->sa_family : 0;
+        if ((family != AF_INET && family != AF_INET6) || strcmp(a->ifa_name, name) != 0) continue;
+        struct sockaddr_storage copy = { 0 };
+        memcpy(&copy, a->ifa_addr, family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6));
+        struct ck_endpoint endpoint;
+        from_kernel(&copy, &endpoint);
+        found = endpoint.high == address->high && endpoint.low == address->low;
+    }
+    freeifaddrs(all);
+    return found;
+}
+
 int ck_netlink(int protocol)
 {
     int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);

@@ -2,7 +2,8 @@
 public struct ControlRequest: Codable, Hashable, Sendable {
     /// What is asked.
     public enum Verb: String, Codable, Sendable {
-        case status, usage, metrics, variables, start, stop, restart, signal, wait, tail, exec, plan, reload, ports,
+        case status, usage, metrics, variables, netStatus, netReset, netFlows, start, stop, restart, signal, wait, tail,
+            exec, plan, reload, ports,
             syncDone,
             syncAwait,
             attach
@@ -53,6 +54,10 @@ public struct ControlResponse: Codable, Hashable, Sendable {
     public var error: String?
     /// For `status`.
     public var status: WorkspaceStatus?
+    /// For `netStatus` and `netReset`.
+    public var link: LinkStatus?
+    /// For `netFlows`, whose answer brings the table.
+    public var owners: [FlowOwner]?
     /// For `variables`: `NAME=value` of all that the user has put down.
     public var variables: [String]?
     /// For `metrics`.
@@ -87,6 +92,8 @@ public struct WorkspaceStatus: Codable, Hashable, Sendable {
     public var state: String
     /// Services, tasks, then the command.
     public var units: [UnitStatus]
+    /// What of the workspace's network is not as it was made; nil for nothing.
+    public var problems: [String]?
 
     /// A status.
     public init(state: String, units: [UnitStatus]) {
@@ -145,6 +152,46 @@ public struct UnitStatus: Codable, Hashable, Sendable {
         self.kind = kind
         self.state = state
         self.restarts = restarts
+    }
+}
+
+/// The interface that leads out of the workspace.
+public struct LinkStatus: Codable, Hashable, Sendable {
+    /// Its name.
+    public let name: String
+    /// As it was made.
+    public let mtu: Int
+    /// Its addresses and the default gateways, as they were made.
+    public let addresses: [String], gateways: [String]
+    /// What is not so any more.
+    public let problems: [String]
+
+    /// A link as it was made, and what has become of it.
+    public init(name: String, mtu: Int, addresses: [String], gateways: [String], problems: [String]) {
+        self.name = name
+        self.mtu = mtu
+        self.addresses = addresses
+        self.gateways = gateways
+        self.problems = problems
+    }
+}
+
+/// Who inside holds a TCP connection.
+public struct FlowOwner: Codable, Hashable, Sendable {
+    /// Its ends, as the workspace has them.
+    public let local: String, remote: String
+    /// The process, as the workspace numbers it, and its name.
+    public let pid: Int32, process: String
+    /// The task or service that it is of.
+    public let unit: String?
+
+    /// An owner.
+    public init(local: String, remote: String, pid: Int32, process: String, unit: String?) {
+        self.local = local
+        self.remote = remote
+        self.pid = pid
+        self.process = process
+        self.unit = unit
     }
 }
 

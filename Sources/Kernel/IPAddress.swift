@@ -157,6 +157,15 @@ public struct Subnet: Hashable, Sendable, CustomStringConvertible {
         self.init(address, length)
     }
 
+    /// The network's first address.
+    public var network: IPAddress {
+        if address.isV4 {
+            return IPAddress(v4: length <= 0 ? 0 : address.v4 & (.max << UInt32(max(0, 32 - length))))
+        }
+        func mask(_ bits: Int) -> UInt64 { bits <= 0 ? 0 : bits >= 64 ? .max : .max << UInt64(64 - bits) }
+        return IPAddress(high: address.high & mask(length), low: address.low & mask(length - 64))
+    }
+
     /// Whether the address lies in the network.
     @inlinable public func contains(_ other: IPAddress) -> Bool { other.matches(address, prefix: length) }
 

@@ -82,6 +82,20 @@ public struct RouteNetlink: ~Copyable {
         try request(message, "add address \(subnet)", accept: .fileExists)
     }
 
+    /// Adds the route to an address's own network, which comes with the address and may be lost without it; one that is
+    /// there already is no error.
+    public borrowing func addLinkRoute(_ subnet: Subnet, interface index: UInt32) throws(KernelError) {
+        let v4 = subnet.address.isV4
+        // rtmsg: family, dst_len, src_len, tos, table main, protocol kernel, scope link (universe for IPv6), type unicast
+        let body: [UInt8] =
+            [v4 ? 2 : 10, UInt8(subnet.length), 0, 0, 254, 2, v4 ? 253 : 0, 1] + NetlinkMessage.u32(0)
+        var message = NetlinkMessage(type: 24, flags: 0x605, body: body)
+        message.add(1, subnet.network.bytes)  // RTA_DST
+        message.add(4, NetlinkMessage.u32(index))  // RTA_OIF
+        if v4 { message.add(7, subnet.address.bytes) }  // RTA_PREFSRC
+        try request(message, "add the route to \(subnet)", accept: .fileExists)
+    }
+
     /// Adds a default route through a gateway; one that is there already is no error.
     public borrowing func addDefaultRoute(via gateway: IPAddress, interface index: UInt32) throws(KernelError) {
         // rtmsg: family, dst_len, src_len, tos, table main, protocol static, scope universe, type unicast, flags

@@ -67,6 +67,12 @@ public enum InternetSocket {
         return unsafe ck_interface_address(name, v4 ? 2 : 10, &raw) == 0 ? Endpoint(raw).address : nil
     }
 
+    /// Whether an interface has this address.
+    public static func interface(_ name: String, has address: IPAddress) -> Bool {
+        var raw = Endpoint(address, 0).raw
+        return unsafe ck_interface_has(name, &raw) == 1
+    }
+
     /// The local address of a socket (getsockname(2)).
     public static func localEndpoint(_ socket: Int32) -> Endpoint? {
         var raw = ck_endpoint()

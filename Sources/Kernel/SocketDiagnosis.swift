@@ -19,10 +19,17 @@ public struct SocketTraffic: Hashable, Sendable {
     public let inode: UInt32
     /// Bytes that came, and bytes that the other side has acknowledged.
     public let received: UInt64, sent: UInt64
+    /// Its ends.
+    public let local: Endpoint, remote: Endpoint
 
     /// A socket that has carried so much.
-    public init(inode: UInt32, received: UInt64, sent: UInt64) {
+    public init(
+        inode: UInt32, received: UInt64, sent: UInt64, local: Endpoint = Endpoint(.any4, 0),
+        remote: Endpoint = Endpoint(.any4, 0)
+    ) {
         self.inode = inode
+        self.local = local
+        self.remote = remote
         self.received = received
         self.sent = sent
     }
@@ -69,17 +76,10 @@ public struct SocketDiagnosis {
     private func collect(_ family: UInt8, isUDP: Bool, into found: inout [ListeningSocket]) throws(KernelError) {
         // A UDP socket without a peer is in the state "closed".
         try ask(family, isUDP ? 17 : 6, isUDP ? States.closed : States.listening) { message in
-            let port = UInt16(message.byte(4)) << 8 | UInt16(message.byte(5))
-            let address = (8..<24).map { message.byte($0) }
-            let ip =
-                message.byte(0) == 2
-                ? IPAddress(v4: address.prefix(4).reduce(0) { $0 << 8 | UInt32($1) })
-                : IPAddress(
-                    high: address.prefix(8).reduce(0) { $0 << 8 | UInt64($1) },
-                    low: address.suffix(8).reduce(0) { $0 << 8 | UInt64($1) })
             found.append(
                 ListeningSocket(
-                    endpoint: Endpoint(ip, port), isUDP: isUDP, uid: message.number(64), inode: message.number(68)))
+                    endpoint: message.endpoint(port: 4, address: 8), isUDP: isUDP, uid: message.number(64),
+                    inode: message.number(68)))
         }
     }
 
@@ -94,7 +94,10 @@ public struct SocketDiagnosis {
                     (0..<8).reduce(0) { $0 | UInt64(info[info.startIndex + at + $1]) << (8 * UInt64($1)) }
                 }
                 found.append(
-                    SocketTraffic(inode: message.number(68), received: number(128), sent: number(120)))
+                    SocketTraffic(
+                        inode: message.number(68), received: number(128), sent: number(120),
+                        local: message.endpoint(port: 4, address: 8),
+                        remote: message.endpoint(port: 6, address: 24)))
             }
         }
         return found
@@ -108,6 +111,17 @@ public struct SocketDiagnosis {
 
         func byte(_ at: Int) -> UInt8 { bytes[bytes.startIndex + at] }
         func number(_ at: Int) -> UInt32 { (0..<4).reduce(0) { $0 | UInt32(byte(at + $1)) << (8 * UInt32($1)) } }
+
+        func endpoint(port: Int, address: Int) -> Endpoint {
+            let bytes = (address..<(address + 16)).map { byte($0) }
+            let ip =
+                byte(0) == 2
+                ? IPAddress(v4: bytes.prefix(4).reduce(0) { $0 << 8 | UInt32($1) })
+                : IPAddress(
+                    high: bytes.prefix(8).reduce(0) { $0 << 8 | UInt64($1) },
+                    low: bytes.suffix(8).reduce(0) { $0 << 8 | UInt64($1) })
+            return Endpoint(ip, UInt16(byte(port)) << 8 | UInt16(byte(port + 1)))
+        }
 
         func attribute(_ type: UInt16) -> ArraySlice<UInt8>? {
             var at = Self.size

@@ -14,7 +14,7 @@ struct WorkspacekitCommand: ParsableCommand {
         version: Version.current,
         subcommands: [
             Run.self, Prebuild.self, Status.self, Start.self, Stop.self, Restart.self, SendSignal.self, Wait.self,
-            Logs.self, Events.self, Top.self, Attach.self, Exec.self, Ports.self, Metrics.self, Validate.self,
+            Logs.self, Events.self, Top.self, Attach.self, Exec.self, Ports.self, Net.self, Metrics.self, Validate.self,
             Graph.self,
             Plan.self, Reload.self,
             Configuration.self, Completions.self, Init.self,

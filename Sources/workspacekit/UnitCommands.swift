@@ -19,6 +19,7 @@ struct Status: ParsableCommand {
         if json { return print(prettyJSON(status)) }
         let rows = [["NAME", "KIND", "STATE", "PID", "RESTARTS", "EXIT", "DETAIL"]] + status.units.map(row)
         printTable(rows)
+        for problem in status.problems ?? [] { say("network: \(problem) (\"workspacekit net reset\" mends it)") }
     }
 
     private func row(_ unit: UnitStatus) -> [String] {

@@ -56,12 +56,17 @@ final class WorkspaceRun {
         defer { leaveStateDirectory() }
         do {
             let (reportReading, reportWriting) = try Channel.pair()
-            let plan = SupervisorPlan(
+            var plan = SupervisorPlan(
                 sources: sources, files: files, workspaceDirectory: workspaceDirectory, stateDirectory: state.path,
                 command: command, start: start, isQuiet: isQuiet,
                 budget: max(grace - .milliseconds(1500), .milliseconds(200)))
-            let memory = try SupervisorProcess.state(for: plan)
             let ringPlan = ringPlan(configuration, mode, grace)
+            plan.link = ringPlan.link.map { link in
+                WorkspaceLink(
+                    name: link.name, mtu: link.mtu, queueLength: link.queueLength, addresses: link.addresses,
+                    gateways: link.gateways, resolvConf: ringPlan.resolvConf ?? "")
+            }
+            let memory = try SupervisorProcess.state(for: plan)
             let session = WorkspaceSession(
                 ringPlan: ringPlan, grace: grace, startedAt: startedAt, isQuiet: isQuiet,
                 forwarder: forwarderPlan(configuration, ringPlan))

@@ -28,6 +28,8 @@ final class WorkspaceSession {
     /// The forwarder, the channel to it, and its flow table, which is readable from here too.
     private var forwarderProcess: (pid: Int32, channel: Channel, table: Descriptor)?
     private var fixedForwards = FixedForwards()
+    /// To the supervisor.
+    private var supervisorChannel: Channel?
     private var forwarderFailures = 0
     private var nextForwarderStart: MonotonicInstant?
     private var killAt: MonotonicInstant?
@@ -56,6 +58,7 @@ final class WorkspaceSession {
         let poller = try Poller()
         try poller.add(signals.number, .readable, token: Token.signals)
         try poller.add(reportReading.descriptor.number, .readable, token: Token.report)
+        supervisorChannel = reportReading
         let resolver = ResolverWatch()
         for descriptor in resolver.descriptors where forwarder?.followsResolver == true {
             try poller.add(descriptor.number, .readable, token: Token.resolver)
@@ -163,6 +166,10 @@ final class WorkspaceSession {
         let table = try makeMemoryFile("workspacekit-flows", holding: [])
         try ours.send(configuration.message(tap: link.tap, listeners: link.listeners, table: table))
         try fixedForwards.replay(forwarder.layout, to: ours)
+        // Whoever is asked for flows reads them there, and writes nothing.
+        if let readable = try? Files.open("/proc/self/fd/\(table.number)", flags: 0) {
+            try? supervisorChannel?.send(ChannelMessage("flows", [], descriptors: [readable]))
+        }
         forwarderProcess = (pid, ours, table)
     }
 

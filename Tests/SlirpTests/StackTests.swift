@@ -420,6 +420,30 @@ struct TableTests {
         #expect(generation == 1 && again % 2 == 0)
     }
 
+    @Test("another process sees the flows in the file, and nothing in any other file")
+    func snapshot() throws {
+        let file = try makeMemoryFile("flows", holding: [])
+        #expect(ForwarderTable.read(file) == nil)
+        let table = try FlowTable(capacity: 64, file: file, secret: 7)
+        let guest = Endpoint(IPAddress(v4: 0x0a00_0264), 5000)
+        let remote = Endpoint(IPAddress(v4: 0xc612_0001), 80)
+        var flow = Flow(
+            kind: .tcp, guest: guest, remote: remote, target: remote,
+            tcp: TCPState(opening: SequenceNumber(1), mtuSegment: 1460))
+        flow.bytesUp = 7
+        flow.createdAt = 5
+        _ = table.insert(flow)
+        _ = table.insert(Flow(kind: .inboundUDP, guest: guest, remote: remote, target: remote, tcp: .unused))
+        let inserted = table.insert(Flow(kind: .udp, guest: remote, remote: guest, target: guest, tcp: .unused))
+        table.remove(try #require(inserted))
+        let (flows, counters) = try #require(ForwarderTable.read(file))
+        #expect(flows.map(\.transport) == ["tcp", "udp"] && flows.map(\.isInbound) == [true, true])
+        #expect(flows[0].guest == guest && flows[0].remote == remote && flows[0].state == "offered")
+        #expect(flows[0].bytesUp == 7 && flows[0].createdAt.nanoseconds == 5 && flows[0].roundTrip == nil)
+        #expect(counters.values.first { $0.name == "opened" }?.value == 3)
+        #expect(ForwarderTable.read(try makeMemoryFile("other", holding: [UInt8](repeating: 1, count: 9000))) == nil)
+    }
+
     @Test("each deadline comes once, in time, also far ones and moved ones")
     func wheel() throws {
         let table = try FlowTable(capacity: 256, file: nil, secret: 1)

@@ -148,6 +148,13 @@ struct IPAddressTests {
     func prefixes() {
         #expect(Subnet("10.0.2.0/24")?.contains(IPAddress(v4: 0x0a00_02ff)) == true)
         #expect(Subnet("10.0.2.0/24")?.contains(IPAddress(v4: 0x0a00_0300)) == false)
+        for (text, network) in [
+            ("10.0.2.100/24", "10.0.2.0"), ("10.0.2.100/32", "10.0.2.100"), ("10.0.2.100/0", "0.0.0.0"),
+            ("10.0.2.255/25", "10.0.2.128"), ("fd00::100/64", "fd00::"), ("fd00::ff00:1/112", "fd00::ff00:0"),
+            ("fd00::1/128", "fd00::1"), ("fd00::1/0", "::"), ("fdff::1/9", "fd80::"),
+        ] {
+            #expect(Subnet(text)?.network == IPAddress(network))
+        }
         #expect(Subnet("fd00::/64")?.contains(a6) == true && Subnet("fd00::/64")?.contains(b6) == false)
         #expect(Subnet("0.0.0.0/0")?.contains(b4) == true && Subnet("0.0.0.0/0")?.contains(b6) == false)
     }

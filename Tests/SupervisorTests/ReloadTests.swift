@@ -100,12 +100,17 @@ struct ReloadTests {
 
     @Test("a plan comes through its memory file as it was")
     func plan() {
-        let plan = SupervisorPlan(
+        var plan = SupervisorPlan(
             sources: [
                 Source(name: "a", bytes: [0xff, 0xff, 0xff, 0xff, 1]), Source(name: "b/.workspacekit.yml", bytes: []),
                 Source(name: "c", bytes: [2, 3]),
             ], files: ConfigurationFiles(path: "/w/a", name: "a"), workspaceDirectory: "/w", stateDirectory: "/s",
             command: ["x", "", "y z"], isQuiet: true, budget: .milliseconds(1500))
+        #expect(SupervisorPlan(decoding: plan.encoded) == plan)
+        plan.link = WorkspaceLink(
+            name: "tap0", mtu: 1500, queueLength: 8192,
+            addresses: [Subnet(IPAddress(v4: 0x0a00_0264), 24), Subnet(.loopback6, 64)], gateways: [.any4],
+            resolvConf: "nameserver 10.0.2.3\nsearch example.test\n")
         #expect(SupervisorPlan(decoding: plan.encoded) == plan)
         #expect(SupervisorPlan(decoding: Array(plan.encoded.dropLast(2))) == nil)
         #expect(SupervisorPlan(decoding: []) == nil)

@@ -173,6 +173,7 @@ enum { CK_OFFLOAD_CSUM = 1, CK_OFFLOAD_TSO = 2, CK_OFFLOAD_USO = 4 };
 int ck_tap_open(const char *device, const char *name, int gso, int *offloads);
 int ck_tap_has_header(int fd);                                            /* of an open tap: frames behind a virtio_net_hdr */
 int ck_interface_address(const char *name, int family, struct ck_endpoint *out);
+int ck_interface_has(const char *name, const struct ck_endpoint *address);
 
 /* ---- netlink ---- */
 int ck_netlink(int protocol);

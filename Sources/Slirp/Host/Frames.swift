@@ -94,9 +94,9 @@ extension Forwarder {
                 handleEcho(ip, place)
             }
         default:
-            drop(\.malformed)
             // Nobody here speaks that: as the host would say to whom it was for (RFC 1122, 3.2.2.1; RFC 8200, 4).
             guard !policy.isGroup(ip.destination) else { return }
+            drop(\.malformed)
             answer(.protocolNumber, rest: ip.source.isV4 ? 0 : 6, ip, place)
         }
     }

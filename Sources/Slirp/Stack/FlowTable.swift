@@ -59,7 +59,7 @@ struct Counters: Sendable {
 @safe struct FlowTable: ~Copyable {
     static let magic: UInt64 = 0x776b_666c_6f77_0001
 
-    private struct Header {
+    struct Header {
         var magic: UInt64
         var capacity: UInt32, count: UInt32
         /// Flows that were ever used; the first free one, index + 1.

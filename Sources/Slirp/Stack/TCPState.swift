@@ -63,6 +63,8 @@ struct TCPState: Sendable {
         static let timing = Marks(rawValue: 1024)
         /// The kernel was asked to report room in the outside socket's send buffer.
         static let roomAsked = Marks(rawValue: 2048)
+        /// The outside opened it.
+        static let fromOutside = Marks(rawValue: 4096)
     }
 
     var phase: Phase
@@ -128,6 +130,7 @@ struct TCPState: Sendable {
     /// For a connection from outside: our SYN is to be sent.
     init(opening initialSequence: SequenceNumber, mtuSegment: Int) {
         phase = .synSent
+        marks = .fromOutside
         receiveNext = SequenceNumber(0)
         acknowledged = receiveNext
         windowEdge = receiveNext

@@ -22,6 +22,8 @@ final class Keeper {
         case client(Int)
         /// The socket for metrics, listening.
         case metrics
+        /// The forwarder's table of flows.
+        case flowTable
 
         var rawValue: UInt64 {
             func value(_ kind: UInt64, _ id: Int, _ rest: UInt32 = 0) -> UInt64 {
@@ -35,6 +37,7 @@ final class Keeper {
             case .notifications(let id): value(5, id)
             case .client(let place): value(6, place)
             case .metrics: value(7, 0)
+            case .flowTable: value(8, 0)
             }
         }
 
@@ -48,6 +51,7 @@ final class Keeper {
             case 5: self = .notifications(id)
             case 6: self = .client(id)
             case 7: self = .metrics
+            case 8: self = .flowTable
             default: return nil
             }
         }

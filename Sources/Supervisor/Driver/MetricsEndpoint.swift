@@ -134,8 +134,14 @@ extension Supervisor {
     /// What ring0 has to say.
     func takeReport() {
         guard let message = try? report.receive(within: .zero) else { return poller.remove(report.descriptor.number) }
-        guard message.kind == "stages" else { return }
-        stages = message.fields
-        _ = saved.add(["stages"] + stages)
+        switch message.kind {
+        case "stages":
+            stages = message.fields
+            _ = saved.add(["stages"] + stages)
+        case "flows":
+            flowTable = message.descriptors.first
+            if let flowTable { keeper.keep(.flowTable, flowTable) }
+        default: break
+        }
     }
 }

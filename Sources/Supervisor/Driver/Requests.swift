@@ -68,8 +68,9 @@ extension Supervisor {
     }
 
     private func answer(_ request: ControlRequest, _ connection: ControlConnection) {
-        let isForGuests = [.status, .usage, .metrics, .variables, .ports, .wait, .syncDone, .syncAwait].contains(
-            request.verb)
+        let isForGuests = [.status, .usage, .metrics, .variables, .netStatus, .ports, .wait, .syncDone, .syncAwait]
+            .contains(
+                request.verb)
         guard isForGuests || !guests.contains(connection.descriptor.number) else {
             connection.send(ControlResponse(error: "only the workspace's root may do that: try sudo"))
             return
@@ -77,6 +78,8 @@ extension Supervisor {
         switch request.verb {
         case .status: connection.send(ControlResponse(status: status()))
         case .variables: answerVariables(request, connection)
+        case .netStatus, .netReset: answerForLink(request, connection)
+        case .netFlows: answerForFlows(connection)
         case .metrics:
             var response = ControlResponse()
             response.text = metricsText()
@@ -326,7 +329,9 @@ extension Supervisor {
             }
             return unit
         }
-        return WorkspaceStatus(state: engine.isStopping ? "stopping" : "running", units: list)
+        var status = WorkspaceStatus(state: engine.isStopping ? "stopping" : "running", units: list)
+        if let problems = plan.link?.problems, !problems.isEmpty { status.problems = problems }
+        return status
     }
 }
 

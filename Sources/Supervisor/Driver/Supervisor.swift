@@ -33,6 +33,8 @@ final class Supervisor {
     var exchanges: [HTTPExchange] = []
     /// How long each stage of the start took: names and nanoseconds in turn.
     var stages: [String] = []
+    /// The forwarder's table of flows, read only.
+    var flowTable: Descriptor?
     /// Connections of other users than the workspace's root.
     var guests: Set<Int32> = []
     /// Who looks at the terminal of which unit.

@@ -32,6 +32,8 @@ public struct SupervisorPlan: Hashable, Sendable {
     public var isQuiet: Bool
     /// How long the supervisor's part of a stop may take.
     public var budget: Duration
+    /// The workspace's link, as it was made; nil where it has none of its own.
+    public var link: WorkspaceLink?
 
     /// A plan for one run.
     public init(
@@ -52,10 +54,12 @@ public struct SupervisorPlan: Hashable, Sendable {
 
     /// The plan as bytes of a memory file.
     public var encoded: [UInt8] {
-        let head = [
-            files.path, files.name, workspaceDirectory, stateDirectory, isQuiet ? "quiet" : "", "\(budget.nanoseconds)",
-            "\(command.count)", start.rawValue,
-        ]
+        let head =
+            [
+                files.path, files.name, workspaceDirectory, stateDirectory, isQuiet ? "quiet" : "",
+                "\(budget.nanoseconds)",
+                "\(command.count)", start.rawValue,
+            ] + (link?.fields ?? WorkspaceLink.noFields)
         let described = sources.flatMap { [$0.name, $0.role.rawValue, "\($0.bytes.count)"] }
         return ChannelMessage("supervise", head + command + described).encoded + Self.marker + sources.flatMap(\.bytes)
     }
@@ -67,13 +71,13 @@ public struct SupervisorPlan: Hashable, Sendable {
             let message = ChannelMessage(decoding: bytes[..<split]), message.kind == "supervise"
         else { return nil }
         let f = message.fields
-        guard f.count >= 8, let budget = Int64(f[5]), let count = Int(f[6]), count >= 0, f.count >= 8 + count,
+        guard f.count >= 14, let budget = Int64(f[5]), let count = Int(f[6]), count >= 0, f.count >= 14 + count,
             let start = StartKind(rawValue: f[7]),
-            (f.count - 8 - count) % 3 == 0
+            (f.count - 14 - count) % 3 == 0
         else { return nil }
         var sources: [Source] = []
         var rest = bytes[(split + 4)...]
-        for index in stride(from: 8 + count, to: f.count, by: 3) {
+        for index in stride(from: 14 + count, to: f.count, by: 3) {
             guard let role = Source.Role(rawValue: f[index + 1]), let length = Int(f[index + 2]), length >= 0,
                 length <= rest.count
             else { return nil }
@@ -82,7 +86,8 @@ public struct SupervisorPlan: Hashable, Sendable {
         }
         self.init(
             sources: sources, files: ConfigurationFiles(path: f[0], name: f[1]), workspaceDirectory: f[2],
-            stateDirectory: f[3], command: Array(f[8..<(8 + count)]), start: start, isQuiet: !f[4].isEmpty,
+            stateDirectory: f[3], command: Array(f[14..<(14 + count)]), start: start, isQuiet: !f[4].isEmpty,
             budget: .nanoseconds(budget))
+        link = WorkspaceLink(fields: Array(f[8..<14]))
     }
 }

@@ -98,6 +98,7 @@ extension Supervisor {
             readiness[id] = .notifications(socket: descriptor)
             watch(Token.readiness | UInt64(id))
         case .control, .client, .metrics: break
+        case .flowTable: flowTable = descriptor
         default: keeper.discard(key)
         }
     }

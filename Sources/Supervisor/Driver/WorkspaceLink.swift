@@ -1,0 +1,149 @@
+internal import Control
+public import Kernel
+internal import SystemPackage
+
+/// The interface that leads out of the workspace, as it was made: what `net reset` puts back, and what `net status` compares
+/// with.
+public struct WorkspaceLink: Hashable, Sendable {
+    /// The interface's name.
+    public var name: String
+    /// Its MTU, and the length of its queue.
+    public var mtu: Int, queueLength: Int
+    /// Its addresses, and the default gateways.
+    public var addresses: [Subnet], gateways: [IPAddress]
+    /// What stands in /etc/resolv.conf.
+    public var resolvConf: String
+
+    /// A link as it was made.
+    public init(
+        name: String, mtu: Int, queueLength: Int, addresses: [Subnet], gateways: [IPAddress], resolvConf: String
+    ) {
+        self.name = name
+        self.mtu = mtu
+        self.queueLength = queueLength
+        self.addresses = addresses
+        self.gateways = gateways
+        self.resolvConf = resolvConf
+    }
+
+    var fields: [String] {
+        [
+            name, "\(mtu)", "\(queueLength)", addresses.map(\.description).joined(separator: " "),
+            gateways.map(\.description).joined(separator: " "), resolvConf,
+        ]
+    }
+    static let noFields = [String](repeating: "", count: 6)
+
+    init?(fields f: [String]) {
+        guard f.count == 6, !f[0].isEmpty, let mtu = Int(f[1]), let queueLength = Int(f[2]) else { return nil }
+        self.init(
+            name: f[0], mtu: mtu, queueLength: queueLength,
+            addresses: f[3].split(separator: " ").compactMap { Subnet($0) },
+            gateways: f[4].split(separator: " ").compactMap { IPAddress($0) }, resolvConf: f[5])
+    }
+
+    /// What is not as it was made, in words; nothing: all is well.
+    var problems: [String] {
+        let folder = "/sys/class/net/\(name)"
+        // IFF_UP of netdevice(7).
+        guard let text = Files.text(folder + "/flags"),
+            let flags = Int(text.dropFirst(2).prefix { $0.isHexDigit }, radix: 16)
+        else { return ["\(name) is gone: the workspace has to be started anew"] }
+        var problems: [String] = []
+        if flags & 1 == 0 { problems.append("\(name) is down") }
+        if let size = Files.text(folder + "/mtu").flatMap({ Int($0.dropLast()) }), size != mtu {
+            problems.append("\(name) has an MTU of \(size) instead of \(mtu)")
+        }
+        for subnet in addresses where !InternetSocket.interface(name, has: subnet.address) {
+            problems.append("\(name) has lost its address \(subnet.address)")
+        }
+        for gateway in gateways where !Self.hasDefaultRoute(via: gateway, interface: name) {
+            problems.append("there is no default route via \(gateway)")
+        }
+        if Files.text("/etc/resolv.conf")?.split(separator: "\n").contains(where: { $0.hasPrefix("nameserver") })
+            != true
+        {
+            problems.append("/etc/resolv.conf names no server")
+        }
+        return problems
+    }
+
+    /// proc_pid_net(5): addresses in hexadecimal, those of IPv4 in the machine's order.
+    private static func hasDefaultRoute(via gateway: IPAddress, interface name: String) -> Bool {
+        func lines(_ path: String) -> [[Substring]] {
+            Files.text(path)?.split(separator: "\n").map { $0.split { $0 == " " || $0 == "\t" } } ?? []
+        }
+        if gateway.isV4 {
+            return lines("/proc/net/route").contains { words in
+                words.count > 7 && words[0] == name && words[1] == "00000000" && words[7] == "00000000"
+                    && UInt32(words[2], radix: 16) == gateway.v4.byteSwapped
+            }
+        }
+        return lines("/proc/net/ipv6_route").contains { words in
+            words.count > 9 && words[9] == name && words[1] == "00" && words[4].count == 32
+                && UInt64(words[4].prefix(16), radix: 16) == gateway.high
+                && UInt64(words[4].suffix(16), radix: 16) == gateway.low
+        }
+    }
+
+    /// Puts back what is ours: link, addresses, routes and resolv.conf; what else there is stays.
+    func reset() throws(KernelError) {
+        let netlink = try RouteNetlink()
+        try netlink.bringUp("lo")
+        try netlink.bringUp(name, mtu: mtu, queueLength: queueLength)
+        guard let index = RouteNetlink.index(of: name) else {
+            throw KernelError(call: "find interface", subject: name, errno: Errno(rawValue: 19))
+        }
+        for address in addresses {
+            try netlink.addAddress(address, interface: index)
+            try netlink.addLinkRoute(address, interface: index)
+        }
+        for gateway in gateways { try netlink.addDefaultRoute(via: gateway, interface: index) }
+        if !resolvConf.isEmpty { try Files.write("/etc/resolv.conf", Array(resolvConf.utf8)) }
+    }
+}
+
+extension Supervisor {
+    /// `net status` and `net reset`.
+    func answerForLink(_ request: ControlRequest, _ connection: ControlConnection) {
+        guard let link = plan.link else {
+            connection.send(ControlResponse(error: "this workspace has no network of its own (run --network sandbox)"))
+            return
+        }
+        if request.verb == .netReset {
+            do { try link.reset() } catch {
+                connection.send(ControlResponse(error: "\(error)"))
+                return
+            }
+        }
+        var response = ControlResponse()
+        response.link = LinkStatus(
+            name: link.name, mtu: link.mtu, addresses: link.addresses.map(\.description),
+            gateways: link.gateways.map(\.description), problems: link.problems)
+        connection.send(response)
+    }
+
+    /// `net flows`: the forwarder's table, and who inside owns which connection.
+    func answerForFlows(_ connection: ControlConnection) {
+        guard let flowTable else {
+            connection.send(ControlResponse(error: "this workspace has no forwarder (run --network sandbox)"))
+            return
+        }
+        let members = UnitMembers(self)
+        let sockets = (try? SocketDiagnosis.open().traffic()) ?? []
+        let byInode = Dictionary(sockets.map { ($0.inode, $0) }, uniquingKeysWith: { a, _ in a })
+        var owners: [FlowOwner] = []
+        for process in members.processes.values.sorted(by: { $0.pid < $1.pid }) {
+            for inode in process.sockets {
+                guard let socket = byInode[inode] else { continue }
+                owners.append(
+                    FlowOwner(
+                        local: "\(socket.local)", remote: "\(socket.remote)", pid: process.pid, process: process.name,
+                        unit: members.unit(of: process.pid).map { units[$0].spec.name }))
+            }
+        }
+        var response = ControlResponse()
+        response.owners = owners
+        connection.send(response, descriptors: [flowTable])
+    }
+}

@@ -1,0 +1,148 @@
+internal import ArgumentParser
+internal import Control
+internal import Kernel
+internal import Slirp
+
+struct Net: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Look at the workspace's network, and mend it.",
+        subcommands: [Status.self, Flows.self, Reset.self], defaultSubcommand: Status.self)
+
+    struct Status: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Show the link, and what is not as it was made.",
+            discussion: """
+                Exit code 0; 1 when something is not as it was made, which net reset mends.
+
+                  workspacekit net status
+                """)
+        @OptionGroup var state: StateOption
+        @Flag(help: "As JSON.") var json = false
+
+        func run() {
+            guard let link = require(connect(state.directory).ask(ControlRequest(.netStatus))).link else {
+                fail("the workspace sent no link", ExitCodes.internalError)
+            }
+            show(link, json: json)
+            if !link.problems.isEmpty {
+                if !json { say("\"workspacekit net reset\" mends it") }
+                quit(1)
+            }
+        }
+    }
+
+    struct Reset: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Put back the link, its addresses and routes, and resolv.conf, as they were made.",
+            discussion: """
+                Everything else stays. Exit code 0; 1 when something cannot be mended.
+
+                  workspacekit net reset
+                """)
+        @OptionGroup var state: StateOption
+        @Flag(help: "What there is afterwards, as JSON.") var json = false
+
+        func run() {
+            guard let link = require(connect(state.directory).ask(ControlRequest(.netReset))).link else {
+                fail("the workspace sent no link", ExitCodes.internalError)
+            }
+            show(link, json: json)
+            if !link.problems.isEmpty { quit(1) }
+        }
+    }
+
+    struct Flows: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Show what is connected through the forwarder, and who inside owns it.",
+            discussion: """
+                UP is what went out of the workspace, DOWN what came; RTT is how soon the workspace acknowledges.
+
+                  workspacekit net flows
+                  workspacekit net flows --watch
+                  workspacekit net flows --json | jq -r '.flows[] | select(.unit == "web").remote'
+                """)
+        @OptionGroup var state: StateOption
+        @Flag(help: "As JSON, with the forwarder's counters.") var json = false
+        @Flag(help: "Again each second, until the workspace ends.") var watch = false
+
+        func validate() throws {
+            if watch, json { throw ValidationError("--watch or --json, not both") }
+        }
+
+        func run() {
+            ignore(.pipe)
+            let client = connect(state.directory)
+            guard var report = FlowReport(client) else { fail("the workspace sent no flows", ExitCodes.internalError) }
+            if json { return print(prettyJSON(report)) }
+            writeOut(Array(report.text.utf8)[...])
+            while watch {
+                pause(.seconds(1))
+                guard let next = FlowReport(client) else { return }
+                report = next
+                writeOut(Array(("\n" + report.text).utf8)[...])
+            }
+        }
+    }
+}
+
+private func show(_ link: LinkStatus, json: Bool) {
+    if json { return print(prettyJSON(link)) }
+    printTable([
+        ["Link", "\(link.name), MTU \(link.mtu)"], ["Addresses", link.addresses.joined(separator: " ")],
+        ["Gateways", link.gateways.joined(separator: " ")],
+        ["State", link.problems.isEmpty ? "as it was made" : link.problems.joined(separator: "; ")],
+    ])
+}
+
+/// What `net flows` shows.
+private struct FlowReport: Encodable {
+    struct Row: Encodable {
+        let transport: String, state: String, direction: String
+        let local: String, remote: String
+        let ageSeconds: Double, idleSeconds: Double
+        let bytesUp: UInt64, bytesDown: UInt64, packetsUp: UInt64, packetsDown: UInt64
+        let roundTripSeconds: Double?
+        let pid: Int32?, process: String?, unit: String?
+    }
+    let flows: [Row]
+    let counters: [String: UInt64]
+
+    /// Asks for it; nil when there was no answer that makes sense. Ends the program at a refusal.
+    init?(_ client: ControlClient) {
+        guard let owners = require(client.ask(ControlRequest(.netFlows))).owners,
+            let file = client.connection.received.popLast(), let table = ForwarderTable.read(file)
+        else { return nil }
+        client.connection.received = []
+        let byEnds = Dictionary(owners.map { ("\($0.local) \($0.remote)", $0) }, uniquingKeysWith: { a, _ in a })
+        let now = MonotonicInstant.now
+        func seconds(_ since: MonotonicInstant) -> Double {
+            max(0, Double((now - since).nanoseconds / 1_000_000) / 1000)
+        }
+        flows = table.flows.map { flow in
+            // An unconnected UDP socket talks to many; it is told by its port alone.
+            let hasRemote = flow.remote.port != 0
+            let owner = byEnds["\(flow.guest) \(flow.remote)"]
+            return Row(
+                transport: flow.transport, state: flow.state, direction: flow.isInbound ? "in" : "out",
+                local: "\(flow.guest)", remote: hasRemote ? "\(flow.remote)" : "*",
+                ageSeconds: seconds(flow.createdAt), idleSeconds: seconds(flow.activeAt), bytesUp: flow.bytesUp,
+                bytesDown: flow.bytesDown, packetsUp: flow.packetsUp, packetsDown: flow.packetsDown,
+                roundTripSeconds: flow.roundTrip.map { Double($0.nanoseconds) / 1e9 }, pid: owner?.pid,
+                process: owner?.process, unit: owner?.unit)
+        }
+        counters = Dictionary(table.counters.values.map { ($0.name, $0.value) }, uniquingKeysWith: { a, _ in a })
+    }
+
+    var text: String {
+        let rows = flows.map { flow in
+            [
+                flow.transport, flow.direction, flow.state.isEmpty ? "-" : flow.state, flow.local, flow.remote,
+                "\((flow.ageSeconds * 10).rounded() / 10)s", TopScreen.bytes(Double(flow.bytesUp)),
+                TopScreen.bytes(Double(flow.bytesDown)),
+                flow.roundTripSeconds.map { "\(($0 * 10_000).rounded() / 10)ms" } ?? "-",
+                [flow.unit, flow.process.map { "\($0) (\(flow.pid ?? 0))" }].compactMap { $0 }.joined(separator: " "),
+            ]
+        }
+        return tableText([["PROTO", "DIR", "STATE", "LOCAL", "REMOTE", "AGE", "UP", "DOWN", "RTT", "OWNER"]] + rows)
+    }
+}
