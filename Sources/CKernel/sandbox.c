@@ -33,22 +33,29 @@ static const int forwarder_calls[] = {
     SYS_exit_group,
 };
 
-int ck_seccomp_forwarder(void)
+/* A filter with one answer for the calls of a list and another for all else. */
+static int filter_calls(const int *calls, int count, unsigned listed, unsigned otherwise)
 {
-    enum { CALLS = sizeof forwarder_calls / sizeof *forwarder_calls };
-    struct sock_filter filter[2 * CALLS + 5];
+    struct sock_filter filter[2 * 64 + 5];
+    if (count > 64) return -E2BIG;
     int at = 0;
     filter[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
     filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, OUR_ARCHITECTURE, 1, 0);
     filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
     filter[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
-    for (int i = 0; i < CALLS; i++) {
-        filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)forwarder_calls[i], 0, 1);
-        filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    for (int i = 0; i < count; i++) {
+        filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[i], 0, 1);
+        filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, listed);
     }
-    filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
+    filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, otherwise);
     struct sock_fprog program = { (unsigned short)at, filter };
     return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0 ? -errno : 0;
+}
+
+int ck_seccomp_forwarder(void)
+{
+    return filter_calls(
+        forwarder_calls, sizeof forwarder_calls / sizeof *forwarder_calls, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS);
 }
 
 /* What ends a process that serves a forwarder and still opens files and sockets: the calls by which one that was taken over
@@ -63,18 +70,6 @@ static const int dangerous_calls[] = {
 
 int ck_seccomp_forbid(void)
 {
-    enum { CALLS = sizeof dangerous_calls / sizeof *dangerous_calls };
-    struct sock_filter filter[2 * CALLS + 5];
-    int at = 0;
-    filter[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
-    filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, OUR_ARCHITECTURE, 1, 0);
-    filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
-    filter[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
-    for (int i = 0; i < CALLS; i++) {
-        filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)dangerous_calls[i], 0, 1);
-        filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
-    }
-    filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-    struct sock_fprog program = { (unsigned short)at, filter };
-    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0 ? -errno : 0;
+    return filter_calls(
+        dangerous_calls, sizeof dangerous_calls / sizeof *dangerous_calls, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_ALLOW);
 }

@@ -8,9 +8,14 @@ struct HTTPExchange {
     private var request: [UInt8] = []
     private var response: ArraySlice<UInt8> = []
     private(set) var isAnswered = false
+    /// Whoever asks may not know.
+    let isRefused: Bool
     static let requestLimit = 8192
 
-    init(_ socket: Descriptor) { self.socket = socket }
+    init(_ socket: Descriptor, isRefused: Bool) {
+        self.socket = socket
+        self.isRefused = isRefused
+    }
 
     /// Reads on; the answer is made once the head is there.
     mutating func read(_ answer: (_ method: String, _ path: String) -> (status: String, body: String)) {
@@ -89,21 +94,20 @@ extension Supervisor {
 
     func acceptScraper() {
         guard let listener = metricsListener, let socket = LocalSocket.accept(listener.number) else { return }
-        guard isGuest(socket) != nil else {
-            _ = LocalSocket.send(socket.number, Array("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".utf8))
-            return
-        }
         if exchanges.count >= Self.exchangeLimit { endExchange(exchanges.removeFirst()) }
         let token = Token.scraper | UInt64(UInt32(bitPattern: socket.number))
         guard (try? poller.add(socket.number, .readable, token: token)) != nil else { return }
-        exchanges.append(HTTPExchange(socket))
+        // One that is refused is heard first: it would not read an answer that comes before its question.
+        exchanges.append(HTTPExchange(socket, isRefused: isGuest(socket) == nil))
     }
 
     func serveScraper(_ number: Int32) {
         guard let index = exchanges.firstIndex(where: { $0.socket.number == number }) else { return }
         let wasAnswered = exchanges[index].isAnswered
         if !wasAnswered {
+            let isRefused = exchanges[index].isRefused
             exchanges[index].read { method, path in
+                if isRefused { return ("403 Forbidden", "") }
                 guard path == "/metrics" else { return ("404 Not Found", "") }
                 guard method == "GET" || method == "HEAD" else { return ("405 Method Not Allowed", "") }
                 return ("200 OK", metricsText())
