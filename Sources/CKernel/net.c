@@ -433,6 +433,21 @@ long ck_netlink_send(int fd, const void *buffer, size_t count)
     return RETRY(sendto(fd, buffer, count, MSG_NOSIGNAL, (void *)&a, sizeof a));
 }
 
+int ck_interface_state(const char *name, int *is_up, int *mtu)
+{
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    struct ifreq request = { 0 };
+    strncpy(request.ifr_name, name, IFNAMSIZ - 1);
+    int result = 0;
+    if (ioctl(fd, SIOCGIFFLAGS, &request) < 0) result = -errno;
+    *is_up = request.ifr_flags & IFF_UP ? 1 : 0;
+    if (result == 0 && ioctl(fd, SIOCGIFMTU, &request) < 0) result = -errno;
+    *mtu = request.ifr_mtu;
+    close(fd);
+    return result;
+}
+
 int ck_interface_index(const char *name)
 {
     unsigned index = if_nametoindex(name);

@@ -49,6 +49,14 @@ public struct RouteNetlink: ~Copyable {
         if error < 0, accept?.rawValue != -error { throw KernelError(call: what, errno: Errno(rawValue: -error)) }
     }
 
+    /// Whether an interface is up, and its MTU (netdevice(7)), asked of the network namespace itself: a /sys may be another
+    /// one's. nil when there is none of that name.
+    public static func state(of name: String) -> (isUp: Bool, mtu: Int)? {
+        var isUp: CInt = 0
+        var mtu: CInt = 0
+        return unsafe ck_interface_state(name, &isUp, &mtu) == 0 ? (isUp == 1, Int(mtu)) : nil
+    }
+
     /// The index of an interface; nil when there is none of that name.
     public static func index(of name: String) -> UInt32? {
         let index = unsafe ck_interface_index(name)

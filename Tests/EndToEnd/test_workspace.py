@@ -541,10 +541,10 @@ def test_a_masked_proc_degrades_aloud(workspace, lab):
     folder.mkdir()
     result = lab.in_pod("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c",
                         f"mount --bind /dev/null /proc/timer_list; {BINARY} run --workspace {folder} --state-dir {folder}/state "
-                        "-- sh -c 'id -u; (setsid sleep 1000 &); exit 6'; echo code $?; sleep 0.3; cat /proc/[0-9]*/comm", check=False)
+                        f"-- sh -c 'id -u; {BINARY} net status >/dev/null; echo link $?; (setsid sleep 1000 &); exit 6'; echo code $?; sleep 0.3; cat /proc/[0-9]*/comm", check=False)
     assert "the container's /proc is masked" in result.stderr and "systempaths=unconfined" in result.stderr
     assert "shares the container's process numbers" in result.stderr
-    assert result.stdout.splitlines()[:2] == ["0", "code 6"]
+    assert result.stdout.splitlines()[:3] == ["0", "link 0", "code 6"]
     assert "sleep" not in result.stdout
 
 

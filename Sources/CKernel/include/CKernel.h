@@ -177,7 +177,8 @@ int ck_interface_has(const char *name, const struct ck_endpoint *address);
 
 /* ---- netlink ---- */
 int ck_netlink(int protocol);
-int ck_interface_index(const char *name);                                /* if_nametoindex(3) */
+int ck_interface_index(const char *name);
+int ck_interface_state(const char *name, int *is_up, int *mtu);                                /* if_nametoindex(3) */
 long ck_netlink_send(int fd, const void *buffer, size_t count);
 
 /* ---- terminals ---- */

@@ -38,7 +38,8 @@ struct KeptVariables {
         guard text.utf8.count < 1 << 16 else { return "64 KiB of variables are all that is kept" }
         do {
             // Whole or not at all: it is read while it is written.
-            try Files.write(path + ".new", Array(text.utf8), mode: 0o600)
+            try Files.remove(path + ".new")
+            try Files.create(path + ".new", Array(text.utf8), mode: 0o600)
             try Files.rename(path + ".new", to: path)
         } catch { return "\(error)" }
         return nil

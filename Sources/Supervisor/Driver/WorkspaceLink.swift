@@ -44,16 +44,12 @@ public struct WorkspaceLink: Hashable, Sendable {
 
     /// What is not as it was made, in words; nothing: all is well.
     var problems: [String] {
-        let folder = "/sys/class/net/\(name)"
-        // IFF_UP of netdevice(7).
-        guard let text = Files.text(folder + "/flags"),
-            let flags = Int(text.dropFirst(2).prefix { $0.isHexDigit }, radix: 16)
-        else { return ["\(name) is gone: the workspace has to be started anew"] }
-        var problems: [String] = []
-        if flags & 1 == 0 { problems.append("\(name) is down") }
-        if let size = Files.text(folder + "/mtu").flatMap({ Int($0.dropLast()) }), size != mtu {
-            problems.append("\(name) has an MTU of \(size) instead of \(mtu)")
+        guard let state = RouteNetlink.state(of: name) else {
+            return ["\(name) is gone: the workspace has to be started anew"]
         }
+        var problems: [String] = []
+        if !state.isUp { problems.append("\(name) is down") }
+        if state.mtu != mtu { problems.append("\(name) has an MTU of \(state.mtu) instead of \(mtu)") }
         for subnet in addresses where !InternetSocket.interface(name, has: subnet.address) {
             problems.append("\(name) has lost its address \(subnet.address)")
         }
