@@ -219,7 +219,7 @@ WARNING: 127.0.0.1:* on the host is accessible as 10.0.2.2 (set --disable-host-l
     assert "UP" in guest.run("ip", "link", "show", "lo").stdout
     assert guest.run("curl", "-s", f"http://{WORLD4}:8000/").stdout == "hello from world\n"
     guest.run("ping", "-c", "1", "-W", "2", "10.0.2.2")
-    assert "198.51.100.7" in guest.run("dig", "+short", "+time=2", "@10.0.2.3", "host.example.test").stdout or guest.run("dig", "+short", "@10.0.2.3", "host.example.test").stdout != ""
+    assert guest.run("dig", "+short", "+time=2", "@10.0.2.3", "host.example.test").stdout.strip()
 
 
 def test_another_network_mtu_and_address(made):
