@@ -73,6 +73,26 @@ struct EventTests {
             } == [.notStarted, .backingOff])
     }
 
+    @Test("what could not be started is told of each try, and not of what only forgives it")
+    func notStartedByRequest() {
+        var listener = Listener([service("a", .no), service("b")])
+        _ = listener.after {
+            $0.feed(.begun)
+            $0.feed(.spawnFailed(0, reason: "no"))
+            $0.feed(.spawnFailed(1, reason: "no"))
+        }
+        #expect(
+            listener.names {
+                $0.feed(.startRequested(0))
+                $0.feed(.spawnFailed(0, reason: "no"))
+            } == [.notStarted])
+        #expect(
+            listener.names {
+                $0.feed(.restartRequested(1))
+                $0.feed(.spawned(1, pid: 11))
+            } == [.started, .ready])
+    }
+
     @Test("ends: with success, without, on request, never begun")
     func ends() {
         var listener = Listener([

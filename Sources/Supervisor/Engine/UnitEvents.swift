@@ -27,7 +27,9 @@ extension UnitRecord {
                 $0.reason = lastEnding?.description
             }
         }
-        if case .notStarted(let reason)? = lastEnding, old?.lastEnding != lastEnding || old?.failures != failures {
+        // Tried once more and failed in the same way: more failures in a row, or a start that somebody asked for.
+        let isTriedAgain = failures > (old?.failures ?? 0) || (restarts != old?.restarts && isAtRest)
+        if case .notStarted(let reason)? = lastEnding, old?.lastEnding != lastEnding || isTriedAgain {
             add(.notStarted) { $0.reason = reason }
         }
         let isNew = state.pid != nil && state.pid != before.pid && !isReplaced
@@ -50,4 +52,6 @@ extension UnitRecord {
         if isRemoved, old?.isRemoved == false { add(.removed) }
         return events
     }
+
+    private var isAtRest: Bool { if case .ended = state { true } else { false } }
 }
