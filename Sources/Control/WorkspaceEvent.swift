@@ -30,12 +30,15 @@ public struct WorkspaceEvent: Codable, Hashable, Sendable {
         case takenOver = "taken-over"
         /// The configuration was read again, and something changed.
         case reloaded
+        /// A flow to the outside, or the look-up of a name, was refused.
+        case denied
     }
     /// When, by RFC 3339.
     public var time = ""
     /// What.
     public var event: Name
-    /// `service`, `task` or `command`; `workspace` for what concerns all of it.
+    /// `service`, `task` or `command`; `workspace` for what concerns all of it, `network` for what went through the
+    /// forwarder.
     public var kind: String
     /// Which task or service; nil for the workspace.
     public var unit: String?

@@ -6,7 +6,7 @@ internal import Slirp
 struct Net: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Look at the workspace's network, and mend it.",
-        subcommands: [Status.self, Flows.self, Reset.self], defaultSubcommand: Status.self)
+        subcommands: [Status.self, Flows.self, Rules.self, Reset.self], defaultSubcommand: Status.self)
 
     struct Status: ParsableCommand {
         static let configuration = CommandConfiguration(
@@ -48,6 +48,40 @@ struct Net: ParsableCommand {
             }
             show(link, json: json)
             if !link.problems.isEmpty { quit(1) }
+        }
+    }
+
+    struct Rules: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Show where the workspace may connect to, and what each rule has decided.",
+            discussion: """
+                A rule that denies comes before every rule that allows; what no rule speaks of is decided by the last line. \
+                FLOWS were decided by the rule since the forwarder started.
+
+                  workspacekit net rules
+                  workspacekit net rules --json | jq '.[] | select(.action == "deny" and .flows > 0)'
+                """)
+        @OptionGroup var state: StateOption
+        @Flag(help: "As JSON.") var json = false
+
+        func run() {
+            ignore(.pipe)
+            guard let (_, table) = readTable(connect(state.directory)) else {
+                fail("the workspace sent no rules", ExitCodes.internalError)
+            }
+            let now = MonotonicInstant.now
+            // As they are decided: what is built in, what denies, what allows, and the default.
+            let ordered = table.rules.dropFirst().filter(\.isBuiltIn) + table.rules.filter { !$0.isBuiltIn }
+            let rows = (ordered + table.rules.prefix(1)).map { RuleRow($0, at: now) }
+            if json { return print(prettyJSON(rows)) }
+            printTable(
+                [["ACTION", "RULE", "FLOWS", "LAST"]]
+                    + rows.map { row in
+                        [
+                            row.action, row.rule, "\(row.flows)",
+                            row.lastSecondsAgo.map { "\(Int64($0)) s ago" } ?? "-",
+                        ]
+                    })
         }
     }
 
@@ -94,6 +128,32 @@ private func show(_ link: LinkStatus, json: Bool) {
     ])
 }
 
+/// The forwarder's table and who owns the flows; nil when there was no answer that makes sense. Ends the program at a
+/// refusal.
+private func readTable(_ client: ControlClient) -> (owners: [FlowOwner], table: ForwarderSnapshot)? {
+    guard let owners = require(client.ask(ControlRequest(.netFlows))).owners,
+        let file = client.connection.received.popLast(), let table = ForwarderTable.read(file)
+    else { return nil }
+    client.connection.received = []
+    return (owners, table)
+}
+
+/// What `net rules` shows.
+private struct RuleRow: Encodable {
+    let action: String, rule: String
+    let flows: UInt64
+    let lastSecondsAgo: Double?
+    let isBuiltIn: Bool
+
+    init(_ rule: RuleSnapshot, at now: MonotonicInstant) {
+        action = rule.allows ? "allow" : "deny"
+        self.rule = rule.text
+        flows = rule.flows
+        lastSecondsAgo = rule.lastAt.map { max(0, Double((now - $0).nanoseconds / 1_000_000) / 1000) }
+        isBuiltIn = rule.isBuiltIn
+    }
+}
+
 /// What `net flows` shows.
 private struct FlowReport: Encodable {
     struct Row: Encodable {
@@ -103,16 +163,14 @@ private struct FlowReport: Encodable {
         let bytesUp: UInt64, bytesDown: UInt64, packetsUp: UInt64, packetsDown: UInt64
         let roundTripSeconds: Double?
         let pid: Int32?, process: String?, unit: String?
+        let rule: String?
     }
     let flows: [Row]
     let counters: [String: UInt64]
 
     /// Asks for it; nil when there was no answer that makes sense. Ends the program at a refusal.
     init?(_ client: ControlClient) {
-        guard let owners = require(client.ask(ControlRequest(.netFlows))).owners,
-            let file = client.connection.received.popLast(), let table = ForwarderTable.read(file)
-        else { return nil }
-        client.connection.received = []
+        guard let (owners, table) = readTable(client) else { return nil }
         let byEnds = Dictionary(owners.map { ("\($0.local) \($0.remote)", $0) }, uniquingKeysWith: { a, _ in a })
         let now = MonotonicInstant.now
         func seconds(_ since: MonotonicInstant) -> Double {
@@ -128,7 +186,8 @@ private struct FlowReport: Encodable {
                 ageSeconds: seconds(flow.createdAt), idleSeconds: seconds(flow.activeAt), bytesUp: flow.bytesUp,
                 bytesDown: flow.bytesDown, packetsUp: flow.packetsUp, packetsDown: flow.packetsDown,
                 roundTripSeconds: flow.roundTrip.map { Double($0.nanoseconds) / 1e9 }, pid: owner?.pid,
-                process: owner?.process, unit: owner?.unit)
+                process: owner?.process, unit: owner?.unit,
+                rule: flow.rule.flatMap { $0 < table.rules.count ? table.rules[$0].text : nil })
         }
         counters = Dictionary(table.counters.values.map { ($0.name, $0.value) }, uniquingKeysWith: { a, _ in a })
     }

@@ -17,6 +17,12 @@ struct ResolverFile {
         }
     }
 
+    /// What resolvers append to names: the last line that says so counts.
+    var searchDomains: [String] {
+        let words = lines.map(Self.words).last { $0.count >= 2 && ($0[0] == "search" || $0[0] == "domain") }
+        return words?.dropFirst().map(String.init) ?? []
+    }
+
     /// The file for the workspace: its own name servers, its own search domains if it has any, everything else as outside.
     func replacing(servers: [IPAddress], search: [String]) -> String {
         let own = search.isEmpty ? ["search", "domain", "options", "sortlist"] : ["options", "sortlist"]

@@ -51,6 +51,11 @@ final class WorkspaceRun {
         let (sources, files) = readConfiguration()
         let configuration = check(sources)
         let mode = networkMode(configuration)
+        if mode == .host, !configuration.network.egress.isEmpty {
+            fail(
+                "network.egress cannot be enforced in the container's own network: leave out --network host, or the rules",
+                ExitCodes.configuration)
+        }
         let grace = configuration.stopGrace ?? .seconds(8)
         takeStateDirectory()
         defer { leaveStateDirectory() }
@@ -156,7 +161,8 @@ final class WorkspaceRun {
             followsResolver: servers.isEmpty,
             loopbackExceptions: configuration.network.hostLoopback.map {
                 LoopbackException(port: $0.port, isUDP: $0.isUDP)
-            }, forwards: configuration.network.forwards)
+            }, forwards: configuration.network.forwards, egress: EgressPolicy(configuration.network.egress),
+            searchDomains: ResolverFile(plan.resolvConf ?? "").searchDomains)
     }
 
     // MARK: the state directory

@@ -15,6 +15,9 @@ struct ForwarderPlan {
     var loopbackExceptions: [LoopbackException]
     /// Ports outside that always lead inside.
     var forwards: [ForwardSpec]
+    /// Where the workspace may connect to.
+    var egress: EgressPolicy
+    var searchDomains: [String]
 }
 
 /// ring0's event loop: from the start of the rings to the end of the last process.
@@ -158,11 +161,13 @@ final class WorkspaceSession {
         plan.newGroup = true  // the terminal's interrupt key is not for it
         let pid = try spawn(plan)
         withExtendedLifetime(theirs) {}
-        let configuration = SlirpConfiguration(
+        var configuration = SlirpConfiguration(
             layout: forwarder.layout, mtu: forwarder.mtu, forwards: PortSet(forwarder.ports),
             nameServers: forwarder.nameServers,
             hostLoopback: .ports(Set(forwarder.loopbackExceptions)), checksumOffload: link.checksum,
             segmentationOffload: link.tso, datagramOffload: link.uso)
+        configuration.egress = forwarder.egress
+        configuration.searchDomains = forwarder.searchDomains
         let table = try makeMemoryFile("workspacekit-flows", holding: [])
         try ours.send(configuration.message(tap: link.tap, listeners: link.listeners, table: table))
         try fixedForwards.replay(forwarder.layout, to: ours)
@@ -179,6 +184,7 @@ final class WorkspaceSession {
             switch SlirpReport(message) {
             case .ready?: return
             case .note(let text)?: say("forwarder: \(text)")
+            case .denied(let text)?: tellDenial(text)
             default: break
             }
         }
@@ -266,6 +272,7 @@ final class WorkspaceSession {
             }
         case .closed(let port)?: if !isQuiet { say("port \(port) is closed: nothing listens there any more") }
         case .note(let text)?: say("forwarder: \(text)")
+        case .denied(let text)?: tellDenial(text)
         case .ready?: forwarderFailures = 0
         case nil: break
         }
@@ -276,6 +283,12 @@ final class WorkspaceSession {
         guard forwarder?.ports != ports else { return }
         forwarder?.ports = ports
         try? forwarderProcess?.channel.send(SlirpCommand.forwards(PortSet(ports)).message)
+    }
+
+    /// One line for each denied flow, also among the workspace's events.
+    private func tellDenial(_ text: String) {
+        say("denied \(text)")
+        try? supervisorChannel?.send(ChannelMessage("denied", [text]))
     }
 
     /// The configuration wants these forwards now.

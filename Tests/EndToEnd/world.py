@@ -6,7 +6,9 @@ TCP 9000  sink: reads to the end, answers with the length and sha256 of what cam
 TCP 9001  source: reads a line with a number, sends as many bytes of `stream()` and closes
 TCP 9002  says "bye", closes its half, reads to the end; TCP 9003 tells the length and sha256 of what 9002 read last
 UDP 7     echo
-UDP, TCP 53  DNS: A and AAAA of *.test; big.test TXT only fits TCP; anything else NXDOMAIN"""
+TCP 9004  tells the names that the name server was asked for, one on a line
+UDP, TCP 53  DNS: A and AAAA of *.test; big.test TXT only fits TCP; anything else NXDOMAIN. In a name the first label
+          at-198-18-0-10 or at-fd18--10 says which address, a label ttl3 the lifetime; alias.NAME is an alias of NAME"""
 
 import hashlib
 import socket
@@ -65,6 +67,13 @@ def tell(connection):
     connection.sendall(last_heard.encode())
 
 
+def tell_names(connection):
+    connection.sendall("".join(name + "\n" for name in asked).encode())
+
+
+asked = []
+
+
 def serve(family, address, port, handler):
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -110,34 +119,48 @@ def dns_answer(query, over_tcp):
         at += query[at] + 1
     kind, = struct.unpack(">H", query[at + 1:at + 3])
     name, question = ".".join(labels).lower(), query[12:at + 5]
+    asked.append(name)
+    lifetime = next((int(label[3:]) for label in labels if label.startswith("ttl") and label[3:].isdigit()), 60)
+    place = next((label[3:] for label in labels if label.startswith("at-")), None)
+    four = place.replace("-", ".") if place and place[0] == "1" else V4
+    six = place.replace("-", ":") if place and place[0] == "f" else V6
 
     def reply(flags, records=b"", count=0):
         return query[:2] + struct.pack(">HHHHH", flags, 1, count, 0, 0) + question + records
 
-    def record(data):
-        return b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 60, len(data)) + data
+    def record(data, kind=kind, owner=b"\xc0\x0c"):
+        return owner + struct.pack(">HHIH", kind, 1, lifetime, len(data)) + data
+
+    if labels[0] == "alias" and kind in (1, 28):
+        target = struct.pack(">H", 0xc000 | 12 + 1 + len("alias"))
+        address = socket.inet_aton(four) if kind == 1 else socket.inet_pton(socket.AF_INET6, six)
+        return reply(0x8180, record(target, 5) + record(address, owner=target), 2)
 
     if not name.endswith("test"):
         return reply(0x8183)
     if kind == 1:
-        return reply(0x8180, record(socket.inet_aton(V4)), 1)
+        return reply(0x8180, record(socket.inet_aton(four)), 1)
     if kind == 28:
-        return reply(0x8180, record(socket.inet_pton(socket.AF_INET6, V6)), 1)
+        return reply(0x8180, record(socket.inet_pton(socket.AF_INET6, six)), 1)
     if kind == 16 and name == "big.test":
         return reply(0x8180, record(b"\xfa" + b"x" * 250 + (b"\xfa" + b"y" * 250) * 7), 1) if over_tcp else reply(0x8380)
     return reply(0x8180)
 
 
 def dns_tcp(connection):
-    length, = struct.unpack(">H", connection.recv(2, socket.MSG_WAITALL))
-    answer = dns_answer(connection.recv(length, socket.MSG_WAITALL), True)
+    stream = connection.makefile("rb")
+    length, = struct.unpack(">H", stream.read(2) or b"\0\0")
+    if not length or len(query := stream.read(length)) < length:
+        return
+    answer = dns_answer(query, True)
     connection.sendall(struct.pack(">H", len(answer)) + answer)
 
 
 for family, address in ((socket.AF_INET, V4), (socket.AF_INET6, V6)):
-    for port, handler in ((7, echo), (8000, http), (9000, sink), (9001, source), (9002, half_closer), (9003, tell), (53, dns_tcp)):
+    for port, handler in ((7, echo), (8000, http), (9000, sink), (9001, source), (9002, half_closer), (9003, tell), (9004, tell_names), (53, dns_tcp)):
         serve(family, "::" if family == socket.AF_INET6 else "0.0.0.0", port, handler)
-    udp(family, address, 7, lambda data: data)
+    for place in (address, *("198.18.0.10", "198.18.0.11") * (address == "198.18.0.1")):
+        udp(family, place, 7, lambda data: data)
     udp(family, address, 53, lambda data: dns_answer(data, False))
 print("ready", flush=True)
 threading.Event().wait()

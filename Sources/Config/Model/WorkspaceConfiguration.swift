@@ -120,4 +120,9 @@ public struct EgressSpec: Hashable, Sendable {
     /// What holds for flows that no rule names; nil: allowed.
     public var isAllowedByDefault: Bool?
     public var allowed: [EgressRule] = [], denied: [EgressRule] = []
+    /// Rules at most.
+    public static let ruleLimit = 400
+
+    /// It says nothing that is not so anyway.
+    public var isEmpty: Bool { isAllowedByDefault != false && allowed.isEmpty && denied.isEmpty }
 }

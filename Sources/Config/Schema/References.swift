@@ -21,6 +21,7 @@ struct References {
     func check() {
         checkNames()
         checkPorts()
+        checkEgress()
         let units = units()
         for unit in units { checkOptions(unit) }
         checkDependencies(units)
@@ -82,6 +83,24 @@ struct References {
             } else {
                 seen[range] = index
             }
+        }
+    }
+
+    /// A policy that cannot be enforced is worse than none.
+    private func checkEgress() {
+        guard let network = document["workspacekit"]?["network"], let node = network["egress"] else { return }
+        let egress = configuration.network.egress
+        let count = egress.allowed.count + egress.denied.count
+        if count > EgressSpec.ruleLimit {
+            checker.report(
+                .error, .tooLarge, node, "workspacekit.network.egress",
+                "\(count) rules; at most \(EgressSpec.ruleLimit) are possible")
+        }
+        let isShared = network["mode"]?.text.map { $0 == "host" } ?? (configuration.experimentalNetwork == false)
+        if isShared, !egress.isEmpty {
+            checker.report(
+                .error, .conflict, node, "workspacekit.network.egress",
+                "cannot be enforced: the workspace shares the container's network")
         }
     }
 

@@ -58,14 +58,16 @@ enum WorkspacekitKeys {
 
     static let egress: [Key] = [
         Key(
-            "default", .choice(["allow", "deny"]), "What holds for flows that no rule names", default: .string("allow"),
-            .later),
+            "default", .choice(["allow", "deny"]),
+            "What holds for flows that no rule names; with `deny`, names that no rule allows cannot be looked up either",
+            default: .string("allow")),
         Key(
-            "allow", .list(.text(.egressRule)), "Networks and names that may be reached",
-            example: "[\"*.npmjs.org:443\", 10.0.0.0/8]", .later),
+            "allow", .list(.text(.egressRule)),
+            "Networks and names that may be reached; `*.` before a name means all names below it",
+            example: "[\"*.npmjs.org:443\", 10.0.0.0/8]"),
         Key(
             "deny", .list(.text(.egressRule)), "Networks and names that may not, whatever `allow` says",
-            example: "[\"[fd00::/8]:25/tcp\"]", .later),
+            example: "[\"[fd00::/8]:25/tcp\"]"),
     ]
 
     static let service: [Key] =

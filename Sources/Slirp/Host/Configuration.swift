@@ -22,6 +22,10 @@ public struct SlirpConfiguration: Sendable {
     public var hasLinkHeader = true
     /// What the tap can do.
     public var checksumOffload: Bool, segmentationOffload: Bool, datagramOffload: Bool
+    /// Where the workspace may connect to.
+    public var egress = EgressPolicy()
+    /// Domains that the workspace's resolver appends to names.
+    public var searchDomains: [String] = []
     /// Flows at most; a power of two.
     public var flowCapacity = 65536
 
@@ -52,14 +56,15 @@ public struct SlirpConfiguration: Sendable {
                 "\(checksumOffload)", "\(segmentationOffload)", "\(datagramOffload)",
                 layout.leased4.description, "\(answersNames)", "\(deniesMetadata)", outbound4?.description ?? "",
                 outbound6?.description ?? "", "\(hasLinkHeader)",
-            ], descriptors: [tap, listeners, table])
+                searchDomains.joined(separator: " "),
+            ] + egress.fields, descriptors: [tap, listeners, table])
     }
 
     /// Reads what ``message(tap:listeners:table:)`` wrote; nil for anything else.
     init?(_ message: ChannelMessage) {
         let f = message.fields
-        guard message.kind == "configure", f.count == 15, message.descriptors.count == 3, let subnet = Subnet(f[0]),
-            let mtu = Int(f[2])
+        guard message.kind == "configure", f.count > 16, message.descriptors.count == 3, let subnet = Subnet(f[0]),
+            let mtu = Int(f[2]), let egress = EgressPolicy(fields: f[16...])
         else { return nil }
         var layout = NetworkLayout(subnet4: subnet, ipv6: f[1] == "46")
         layout.leased4 = IPAddress(f[9]) ?? layout.guest4
@@ -74,6 +79,8 @@ public struct SlirpConfiguration: Sendable {
         outbound4 = IPAddress(f[12])
         outbound6 = IPAddress(f[13])
         hasLinkHeader = f[14] == "true"
+        searchDomains = f[15].split(separator: " ").map(String.init)
+        self.egress = egress
     }
 }
 
@@ -110,6 +117,8 @@ public enum SlirpReport: Sendable {
     case opened(UInt16), closed(UInt16)
     /// Something a user should know.
     case note(String)
+    /// A flow or a look-up was denied: which, and why.
+    case denied(String)
 
     var message: ChannelMessage {
         switch self {
@@ -117,6 +126,7 @@ public enum SlirpReport: Sendable {
         case .opened(let port): ChannelMessage("opened", ["\(port)"])
         case .closed(let port): ChannelMessage("closed", ["\(port)"])
         case .note(let text): ChannelMessage("note", [text])
+        case .denied(let text): ChannelMessage("denied", [text])
         }
     }
 
@@ -131,6 +141,7 @@ public enum SlirpReport: Sendable {
             guard let port = UInt16(text) else { return nil }
             self = .closed(port)
         case ("note", let text?): self = .note(text)
+        case ("denied", let text?): self = .denied(text)
         default: return nil
         }
     }

@@ -30,7 +30,8 @@ extension Forwarder {
         }
         let mapped: Endpoint
         let target: Endpoint
-        switch policy.route(remote, isUDP: true) {
+        let (route, rule) = admit(.udp, guest: guest, remote: remote)
+        switch route {
         case .outside(let endpoint):
             target = endpoint
             mapped = Endpoint(guest.address.isV4 ? .any4 : .any6, 0)
@@ -38,13 +39,11 @@ extension Forwarder {
             target = endpoint
             mapped = remote
         case .nameServer: return askNameServer(header, guest: guest, remote: remote, ip, place)
-        case .denied:
-            table.counters.denied += 1
-            return answer(.prohibited, ip, place)
+        case .denied: return answer(.prohibited, ip, place)
         case .unreachable: return answer(.host, ip, place)
         case .noNetwork: return answer(.network, ip, place)
         }
-        guard let index = datagramFlow(.udp, guest: guest, remote: mapped, v4: target.address.isV4) else {
+        guard let index = datagramFlow(.udp, guest: guest, remote: mapped, v4: target.address.isV4, rule: rule) else {
             return answer(.prohibited, ip, place)
         }
         setTimeToLive(index, ip.timeToLive == 0 ? 1 : ip.timeToLive - 1)
@@ -87,7 +86,9 @@ extension Forwarder {
     }
 
     /// The flow, made with its socket if it is new; nil when there is no room for one.
-    private mutating func datagramFlow(_ kind: Flow.Kind, guest: Endpoint, remote: Endpoint, v4: Bool) -> Int? {
+    private mutating func datagramFlow(
+        _ kind: Flow.Kind, guest: Endpoint, remote: Endpoint, v4: Bool, rule: UInt16 = Flow.noRule
+    ) -> Int? {
         if let index = table.find(kind, guest: guest, remote: remote) { return index }
         guard case .success(let socket) = InternetSocket.make(kind == .ping ? .ping : .udp, v4: v4) else {
             table.counters.refusedByLimit += 1
@@ -96,7 +97,7 @@ extension Forwarder {
         InternetSocket.prepareDatagrams(socket, v4: v4)
         if remote.port == 0 { bindOutbound(socket, v4: v4) }
         let flow = Flow(
-            kind: kind, timeToLive: 64, socket: socket, guest: guest, remote: remote,
+            kind: kind, rule: rule, timeToLive: 64, socket: socket, guest: guest, remote: remote,
             target: Endpoint(v4 ? .any4 : .any6, 0), tcp: .unused)
         guard let index = insert(flow, .readable, otherwise: { _ in }) else { return nil }
         let isName = remote.port == 53 && policy.layout.isNameServer(remote.address)
@@ -116,6 +117,9 @@ extension Forwarder {
     private mutating func askNameServer(
         _ header: UDPHeader, guest: Endpoint, remote: Endpoint, _ ip: IPHeader, _ place: TransportPlace
     ) {
+        let offset = place.offset + UDPHeader.length
+        let count = header.datagramLength - UDPHeader.length
+        if egress.judgesNames, !admitsQuery(at: offset, count: count, place, guest: guest, remote: remote) { return }
         // A client that asks again has waited long enough for this server.
         if let index = table.find(.udp, guest: guest, remote: remote), table[index].unanswered > 0 {
             nameServers.passOver(table[index].target.address)
@@ -124,8 +128,6 @@ extension Forwarder {
             return answer(.port, ip, place)
         }
         table[index].unanswered = table[index].unanswered == .max ? .max : table[index].unanswered + 1
-        let offset = place.offset + UDPHeader.length
-        let count = header.datagramLength - UDPHeader.length
         if count <= NameServers.queryLimit {
             let pointer = unsafe incoming.bytes
             nameServers.queries[index] = unsafe pointer.bytes.array(offset..<offset + count)
@@ -201,6 +203,10 @@ extension Forwarder {
             source = table[index].remote
             table[index].unanswered = 0
             nameServers.queries[index] = nil
+            if egress.judgesNames, policy.layout.isNameServer(source.address) {
+                let start = transportOffset(v4: source.address.isV4) + UDPHeader.length
+                learnNames(at: start, count: count, segment: datagram.segment)
+            }
         }
         let guest = table[index].guest
         let start = transportOffset(v4: guest.address.isV4)
@@ -354,10 +360,12 @@ extension Forwarder {
                 proto: v4 ? TransportProtocol.icmp : TransportProtocol.icmpv6, checksumOffset: 2)
         }
         if ip.timeToLive <= 1 { return answer(.timeExceeded, ip, place) }
-        switch policy.route(Endpoint(ip.destination, 0), isUDP: true) {
+        let guest = Endpoint(ip.source, UInt16(header.rest >> 16))
+        let (route, rule) = admit(.icmp, guest: guest, remote: Endpoint(ip.destination, 0))
+        switch route {
         case .outside(let target):
-            let guest = Endpoint(ip.source, UInt16(header.rest >> 16))
-            guard let index = datagramFlow(.ping, guest: guest, remote: Endpoint(v4 ? .any4 : .any6, 0), v4: v4) else {
+            let any = Endpoint(v4 ? .any4 : .any6, 0)
+            guard let index = datagramFlow(.ping, guest: guest, remote: any, v4: v4, rule: rule) else {
                 if !notedPing {
                     notedPing = true
                     note(
@@ -379,9 +387,7 @@ extension Forwarder {
             }
         case .unreachable: answer(.host, ip, place)
         case .noNetwork: answer(.network, ip, place)
-        case .denied, .loopback, .nameServer:
-            table.counters.denied += 1
-            answer(.prohibited, ip, place)
+        case .denied, .loopback, .nameServer: answer(.prohibited, ip, place)
         }
     }
 

@@ -28,6 +28,10 @@ struct Forwarder: ~Copyable {
 
     var configuration: SlirpConfiguration
     let policy: Policy
+    var egress: Egress
+    var denials = DenialLog()
+    /// Connections to the name server that are looked into.
+    var nameStreams: [Int: NameStreams] = [:]
     let tap: Descriptor
     let listeners: SocketDiagnosis
     let report: Channel
@@ -101,9 +105,11 @@ struct Forwarder: ~Copyable {
         policy = Policy(
             layout: configuration.layout, hostLoopback: configuration.hostLoopback,
             answersNames: configuration.answersNames, deniesMetadata: configuration.deniesMetadata)
+        egress = Egress(configuration.egress, searchDomains: configuration.searchDomains)
         hasPeekOffset = Self.probePeekOffset()
         dirty.reserveCapacity(configuration.flowCapacity)
         ready.reserveCapacity(configuration.flowCapacity)
+        listRules()
     }
 
     /// KERNEL: SO_PEEK_OFF works on TCP since Linux 6.9; before, each peek must skip what is under way.

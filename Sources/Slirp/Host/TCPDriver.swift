@@ -42,7 +42,13 @@ extension Forwarder {
         switch result.payload {
         case .none: break
         case .inOrder(let skip):
-            guard deliver(index, at: place.offset + header.headerLength + skip, count: count - skip) else { return }
+            let offset = place.offset + header.headerLength + skip
+            if table[index].tcp.marks.contains(.inspected) {
+                guard deliverQueries(index, at: offset, count: count - skip) else { return }
+            } else {
+                guard deliver(index, at: offset, count: count - skip) else { return }
+            }
+        case .outOfOrder where table[index].tcp.marks.contains(.inspected): break  // it comes again, in order
         case .outOfOrder(let ahead):
             storeGap(
                 index, sequence: table[index].tcp.receiveNext + ahead, at: place.offset + header.headerLength,
@@ -69,7 +75,9 @@ extension Forwarder {
     mutating func openOutwards(_ syn: TCPHeader, guest: Endpoint, remote: Endpoint) {
         let target: Endpoint
         var isOutbound = false
-        switch policy.route(remote, isUDP: false) {
+        var isInspected = false
+        let (route, rule) = admit(.tcp, guest: guest, remote: remote)
+        switch route {
         case .outside(let endpoint):
             target = endpoint
             isOutbound = true
@@ -79,9 +87,12 @@ extension Forwarder {
                 return refuse(syn, count: 0, guest: guest, remote: remote)
             }
             target = Endpoint(server, 53)
-        case .denied:
-            table.counters.denied += 1
-            return refuse(syn, count: 0, guest: guest, remote: remote)
+            isInspected = egress.judgesNames
+            if isInspected, nameStreams.count >= NameStreams.limit {
+                table.counters.refusedByLimit += 1
+                return refuse(syn, count: 0, guest: guest, remote: remote)
+            }
+        case .denied: return refuse(syn, count: 0, guest: guest, remote: remote)
         case .unreachable: return reportUnreachable(.host, syn, guest: guest, remote: remote)
         case .noNetwork: return reportUnreachable(.network, syn, guest: guest, remote: remote)
         }
@@ -95,13 +106,15 @@ extension Forwarder {
             InternetSocket.close(socket)
             return reportFailure(errno, syn, guest: guest, remote: remote)
         }
-        let state = TCPState(
+        var state = TCPState(
             answering: syn, initialSequence: initialSequence(guest, remote),
             mtuSegment: guest.address.isV4 ? mtuSegment4 : mtuSegment6)
-        insert(
-            Flow(kind: .tcp, socket: socket, guest: guest, remote: remote, target: target, tcp: state),
+        if isInspected { state.marks.insert(.inspected) }
+        let index = insert(
+            Flow(kind: .tcp, rule: rule, socket: socket, guest: guest, remote: remote, target: target, tcp: state),
             [.readable, .writable, .peerClosed, .edgeTriggered]
         ) { forwarder in forwarder.refuse(syn, count: 0, guest: guest, remote: remote) }
+        if isInspected, let index { nameStreams[index] = NameStreams() }
     }
 
     /// Gives a socket towards the outside the address that it is to come from.
@@ -117,6 +130,7 @@ extension Forwarder {
         _ flow: consuming Flow, _ interest: Readiness, otherwise: (inout Forwarder) -> Void
     ) -> Int? {
         let socket = flow.socket
+        if flow.rule != Flow.noRule { table.countRule(Int(flow.rule), at: now) }
         flow.createdAt = now.nanoseconds
         flow.activeAt = now.nanoseconds
         guard let index = table.insert(flow) else {
@@ -227,6 +241,7 @@ extension Forwarder {
             table[index].gapHead = pool[chunk].next
             pool.free(chunk)
         }
+        if table[index].tcp.marks.contains(.inspected) { nameStreams[index] = nil }
         InternetSocket.close(table[index].socket)
         wheel.cancel(index, in: table)
         table.remove(index)

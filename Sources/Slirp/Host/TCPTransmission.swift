@@ -86,6 +86,7 @@ extension Forwarder {
             case .bytes(0): return finish(index)
             case .bytes(let count):
                 table[index].bytesDown += UInt64(count)
+                if table[index].tcp.marks.contains(.inspected) { learnAnswers(index, count: count) }
                 send(makeHeader(index, [.ack, .psh], at: table[index].tcp.sendNext), index, count: count)
                 table[index].tcp.sent(count, at: now)
             case .wouldBlock:
@@ -163,7 +164,9 @@ extension Forwarder {
         table[index].tcp.retries = min(table[index].tcp.retries + 1, 8)
         table[index].tcp.sendNext = table[index].tcp.sendUnacknowledged
         if hasPeekOffset { _ = InternetSocket.setPeekOffset(table[index].socket, 0) }
-        if case .bytes(let n) = peek(index, skipping: 0, count: 1), n == 1 {
+        // What is looked into passes there once, and in order.
+        let mayCarry = !table[index].tcp.marks.contains(.inspected)
+        if mayCarry, case .bytes(let n) = peek(index, skipping: 0, count: 1), n == 1 {
             send(makeHeader(index, [.ack], at: table[index].tcp.sendNext), index, count: 1)
             table[index].tcp.sendMaximum = max(table[index].tcp.sendMaximum, table[index].tcp.sendNext + 1)
         } else {

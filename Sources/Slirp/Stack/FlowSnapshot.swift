@@ -16,6 +16,20 @@ public struct FlowSnapshot: Hashable, Sendable {
     public let bytesUp: UInt64, bytesDown: UInt64, packetsUp: UInt64, packetsDown: UInt64
     /// How long the workspace takes to acknowledge; nil before it was measured.
     public let roundTrip: Duration?
+    /// The rule that admitted it, as an index of the rules read with it; nil when no rule is about it.
+    public let rule: Int?
+}
+
+/// A rule of the forwarder's, and what it has decided.
+public struct RuleSnapshot: Hashable, Sendable {
+    /// It allows; else it denies.
+    public let allows: Bool
+    /// As the configuration writes it, or what is built in.
+    public let text: String
+    /// Flows that it decided, and when the last one came; nil: none yet.
+    public let flows: UInt64, lastAt: MonotonicInstant?
+    /// It is built in: no rule of the configuration's.
+    public let isBuiltIn: Bool
 }
 
 /// What the forwarder has counted.
@@ -29,15 +43,25 @@ public struct ForwarderCounters: Hashable, Sendable {
     public func hash(into hasher: inout Hasher) { for value in values { hasher.combine(value.value) } }
 }
 
+/// A forwarder's table at a moment.
+public struct ForwarderSnapshot: Hashable, Sendable {
+    /// What is connected.
+    public let flows: [FlowSnapshot]
+    /// What was counted.
+    public let counters: ForwarderCounters
+    /// What flows are decided by: the default, what else is built in, and the configuration's.
+    public let rules: [RuleSnapshot]
+}
+
 extension FlowTable {
     /// Reads the table of a forwarder that goes on meanwhile: what it changes just then may be read half; nil when the file
     /// is none.
-    static func snapshot(_ file: Int32) -> (flows: [FlowSnapshot], counters: ForwarderCounters)? {
+    static func snapshot(_ file: Int32) -> ForwarderSnapshot? {
         guard let head = read(file, at: 0, count: MemoryLayout<Header>.size) else { return nil }
         let header = unsafe head.withUnsafeBytes { unsafe $0.loadUnaligned(as: Header.self) }
         guard header.magic == magic, header.capacity > 0, header.highWater <= header.capacity else { return nil }
         let stride = MemoryLayout<Flow>.stride
-        let start = 4096 + Int(header.capacity) * 4
+        let start = flowsOffset(capacity: Int(header.capacity))
         let count = Int(header.highWater)
         guard let bytes = read(file, at: start, count: count * stride) else { return nil }
         let flows = (0..<count).compactMap { index -> FlowSnapshot? in
@@ -54,7 +78,23 @@ extension FlowTable {
             ("out_of_order", c.outOfOrder), ("pool_exhausted", c.poolExhausted), ("link_refused", c.linkRefused),
             ("opened", c.opened), ("closed", c.closed),
         ]
-        return (flows, ForwarderCounters(values: values.map { (name: $0.0, value: $0.1) }))
+        let places = min(Int(header.rules), RuleSlot.capacity)
+        guard var ruleBytes = read(file, at: rulesOffset, count: places * RuleSlot.stride) else { return nil }
+        let rules = (0..<places).compactMap { place -> RuleSnapshot? in
+            let slot = unsafe ruleBytes.withUnsafeMutableBytes {
+                unsafe rule(
+                    in: UnsafeMutableRawBufferPointer(
+                        rebasing: $0[place * RuleSlot.stride..<(place + 1) * RuleSlot.stride]))
+            }
+            return slot.map {
+                RuleSnapshot(
+                    allows: $0.allows, text: $0.text, flows: $0.flows,
+                    lastAt: $0.flows == 0 ? nil : MonotonicInstant(nanoseconds: $0.lastAt),
+                    isBuiltIn: place < Egress.Place.builtIn)
+            }
+        }
+        return ForwarderSnapshot(
+            flows: flows, counters: ForwarderCounters(values: values.map { (name: $0.0, value: $0.1) }), rules: rules)
     }
 
     private static func read(_ file: Int32, at offset: Int, count: Int) -> [UInt8]? {
@@ -84,6 +124,7 @@ extension FlowSnapshot {
         bytesDown = flow.bytesDown
         packetsUp = flow.packetsUp
         packetsDown = flow.packetsDown
+        rule = flow.rule == Flow.noRule ? nil : Int(flow.rule)
         roundTrip = isTCP && flow.tcp.smoothedRoundTrip > 0 ? .nanoseconds(flow.tcp.smoothedRoundTrip) : nil
     }
 }
@@ -91,7 +132,7 @@ extension FlowSnapshot {
 /// The table of a running forwarder, looked at from another process.
 public enum ForwarderTable {
     /// Its flows and counters; nil when the descriptor is of something else.
-    public static func read(_ file: Descriptor) -> (flows: [FlowSnapshot], counters: ForwarderCounters)? {
+    public static func read(_ file: Descriptor) -> ForwarderSnapshot? {
         FlowTable.snapshot(file.number)
     }
 }

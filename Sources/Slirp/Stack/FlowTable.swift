@@ -17,6 +17,9 @@ struct Flow: Sendable {
     var isReadable = false
     /// UDP towards the name server: requests not yet answered.
     var unanswered: UInt8 = 0
+    /// The rule that admitted it, by its place in the table's list; ``noRule`` for what no rule is about.
+    var rule: UInt16 = Self.noRule
+    static let noRule: UInt16 = .max
     /// The outside socket's hop limit as last set.
     var timeToLive: UInt8 = 64
     /// Tells a late event of a closed socket from one of the flow's next life.
@@ -53,11 +56,11 @@ struct Counters: Sendable {
 
 /// # Theory of operation
 ///
-/// All flows live in one memory file of fixed size: a header, a bucket array, and the flows, which a hash over kind,
-/// guest and remote finds through chains of indices. No pointer lies in it, so that any process may map it. Pages that
+/// All flows live in one memory file of fixed size: a header, the rules with their counters, a bucket array, and the
+/// flows, which a hash over kind, guest and remote finds through chains of indices. No pointer lies in it, so that any process may map it. Pages that
 /// no flow ever used cost nothing; freed flows are used again first.
 @safe struct FlowTable: ~Copyable {
-    static let magic: UInt64 = 0x776b_666c_6f77_0001
+    static let magic: UInt64 = 0x776b_666c_6f77_0002
 
     struct Header {
         var magic: UInt64
@@ -65,7 +68,20 @@ struct Counters: Sendable {
         /// Flows that were ever used; the first free one, index + 1.
         var highWater: UInt32, firstFree: UInt32
         var counters: Counters
+        var rules: UInt32
     }
+
+    /// A rule's place: what it says, and the flows that it decided.
+    struct RuleSlot {
+        static let stride = 320, textLimit = 288
+        static let capacity = EgressPolicy.ruleLimit + Egress.Place.builtIn
+        var flows: UInt64, lastAt: Int64
+        var allows: UInt8, length: UInt16
+        // Its text follows, at ``textOffset``.
+        static let textOffset = 32
+    }
+    static let rulesOffset = 4096
+    static let bucketsOffset = rulesOffset + (RuleSlot.capacity * RuleSlot.stride + 4095) / 4096 * 4096
 
     private let region: Region
     private let header: UnsafeMutablePointer<Header>
@@ -75,7 +91,8 @@ struct Counters: Sendable {
     private let secret: UInt64
 
     /// Bytes for a table of `capacity` flows, a power of two.
-    static func size(capacity: Int) -> Int { 4096 + capacity * 4 + capacity * MemoryLayout<Flow>.stride }
+    static func size(capacity: Int) -> Int { flowsOffset(capacity: capacity) + capacity * MemoryLayout<Flow>.stride }
+    static func flowsOffset(capacity: Int) -> Int { bucketsOffset + capacity * 4 }
 
     /// An empty table in the memory file, or in private memory.
     init(capacity: Int, file: Descriptor?, secret: UInt64) throws(KernelError) {
@@ -85,13 +102,58 @@ struct Counters: Sendable {
         guard let base = unsafe region.bytes.baseAddress else { throw KernelError(call: "map", errno: .noMemory) }
         self.region = region
         unsafe header = base.bindMemory(to: Header.self, capacity: 1)
-        unsafe buckets = (base + 4096).bindMemory(to: UInt32.self, capacity: capacity)
-        unsafe flows = (base + 4096 + capacity * 4).bindMemory(to: Flow.self, capacity: capacity)
+        unsafe buckets = (base + Self.bucketsOffset).bindMemory(to: UInt32.self, capacity: capacity)
+        unsafe flows = (base + Self.flowsOffset(capacity: capacity)).bindMemory(to: Flow.self, capacity: capacity)
         bucketMask = UInt32(capacity - 1)
         self.secret = secret
         // The region reads as zero: no bucket is touched before a flow needs it.
         unsafe header.pointee = Header(
-            magic: Self.magic, capacity: UInt32(capacity), count: 0, highWater: 0, firstFree: 0, counters: Counters())
+            magic: Self.magic, capacity: UInt32(capacity), count: 0, highWater: 0, firstFree: 0, counters: Counters(),
+            rules: 0)
+    }
+
+    // MARK: rules
+
+    /// Writes down the rules that flows are decided by.
+    func setRules(_ rules: [(allows: Bool, text: String)]) {
+        for (place, rule) in rules.prefix(RuleSlot.capacity).enumerated() {
+            let text = Array(rule.text.utf8.prefix(RuleSlot.textLimit))
+            let slot = RuleSlot(flows: 0, lastAt: 0, allows: rule.allows ? 1 : 0, length: UInt16(text.count))
+            let bytes = unsafe ruleBytes(place)
+            unsafe bytes.storeBytes(of: slot, as: RuleSlot.self)
+            for (offset, byte) in text.enumerated() { unsafe bytes[RuleSlot.textOffset + offset] = byte }
+        }
+        unsafe header.pointee.rules = UInt32(min(rules.count, RuleSlot.capacity))
+    }
+
+    /// Another flow that the rule at this place decided.
+    func countRule(_ place: Int, at now: MonotonicInstant) {
+        guard unsafe place < Int(header.pointee.rules) else { return }
+        let bytes = unsafe ruleBytes(place)
+        var slot = unsafe bytes.load(as: RuleSlot.self)
+        slot.flows += 1
+        slot.lastAt = now.nanoseconds
+        unsafe bytes.storeBytes(of: slot, as: RuleSlot.self)
+    }
+
+    /// The place's bytes, within the region: `place` is below the capacity.
+    private func ruleBytes(_ place: Int) -> UnsafeMutableRawBufferPointer {
+        precondition(place >= 0 && place < RuleSlot.capacity)
+        return unsafe UnsafeMutableRawBufferPointer(
+            rebasing: region.bytes[
+                Self.rulesOffset + place * RuleSlot.stride..<Self.rulesOffset + (place + 1) * RuleSlot.stride])
+    }
+
+    /// What a place's bytes say; nil for anything else.
+    static func rule(in bytes: UnsafeMutableRawBufferPointer) -> (
+        allows: Bool, text: String, flows: UInt64, lastAt: Int64
+    )? {
+        guard bytes.count == RuleSlot.stride else { return nil }
+        let slot = unsafe bytes.load(as: RuleSlot.self)
+        guard Int(slot.length) <= RuleSlot.textLimit else { return nil }
+        let text = unsafe String(
+            decoding: bytes[RuleSlot.textOffset..<RuleSlot.textOffset + Int(slot.length)], as: UTF8.self)
+        return (slot.allows == 1, text, slot.flows, slot.lastAt)
     }
 
     var count: Int { unsafe Int(header.pointee.count) }

@@ -70,7 +70,7 @@ struct Policy: Sendable {
         /// One of the outside's name servers.
         case nameServer
         /// Refuse at once.
-        case denied
+        case denied(Egress.Place)
         /// Nobody there.
         case unreachable
         /// No way there.
@@ -94,7 +94,7 @@ struct Policy: Sendable {
             switch hostLoopback {
             case .ports(let ports):
                 let isExcepted = ports.contains(LoopbackException(port: destination.port, isUDP: isUDP))
-                if !isExcepted { return .denied }
+                if !isExcepted { return .denied(.hostLoopback) }
             case .all: break
             case .unreachable: return .noNetwork
             }
@@ -102,17 +102,23 @@ struct Policy: Sendable {
         }
         if layout.isNameServer(address) {
             if !answersNames { return .outside(destination) }
-            return destination.port == 53 ? .nameServer : .denied
+            return destination.port == 53 ? .nameServer : .denied(.nowhere)
         }
         if layout.subnet4.contains(address) || layout.subnet6?.contains(address) == true { return .unreachable }
-        if !isOrdinary(address) || (deniesMetadata && Self.metadata.contains(address)) { return .denied }
+        if !Self.isOrdinary(address) { return .denied(.nowhere) }
+        if deniesMetadata, Self.metadata.contains(Self.embedded(address) ?? address) { return .denied(.metadata) }
         return .outside(destination)
     }
 
-    private func isOrdinary(_ address: IPAddress) -> Bool { Self.isOrdinary(address, deniesMetadata: deniesMetadata) }
+    /// The IPv4 address that an IPv6 address spells: 64:ff9b::/96 and ::ffff:0:0:0/96 (RFC 6052, RFC 2765).
+    static func embedded(_ address: IPAddress) -> IPAddress? {
+        let isNAT64 = address.high == 0x0064_ff9b_0000_0000 && address.low >> 32 == 0
+        let isTranslated = address.high == 0 && address.low >> 48 == 0xffff
+        return isNAT64 || isTranslated ? IPAddress(v4: UInt32(truncatingIfNeeded: address.low)) : nil
+    }
 
     /// Whether an address may be a destination in the outside at all.
-    static func isOrdinary(_ address: IPAddress, deniesMetadata: Bool = true) -> Bool {
+    static func isOrdinary(_ address: IPAddress) -> Bool {
         if address.isV4 {
             switch address.v4 >> 24 {
             case 0, 127, 224...255: return false
@@ -121,13 +127,7 @@ struct Policy: Sendable {
         }
         // ::/96: unspecified, loopback and IPv4-compatible addresses (RFC 4291, 2.5.5.1).
         if address.high == 0, address.low >> 32 == 0 { return false }
-        // 64:ff9b::/96 and ::ffff:0:0:0/96: IPv4 in another spelling (RFC 6052, RFC 2765): judged as such.
-        let isNAT64 = address.high == 0x0064_ff9b_0000_0000 && address.low >> 32 == 0
-        let isTranslated = address.high == 0 && address.low >> 48 == 0xffff
-        if isNAT64 || isTranslated {
-            let embedded = IPAddress(v4: UInt32(truncatingIfNeeded: address.low))
-            return isOrdinary(embedded) && !(deniesMetadata && metadata.contains(embedded))
-        }
+        if let embedded = embedded(address) { return isOrdinary(embedded) }
         // Link-local and multicast mean nothing beyond the link.
         return address.high >> 54 != 0x3fa && address.high >> 56 != 0xff
     }

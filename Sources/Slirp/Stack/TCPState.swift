@@ -65,6 +65,8 @@ struct TCPState: Sendable {
         static let roomAsked = Marks(rawValue: 2048)
         /// The outside opened it.
         static let fromOutside = Marks(rawValue: 4096)
+        /// It leads to the name server, and what passes is looked into.
+        static let inspected = Marks(rawValue: 8192)
     }
 
     var phase: Phase

@@ -145,6 +145,10 @@ extension Supervisor {
         case "flows":
             flowTable = message.descriptors.first
             if let flowTable { keeper.keep(.flowTable, flowTable) }
+        case "denied":
+            var event = WorkspaceEvent(.denied, kind: "network")
+            event.reason = message.fields.first
+            events.write([event])
         default: break
         }
     }
