@@ -136,6 +136,15 @@ int ck_linger_zero(int fd)
 
 int ck_shutdown_write(int fd) { return OR_ERRNO(shutdown(fd, SHUT_WR)); }
 
+long ck_round_trip(int fd)
+{
+    struct tcp_info info;
+    socklen_t n = sizeof info;
+    memset(&info, 0, sizeof info);
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &n) < 0) return -errno;
+    return info.tcpi_rtt;
+}
+
 int ck_send_buffer(int fd, uint32_t *size, uint32_t *queued)
 {
     uint32_t info[SK_MEMINFO_VARS] = { 0 };

@@ -88,6 +88,19 @@ public enum InternetSocket {
 
     /// TCP_NODELAY: each send goes out at once; the workspace's own TCP has coalesced already.
     public static func setNoDelay(_ socket: Int32) { _ = ck_set_option(socket, 6, 1, 1) }
+    /// Asks the far end whether it is there, first after `idle`, then four times as often, nine times (tcp(7)).
+    public static func keepAlive(_ socket: Int32, idle: Duration) {
+        let seconds = Int32(clamping: max(1, idle.nanoseconds / 1_000_000_000))
+        for (name, value) in [(Int32(4), seconds), (5, max(1, min(seconds / 4, 75))), (6, 9)] {
+            _ = ck_set_option(socket, 6, name, value)
+        }
+        _ = ck_set_option(socket, 1, 9, 1)
+    }
+    /// The connection's smoothed round-trip time (TCP_INFO); nil before it is known.
+    public static func roundTrip(_ socket: Int32) -> Duration? {
+        let microseconds = ck_round_trip(socket)
+        return microseconds > 0 ? .microseconds(microseconds) : nil
+    }
     /// Makes close(2) send a reset.
     public static func setLingerZero(_ socket: Int32) { _ = ck_linger_zero(socket) }
     /// shutdown(2) of the writing half.

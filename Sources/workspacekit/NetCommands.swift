@@ -89,7 +89,8 @@ struct Net: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Show what is connected through the forwarder, and who inside owns it.",
             discussion: """
-                UP is what went out of the workspace, DOWN what came; RTT is how soon the workspace acknowledges.
+                UP is what went out of the workspace, DOWN what came; RTT is how far away the outside is. --json has how soon \
+                the workspace acknowledges too, and the rule of network.egress that admitted the flow.
 
                   workspacekit net flows
                   workspacekit net flows --watch
@@ -162,6 +163,7 @@ private struct FlowReport: Encodable {
         let ageSeconds: Double, idleSeconds: Double
         let bytesUp: UInt64, bytesDown: UInt64, packetsUp: UInt64, packetsDown: UInt64
         let roundTripSeconds: Double?
+        let outsideRoundTripSeconds: Double?
         let pid: Int32?, process: String?, unit: String?
         let rule: String?
     }
@@ -185,7 +187,8 @@ private struct FlowReport: Encodable {
                 local: "\(flow.guest)", remote: hasRemote ? "\(flow.remote)" : "*",
                 ageSeconds: seconds(flow.createdAt), idleSeconds: seconds(flow.activeAt), bytesUp: flow.bytesUp,
                 bytesDown: flow.bytesDown, packetsUp: flow.packetsUp, packetsDown: flow.packetsDown,
-                roundTripSeconds: flow.roundTrip.map { Double($0.nanoseconds) / 1e9 }, pid: owner?.pid,
+                roundTripSeconds: flow.roundTrip.map { Double($0.nanoseconds) / 1e9 },
+                outsideRoundTripSeconds: flow.outsideRoundTrip.map { Double($0.nanoseconds) / 1e9 }, pid: owner?.pid,
                 process: owner?.process, unit: owner?.unit,
                 rule: flow.rule.flatMap { $0 < table.rules.count ? table.rules[$0].text : nil })
         }
@@ -198,7 +201,7 @@ private struct FlowReport: Encodable {
                 flow.transport, flow.direction, flow.state.isEmpty ? "-" : flow.state, flow.local, flow.remote,
                 "\((flow.ageSeconds * 10).rounded() / 10)s", TopScreen.bytes(Double(flow.bytesUp)),
                 TopScreen.bytes(Double(flow.bytesDown)),
-                flow.roundTripSeconds.map { "\(($0 * 10_000).rounded() / 10)ms" } ?? "-",
+                flow.outsideRoundTripSeconds.map { "\(($0 * 10_000).rounded() / 10)ms" } ?? "-",
                 [flow.unit, flow.process.map { "\($0) (\(flow.pid ?? 0))" }].compactMap { $0 }.joined(separator: " "),
             ]
         }

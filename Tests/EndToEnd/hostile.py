@@ -304,6 +304,17 @@ def tcp_cases():
         problem = None if challenge is not None and connection.echoes() else "no challenge, or the connection is gone"
         connection.close()
         check(f"{flags} where data is expected (RFC 5961)", problem)
+    timed = lambda value: [("NOP", None), ("NOP", None), ("Timestamp", (value, 0))]
+    connection = Connection(options=(("MSS", 1460), *timed(1000)))
+    connection.send("PA", b"an old one", options=timed(999))
+    answer = connection.hear(lambda t: t.flags == 0x10)
+    problem = "no answer" if answer is None else "it was taken" if answer.ack != connection.sent else None
+    connection.send("PA", b"a new one", options=timed(1001))
+    connection.sent = (connection.sent + 9) % (1 << 32)
+    if problem is None and not (connection.read(9) and connection.data == b"a new one"):
+        problem = "a newer one was not taken"
+    connection.close()
+    check("an older timestamp (PAWS, RFC 7323)", problem)
     connection = Connection()
     connection.send("R")
     link.drain()

@@ -210,6 +210,28 @@ def test_a_server_that_speaks_first_is_heard_by_a_late_forwarder(space, lab):
             process.wait()
 
 
+def test_a_far_end_that_is_gone_is_noticed(workspace, lab):
+    """The workspace's keepalive reaches the far end, not only the forwarder; and timestamps are agreed on."""
+    space = workspace("tasks: [{command: exec sleep 1000}]\n").started()
+    client = subprocess.Popen([*lab.enter(lab.pod), *space.prefix, BINARY, "exec", "--state-dir", str(space.state), "--", PYTHON, "-c", """
+import socket
+s = socket.create_connection(("198.18.0.12", 7)); s.sendall(b"x"); s.recv(1)
+for level, name, value in ((1, 9, 1), (6, 4, 1), (6, 5, 1), (6, 6, 20)): s.setsockopt(level, name, value)
+print("up", flush=True)
+try: s.recv(1)
+except OSError as error: print(error.strerror, flush=True)
+"""], env=space.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    try:
+        assert client.stdout.readline() == "up\n"
+        assert "mss:1448 " in space.exec("ss", "-tinH", "dst", "198.18.0.12").stdout
+        lab.in_world("ip", "addr", "del", "198.18.0.12/32", "dev", "eth0")
+        assert client.wait(30) == 0 and client.stdout.read() in ("Connection reset by peer\n", "No route to host\n")
+    finally:
+        client.kill()
+        client.wait()
+        lab.in_world("ip", "addr", "replace", "198.18.0.12/32", "dev", "eth0")
+
+
 def test_five_thousand_connections_leak_nothing(space):
     slirp = space.stage("slirp")
     count = lambda: len(os.listdir(f"/proc/{slirp}/fd"))

@@ -12,12 +12,13 @@ private struct Conversation {
     var now = MonotonicInstant(nanoseconds: 1_000_000_000)
 
     /// Established: the workspace's next byte is 101, ours is 5001; both scale windows and know SACK.
-    init() {
+    init(timestamp: UInt32? = nil) {
         var syn = TCPHeader(
             sourcePort: 40000, destinationPort: 80, sequence: n(100), acknowledgement: n(0), flags: .syn, window: 65535)
         syn.maximumSegment = 1460
         syn.windowScale = 7
         syn.sackPermitted = true
+        syn.timestamps = timestamp.map { TCPTimestamps(value: $0, echo: 0) }
         state = TCPState(answering: syn, initialSequence: n(5000), mtuSegment: 1460)
         state.phase = .synReceived
         _ = state.openWindow(size: 1 << 20, queued: 0, ringFrames: 4096)
@@ -28,11 +29,12 @@ private struct Conversation {
 
     mutating func send(
         _ flags: TCPFlags, at sequence: UInt32, ack: UInt32, count: Int = 0, window: UInt16 = 1000,
-        sack: [(UInt32, UInt32)] = []
+        sack: [(UInt32, UInt32)] = [], timestamp: UInt32? = nil, echo: UInt32 = 0
     ) -> TCPState.Received {
         var header = TCPHeader(
             sourcePort: 40000, destinationPort: 80, sequence: n(sequence), acknowledgement: n(ack), flags: flags,
             window: window)
+        header.timestamps = timestamp.map { TCPTimestamps(value: $0, echo: echo) }
         for block in sack { header.sack.append(SACKBlock(left: n(block.0), right: n(block.1))) }
         return state.receive(header, count: count, at: now)
     }
@@ -176,6 +178,95 @@ struct TCPStateTests {
         _ = c.send(.ack, at: 101, ack: 6001, window: 0)
         #expect(c.state.sendable == 0)
         #expect(c.send(.ack, at: 101, ack: 6001, window: 8).mayTransmit && c.state.sendable == 1024)
+    }
+
+    @Test("a segment with an older timestamp is a duplicate from long ago (PAWS), whatever its sequence number")
+    func oldDuplicates() {
+        var c = Conversation(timestamp: .max - 5)
+        #expect(c.state.maximumSegment == 1448 && c.state.headerLength == 32)
+        guard case .inOrder = c.send(.ack, at: 101, ack: 5001, count: 100, timestamp: .max - 2).payload else {
+            Issue.record("newer")
+            return
+        }
+        c.state.accepted(100)
+        c.state.acknowledged = c.state.acknowledgement
+        #expect(c.state.timestamps(at: c.now).echo == UInt32.max - 2)
+        // Past the end of the number, and from now on older ones are dropped and answered.
+        guard case .inOrder = c.send(.ack, at: 201, ack: 5001, count: 100, timestamp: 3).payload else {
+            Issue.record("newer, modulo 2^32")
+            return
+        }
+        c.state.accepted(100)
+        c.state.acknowledged = c.state.acknowledgement
+        c.state.marks.remove(.ackOwed)
+        guard case .none = c.send(.ack, at: 301, ack: 5001, count: 100, timestamp: 2).payload else {
+            Issue.record("older")
+            return
+        }
+        #expect(c.state.marks.contains(.ackOwed) && c.state.recentTimestamp == 3)
+        // What comes early says nothing of what came in order; a reset counts whatever its timestamp.
+        _ = c.send(.ack, at: 1301, ack: 5001, count: 100, timestamp: 50)
+        #expect(c.state.recentTimestamp == 3)
+        let reset = c.send(.rst, at: 301, ack: 0, timestamp: 1)
+        #expect(reset.verdict == .reset)
+        // After 24 days the number has gone round.
+        c.now = c.now + .seconds(25 * 86_400)
+        guard case .inOrder = c.send(.ack, at: 301, ack: 5001, count: 100, timestamp: 2).payload else {
+            Issue.record("after 24 days")
+            return
+        }
+    }
+
+    @Test("after a retransmission the echo tells how long the way takes")
+    func echoes() {
+        var c = Conversation(timestamp: 7)
+        c.state.sent(100, at: c.now)
+        _ = c.state.timedOut()
+        let sentAt = c.state.timestamps(at: c.now).value
+        c.state.sent(100, at: c.now)
+        c.now = c.now + .milliseconds(40)
+        c.state.smoothedRoundTrip = 0
+        _ = c.send(.ack, at: 101, ack: 5101, timestamp: 8, echo: sentAt)
+        #expect(c.state.smoothedRoundTrip == 40_000_000)
+    }
+
+    @Test("a question whether we are there is told apart from data")
+    func probes() {
+        var c = Conversation()
+        let answers = [(UInt32(100), 0), (100, 1), (101, 0), (101, 1)].map {
+            c.send(.ack, at: $0.0, ack: 5001, count: $0.1).isProbe
+        }
+        #expect(answers == [true, true, false, false])
+    }
+
+    @Test("a workspace that says nothing for two hours is asked nine times, and an answer ends the asking")
+    func idle() {
+        var c = Conversation()
+        let early = c.state.ask(afterIdle: .seconds(7199))
+        let asked = (0..<9).map { _ in c.state.ask(afterIdle: .seconds(7200)) }
+        #expect(early == .fine && asked == Array(repeating: .ask, count: 9))
+        let late = c.state.ask(afterIdle: .seconds(7900))
+        #expect(late == .gone)
+        _ = c.send(.ack, at: 101, ack: 5001)
+        let again = c.state.ask(afterIdle: .seconds(7900))
+        #expect(again == .ask)
+    }
+
+    @Test("both may open at once")
+    func simultaneousOpen() {
+        var state = TCPState(opening: n(9000), mtuSegment: 1460)
+        state.sendMaximum = n(9001)
+        let now = MonotonicInstant(nanoseconds: 1)
+        let syn = TCPHeader(
+            sourcePort: 80, destinationPort: 5555, sequence: n(300), acknowledgement: n(0), flags: .syn, window: 100)
+        let crossed = state.receive(syn, count: 0, at: now)
+        #expect(!crossed.opened && state.phase == .synReceived && state.marks.contains(.ackOwed))
+        var answer = syn
+        answer.flags = [.syn, .ack]
+        answer.acknowledgement = n(9001)
+        let opened = state.receive(answer, count: 0, at: now)
+        #expect(opened.opened && state.phase == .established && state.sendWindow == 100)
+        #expect(state.receiveNext == n(301) && state.sendUnacknowledged == n(9001))
     }
 
     @Test("an inbound connection opens with the workspace's SYN-ACK")

@@ -58,6 +58,7 @@ struct WireTests {
         syn.maximumSegment = 1460
         syn.windowScale = 8
         syn.sackPermitted = true
+        syn.timestamps = TCPTimestamps(value: .max, echo: 7)
         var read = try parse(emit(syn.emittedLength) { syn.emit(into: &$0, at: 0, checksum: 0) }) {
             try TCPHeader(parsing: $0)
         }
@@ -70,8 +71,17 @@ struct WireTests {
             flags: .ack, window: 1)
         ack.sack.append(SACKBlock(left: SequenceNumber(10), right: SequenceNumber(20)))
         ack.sack.append(SACKBlock(left: SequenceNumber(.max), right: SequenceNumber(4)))
-        let bytes = emit(ack.emittedLength) { ack.emit(into: &$0, at: 0, checksum: 0) }
-        #expect(try parse(bytes) { try TCPHeader(parsing: $0) }.sack == ack.sack)
+        for timestamps in [nil, TCPTimestamps(value: 1, echo: .max)] {
+            ack.timestamps = timestamps
+            let bytes = emit(ack.emittedLength) { ack.emit(into: &$0, at: 0, checksum: 0) }
+            let read = try parse(bytes) { try TCPHeader(parsing: $0) }
+            #expect(read.sack == ack.sack && read.timestamps == timestamps)
+            ack.sack.append(SACKBlock(left: SequenceNumber(30), right: SequenceNumber(40)))
+        }
+        ack.sack = SACKBlocks()
+        let plain = emit(ack.emittedLength) { ack.emit(into: &$0, at: 0, checksum: 0) }
+        let short = try parse(plain) { try TCPHeader(parsing: $0) }
+        #expect(plain.count == 32 && short.timestamps == ack.timestamps)
     }
 
     @Test("IPv4-mapped addresses in IPv6 packets are refused")

@@ -148,6 +148,7 @@ int ck_socket_error(int fd);                                             /* SO_E
 int ck_linger_zero(int fd);
 int ck_shutdown_write(int fd);
 int ck_send_buffer(int fd, uint32_t *size, uint32_t *queued);            /* SO_MEMINFO */
+long ck_round_trip(int fd);                                              /* TCP_INFO, microseconds */
 long ck_send(int fd, const void *buffer, size_t count);                  /* MSG_DONTWAIT | MSG_NOSIGNAL */
 long ck_receive(int fd, void *buffer, size_t count);                     /* MSG_DONTWAIT */
 long ck_peek(int fd, void *buffer, size_t count);                        /* MSG_PEEK | MSG_DONTWAIT */

@@ -192,7 +192,7 @@ extension Forwarder {
     mutating func learnAnswers(_ index: Int, count: Int) {
         let known = max(0, table[index].tcp.sendMaximum - table[index].tcp.sendNext)
         guard known < count, var streams = nameStreams.removeValue(forKey: index) else { return }
-        let start = transportOffset(v4: table[index].guest.address.isV4) + 20
+        let start = transportOffset(v4: table[index].guest.address.isV4) + table[index].tcp.headerLength
         let pointer = unsafe outgoing.bytes
         _ = unsafe streams.answers.take(pointer.bytes.extracting(start + known..<start + count)) { message in
             learn(message)

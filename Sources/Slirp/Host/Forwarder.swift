@@ -62,6 +62,9 @@ struct Forwarder: ~Copyable {
     var notedPing = false
     var notedForwards: Set<UInt16> = []
     private var nextListenerLook: MonotonicInstant
+    static let idleLookInterval = Duration.seconds(600)
+    /// When flows without traffic are looked at.
+    var nextIdleLook: MonotonicInstant
 
     enum Token {
         static let tap: UInt64 = 1 << 56
@@ -102,6 +105,7 @@ struct Forwarder: ~Copyable {
         self.poller = poller
         wheel = TimerWheel(at: now)
         nextListenerLook = now
+        nextIdleLook = now + Self.idleLookInterval
         policy = Policy(
             layout: configuration.layout, hostLoopback: configuration.hostLoopback,
             answersNames: configuration.answersNames, deniesMetadata: configuration.deniesMetadata)
@@ -154,6 +158,7 @@ struct Forwarder: ~Copyable {
             runReady()
             settleDirty()
             while let index = wheel.next(at: now, in: table) { handleTimer(index) }
+            if nextIdleLook <= now { lookAfterIdleFlows() }
             if followsListeners, nextListenerLook <= now {
                 nextListenerLook = now + .milliseconds(100)
                 followListeners()
@@ -167,6 +172,7 @@ struct Forwarder: ~Copyable {
     private func timeout() -> Duration? {
         if !ready.isEmpty { return .zero }
         var next = wheel.nextDeadline()
+        if table.count > 0 { next = min(next ?? nextIdleLook, nextIdleLook) }
         if followsListeners { next = min(next ?? nextListenerLook, nextListenerLook) }
         return next.map { max(.zero, $0 - .now) }
     }

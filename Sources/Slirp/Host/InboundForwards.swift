@@ -71,8 +71,9 @@ extension Forwarder {
                 InternetSocket.close(socket)
                 continue
             }
+            let (sequence, offset) = initialSequence(guest, remote)
             let state = TCPState(
-                opening: initialSequence(guest, remote), mtuSegment: v4 ? mtuSegment4 : mtuSegment6)
+                opening: sequence, mtuSegment: v4 ? mtuSegment4 : mtuSegment6, timestampOffset: offset)
             let flow = Flow(kind: .tcp, socket: socket, guest: guest, remote: remote, target: peer, tcp: state)
             guard let index = insert(flow, [.readable, .writable, .peerClosed, .edgeTriggered], otherwise: { _ in })
             else { continue }

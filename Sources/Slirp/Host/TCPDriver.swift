@@ -39,6 +39,12 @@ extension Forwarder {
         if result.discard > 0 {
             InternetSocket.discard(table[index].socket, result.discard)
         }
+        if count > 0 || result.discard > 0 {
+            table[index].activeAt = now.nanoseconds
+            if now.nanoseconds - table[index].outsideAskedAt > Self.roundTripInterval { askRoundTrip(index) }
+        } else if result.isProbe {
+            keepAlive(index)
+        }
         switch result.payload {
         case .none: break
         case .inOrder(let skip):
@@ -106,9 +112,10 @@ extension Forwarder {
             InternetSocket.close(socket)
             return reportFailure(errno, syn, guest: guest, remote: remote)
         }
+        let (sequence, offset) = initialSequence(guest, remote)
         var state = TCPState(
-            answering: syn, initialSequence: initialSequence(guest, remote),
-            mtuSegment: guest.address.isV4 ? mtuSegment4 : mtuSegment6)
+            answering: syn, initialSequence: sequence, mtuSegment: guest.address.isV4 ? mtuSegment4 : mtuSegment6,
+            timestampOffset: offset)
         if isInspected { state.marks.insert(.inspected) }
         let index = insert(
             Flow(kind: .tcp, rule: rule, socket: socket, guest: guest, remote: remote, target: target, tcp: state),
@@ -150,14 +157,18 @@ extension Forwarder {
         return index
     }
 
-    /// RFC 6528: a keyed hash of the connection and a clock of 4 µs.
-    mutating func initialSequence(_ guest: Endpoint, _ remote: Endpoint) -> SequenceNumber {
+    /// RFC 6528: a keyed hash of the connection and a clock of 4 µs. The hash's other half is where the connection's
+    /// timestamps start (RFC 7323, 7.1).
+    func initialSequence(
+        _ guest: Endpoint, _ remote: Endpoint
+    ) -> (sequence: SequenceNumber, timestampOffset: UInt32) {
         var hash = Hasher()
         hash.combine(secret)
         hash.combine(guest)
         hash.combine(remote)
-        return SequenceNumber(
-            UInt32(truncatingIfNeeded: hash.finalize()) &+ UInt32(truncatingIfNeeded: now.nanoseconds >> 12))
+        let value = UInt64(bitPattern: Int64(hash.finalize()))
+        let clock = UInt32(truncatingIfNeeded: now.nanoseconds >> 12)
+        return (SequenceNumber(UInt32(truncatingIfNeeded: value) &+ clock), UInt32(value >> 32))
     }
 
     // MARK: from the outside
@@ -182,6 +193,23 @@ extension Forwarder {
                 transmit(index)
             }
         }
+    }
+
+    private static let roundTripInterval: Int64 = 1_000_000_000
+
+    /// Notes how far away the outside is, for those who look at flows.
+    private mutating func askRoundTrip(_ index: Int) {
+        table[index].outsideAskedAt = now.nanoseconds
+        table[index].outsideRoundTrip = InternetSocket.roundTrip(table[index].socket)?.nanoseconds ?? 0
+    }
+
+    /// The workspace asks whether the far end is alive, which its kernel knows from us only: then the outside socket asks too,
+    /// about as often.
+    mutating func keepAlive(_ index: Int) {
+        guard !table[index].tcp.marks.contains(.keepsAlive) else { return }
+        table[index].tcp.marks.insert(.keepsAlive)
+        let idle = (now.nanoseconds - table[index].activeAt) / 1_000_000_000
+        InternetSocket.keepAlive(table[index].socket, idle: .seconds(max(1, min(idle, 7200))))
     }
 
     /// The outside connect is decided: SYN-ACK, or the truth about why not.
@@ -218,6 +246,7 @@ extension Forwarder {
         header.maximumSegment = UInt16(clamping: table[index].guest.address.isV4 ? mtuSegment4 : mtuSegment6)
         header.windowScale = TCPState.scale
         header.sackPermitted = true
+        header.timestamps = table[index].tcp.timestamps(at: now)
         send(header, index, count: 0)
     }
 

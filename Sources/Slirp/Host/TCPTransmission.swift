@@ -6,12 +6,14 @@ extension Forwarder {
     // MARK: to the workspace
 
     func makeHeader(_ index: Int, _ flags: TCPFlags, at sequence: SequenceNumber) -> TCPHeader {
-        TCPHeader(
+        var header = TCPHeader(
             sourcePort: table[index].remote.port, destinationPort: table[index].guest.port, sequence: sequence,
             acknowledgement: table[index].tcp.acknowledgement, flags: flags, window: table[index].tcp.windowField)
+        if table[index].tcp.marks.contains(.timestamps) { header.timestamps = table[index].tcp.timestamps(at: now) }
+        return header
     }
 
-    /// Sends a segment of a flow whose payload, if any, lies in the outgoing block behind a header without options.
+    /// Sends a segment of a flow whose payload, if any, lies in the outgoing block behind a header of the flow's length.
     @inline(__always)
     mutating func send(_ header: TCPHeader, _ index: Int, count: Int) {
         table[index].packetsDown += 1
@@ -67,7 +69,7 @@ extension Forwarder {
     /// Peeks behind what is under way, straight into the next frame.
     @inline(__always)
     func peek(_ index: Int, skipping skip: Int, count: Int) -> IOOutcome {
-        let offset = transportOffset(v4: table[index].guest.address.isV4) + 20
+        let offset = transportOffset(v4: table[index].guest.address.isV4) + table[index].tcp.headerLength
         if hasPeekOffset { return outgoing.peek(table[index].socket, at: offset, count: count) }
         return outgoing.peek(
             table[index].socket, skipping: min(skip, 1 << 24), scratch: scratch, at: offset, count: count)
@@ -86,6 +88,7 @@ extension Forwarder {
             case .bytes(0): return finish(index)
             case .bytes(let count):
                 table[index].bytesDown += UInt64(count)
+                table[index].activeAt = now.nanoseconds
                 if table[index].tcp.marks.contains(.inspected) { learnAnswers(index, count: count) }
                 send(makeHeader(index, [.ack, .psh], at: table[index].tcp.sendNext), index, count: count)
                 table[index].tcp.sent(count, at: now)
@@ -157,6 +160,22 @@ extension Forwarder {
         case .opening: break
         }
         arm(index)
+    }
+
+    /// Whether flows on which nothing was said for long are still wanted: a station behind the workspace may be gone without
+    /// a word.
+    mutating func lookAfterIdleFlows() {
+        var isAsking = false
+        for index in 0..<table.highWater where table[index].kind == .tcp {
+            switch table[index].tcp.ask(afterIdle: .nanoseconds(now.nanoseconds - table[index].activeAt)) {
+            case .fine: break
+            case .ask:
+                isAsking = true
+                send(makeHeader(index, [.ack], at: table[index].tcp.sendNext + -1), index, count: 0)
+            case .gone: close(index, resetOutside: true, resetGuest: true)
+            }
+        }
+        nextIdleLook = now + (isAsking ? TCPState.idleProbeInterval : Self.idleLookInterval)
     }
 
     /// A closed window is asked after with one byte (RFC 9293, 3.8.6.1), ever more rarely, never given up.

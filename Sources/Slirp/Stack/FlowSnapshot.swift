@@ -16,6 +16,8 @@ public struct FlowSnapshot: Hashable, Sendable {
     public let bytesUp: UInt64, bytesDown: UInt64, packetsUp: UInt64, packetsDown: UInt64
     /// How long the workspace takes to acknowledge; nil before it was measured.
     public let roundTrip: Duration?
+    /// How far away the outside is, by its socket; nil before it was asked.
+    public let outsideRoundTrip: Duration?
     /// The rule that admitted it, as an index of the rules read with it; nil when no rule is about it.
     public let rule: Int?
 }
@@ -124,6 +126,7 @@ extension FlowSnapshot {
         bytesDown = flow.bytesDown
         packetsUp = flow.packetsUp
         packetsDown = flow.packetsDown
+        outsideRoundTrip = isTCP && flow.outsideRoundTrip > 0 ? .nanoseconds(flow.outsideRoundTrip) : nil
         rule = flow.rule == Flow.noRule ? nil : Int(flow.rule)
         roundTrip = isTCP && flow.tcp.smoothedRoundTrip > 0 ? .nanoseconds(flow.tcp.smoothedRoundTrip) : nil
     }

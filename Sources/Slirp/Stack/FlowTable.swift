@@ -43,6 +43,8 @@ struct Flow: Sendable {
     var createdAt: Int64 = 0, activeAt: Int64 = 0
     var bytesUp: UInt64 = 0, bytesDown: UInt64 = 0
     var packetsUp: UInt64 = 0, packetsDown: UInt64 = 0
+    /// The outside socket's round-trip time in nanoseconds when it was last asked for; 0: not yet.
+    var outsideRoundTrip: Int64 = 0, outsideAskedAt: Int64 = 0
     var tcp: TCPState
 }
 

@@ -67,6 +67,10 @@ struct TCPState: Sendable {
         static let fromOutside = Marks(rawValue: 4096)
         /// It leads to the name server, and what passes is looked into.
         static let inspected = Marks(rawValue: 8192)
+        /// Both sides send timestamps (RFC 7323).
+        static let timestamps = Marks(rawValue: 16384)
+        /// The workspace asks whether the far end is alive, and the outside socket does so too.
+        static let keepsAlive = Marks(rawValue: 32768)
     }
 
     var phase: Phase
@@ -108,16 +112,29 @@ struct TCPState: Sendable {
     var timedSequence = SequenceNumber(0)
     var timedAt: Int64 = 0
 
+    // Timestamps (RFC 7323): what the workspace last sent in order (TS.Recent) and when, and where our clock starts.
+    var recentTimestamp: UInt32 = 0
+    var recentTimestampAt: Int64 = 0
+    var timestampOffset: UInt32 = 0
+    /// Questions sent to a workspace that says nothing.
+    var idleProbes: UInt8 = 0
+
     /// The shift of the windows we tell: 2^8 lets 16 MiB be told.
     static let scale: UInt8 = 8
     static let minimumTimeout: Int64 = 200_000_000
     static let maximumTimeout: Int64 = 60_000_000_000
     static let synRetries: UInt8 = 5
     static let dataRetries: UInt8 = 12
+    /// RFC 7323, 5.5: a timestamp this old says nothing any more.
+    static let timestampLifetime: Int64 = 24 * 86_400 * 1_000_000_000
+    /// As Linux asks (tcp(7)): after two hours, nine times, 75 s apart.
+    static let idleTime = Duration.seconds(7200), idleProbeInterval = Duration.seconds(75)
+    static let idleProbeLimit: UInt8 = 9
 
     /// For a SYN of the workspace's. `mtuSegment` is the largest payload that fits the link's MTU.
-    init(answering syn: TCPHeader, initialSequence: SequenceNumber, mtuSegment: Int) {
+    init(answering syn: TCPHeader, initialSequence: SequenceNumber, mtuSegment: Int, timestampOffset: UInt32 = 0) {
         phase = .opening
+        self.timestampOffset = timestampOffset
         receiveNext = syn.sequence + 1
         acknowledged = receiveNext
         windowEdge = receiveNext
@@ -130,8 +147,9 @@ struct TCPState: Sendable {
     }
 
     /// For a connection from outside: our SYN is to be sent.
-    init(opening initialSequence: SequenceNumber, mtuSegment: Int) {
+    init(opening initialSequence: SequenceNumber, mtuSegment: Int, timestampOffset: UInt32 = 0) {
         phase = .synSent
+        self.timestampOffset = timestampOffset
         marks = .fromOutside
         receiveNext = SequenceNumber(0)
         acknowledged = receiveNext
@@ -154,6 +172,23 @@ struct TCPState: Sendable {
             sendScale = windowScale
         }
         if syn.sackPermitted { marks.insert(.sack) }
+        if let timestamps = syn.timestamps {
+            marks.insert(.timestamps)
+            recentTimestamp = timestamps.value
+            // RFC 6691: the option takes its room from the payload.
+            maximumSegment -= UInt16(TCPTimestamps.length)
+        }
+    }
+
+    /// Length of the header of a segment with payload.
+    @inline(__always)
+    var headerLength: Int { marks.contains(.timestamps) ? 20 + TCPTimestamps.length : 20 }
+
+    /// What our segments say: a clock of milliseconds, and the workspace's own.
+    @inline(__always)
+    func timestamps(at now: MonotonicInstant) -> TCPTimestamps {
+        TCPTimestamps(
+            value: UInt32(truncatingIfNeeded: now.nanoseconds / 1_000_000) &+ timestampOffset, echo: recentTimestamp)
     }
 
     // MARK: what to put into segments
@@ -220,6 +255,8 @@ struct TCPState: Sendable {
         var retransmit = false
         /// The window or the acknowledgement moved: more may be sent.
         var mayTransmit = false
+        /// The workspace asks whether we are there (RFC 9293, 3.8.4).
+        var isProbe = false
     }
 
     /// Takes a segment's header; `count` is the length of its payload.
@@ -235,6 +272,19 @@ struct TCPState: Sendable {
 
         // RFC 9293, 3.10.7.4, in its order: sequence, RST, SYN, ACK, data, FIN.
         let ahead = segment.sequence - receiveNext
+        if marks.contains(.timestamps), let timestamps = segment.timestamps, !segment.flags.contains(.rst) {
+            let isOld = TCPTimestamps.isOlder(timestamps.value, than: recentTimestamp)
+            if isOld, now.nanoseconds - recentTimestampAt < Self.timestampLifetime {
+                // A duplicate from long ago (PAWS; RFC 7323, 5.3).
+                if count > 0 || !segment.flags.isDisjoint(with: [.syn, .fin]) { marks.insert(.ackOwed) }
+                return result
+            }
+            if segment.sequence <= acknowledged, ahead + count >= -1, ahead <= 0 {
+                recentTimestamp = timestamps.value
+                recentTimestampAt = now.nanoseconds
+            }
+        }
+        idleProbes = 0
         if segment.flags.contains(.rst) {
             if ahead == 0 || segment.sequence == acknowledgement {
                 result.verdict = .reset
@@ -244,11 +294,20 @@ struct TCPState: Sendable {
             return result
         }
         if segment.flags.contains(.syn) {
-            if phase == .synReceived, ahead == -1 { marks.insert(.ackOwed) } else { result.verdict = .challenge }
+            guard phase == .synReceived, ahead == -1 else {
+                result.verdict = .challenge
+                return result
+            }
+            // A retransmitted SYN; or, where both opened at once, the workspace's answer to ours (RFC 9293, figure 8).
+            if segment.flags.contains(.ack), takeAcknowledgement(segment, count: 0, at: now, &result) {
+                sendWindow = UInt32(segment.window)
+            }
+            marks.insert(.ackOwed)
             return result
         }
         guard segment.flags.contains(.ack) else { return result }
         let length = count + (segment.flags.contains(.fin) ? 1 : 0)
+        result.isProbe = ahead == -1 && count <= 1 && length == count && phase == .established
         // Wholly old (a retransmission, a keepalive, a window probe) or beyond the window: say where we are.
         if length > 0 ? ahead + length <= 0 || ahead >= max(windowEdge - receiveNext, 1) : ahead < 0 {
             marks.insert(.ackOwed)
@@ -269,16 +328,22 @@ struct TCPState: Sendable {
             if acknowledges { result.verdict = .reset }
             return result
         }
-        guard segment.flags.contains(.syn), acknowledges else { return result }
+        guard segment.flags.contains(.syn), acknowledges || !segment.flags.contains(.ack) else { return result }
         let mtuSegment = Int(maximumSegment)
         takeOptions(segment, mtuSegment: mtuSegment)
         receiveNext = segment.sequence + 1
         acknowledged = receiveNext
         windowEdge = receiveNext
+        sendWindow = UInt32(segment.window)
+        guard acknowledges else {
+            // The workspace opens the same connection at this moment.
+            phase = .synReceived
+            marks.insert(.ackOwed)
+            return result
+        }
         sendUnacknowledged += 1
         sendNext = sendUnacknowledged
         sendMaximum = sendNext
-        sendWindow = UInt32(segment.window)
         phase = .established
         retries = 0
         marks.insert(.ackOwed)
@@ -311,6 +376,11 @@ struct TCPState: Sendable {
             }
             result.discard = max(0, data)
             sendUnacknowledged = segment.acknowledgement
+            // After a retransmission only the echo tells which of the two was acknowledged (RFC 7323, 4.1).
+            if retries > 0, marks.contains(.timestamps), let echo = segment.timestamps?.echo, echo != 0 {
+                let elapsed = Int64(Int32(bitPattern: timestamps(at: now).value &- echo))
+                if elapsed >= 0 { takeSample(max(1, elapsed) * 1_000_000) }
+            }
             if sendNext < sendUnacknowledged { sendNext = sendUnacknowledged }
             retries = 0
             duplicates = 0
@@ -438,6 +508,21 @@ struct TCPState: Sendable {
         let base = smoothedRoundTrip == 0 ? 1_000_000_000 : smoothedRoundTrip + 4 * roundTripVariation
         let clamped = max(base, Self.minimumTimeout)
         return min(clamped << Int64(min(retries, 16)), Self.maximumTimeout)
+    }
+
+    /// Whether the workspace is still there, for a connection on which nothing was said for so long.
+    mutating func ask(afterIdle idle: Duration) -> IdleVerdict {
+        guard phase == .established, idle >= Self.idleTime, !isAwaitingAcknowledgement else { return .fine }
+        guard idleProbes < Self.idleProbeLimit else { return .gone }
+        idleProbes += 1
+        return .ask
+    }
+    enum IdleVerdict: Sendable {
+        case fine
+        /// Send a segment that asks for an answer.
+        case ask
+        /// It has not answered.
+        case gone
     }
 
     /// Something of ours waits for an acknowledgement.

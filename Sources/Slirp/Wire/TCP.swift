@@ -60,6 +60,15 @@ struct SACKBlocks: Hashable, Sendable {
     }
 }
 
+/// The timestamps option (RFC 7323, 3). Plain data.
+struct TCPTimestamps: Hashable, Sendable {
+    static let length = 12  // with the two bytes that align it
+    var value: UInt32, echo: UInt32
+
+    /// Whether `a` is older than `b`, modulo 2^32.
+    @inline(__always) static func isOlder(_ a: UInt32, than b: UInt32) -> Bool { Int32(bitPattern: a &- b) < 0 }
+}
+
 /// A segment's header and the options we understand.
 struct TCPHeader: Hashable, Sendable {
     var sourcePort: UInt16, destinationPort: UInt16
@@ -73,6 +82,7 @@ struct TCPHeader: Hashable, Sendable {
     var windowScale: UInt8?
     var sackPermitted = false
     var sack = SACKBlocks()
+    var timestamps: TCPTimestamps?
 
     init(
         sourcePort: UInt16, destinationPort: UInt16, sequence: SequenceNumber, acknowledgement: SequenceNumber,
@@ -99,7 +109,12 @@ struct TCPHeader: Hashable, Sendable {
         window = bytes.u16(14)
         guard headerLength >= 20 else { throw .malformed }
         guard bytes.byteCount >= headerLength else { throw .truncated }
-        if headerLength > 20 { parseOptions(bytes) }
+        // As nearly every segment of an established connection has it (RFC 7323, appendix A).
+        if headerLength == 32, bytes.u32(20) == 0x0101_080a {
+            timestamps = TCPTimestamps(value: bytes.u32(24), echo: bytes.u32(28))
+        } else if headerLength > 20 {
+            parseOptions(bytes)
+        }
     }
 
     /// Options that do not fit are ignored from there on, as Linux does.
@@ -119,6 +134,7 @@ struct TCPHeader: Hashable, Sendable {
             case (2, 4): maximumSegment = bytes.u16(at + 2)
             case (3, 3): windowScale = min(bytes.u8(at + 2), 14)
             case (4, 2): sackPermitted = true
+            case (8, 10): timestamps = TCPTimestamps(value: bytes.u32(at + 2), echo: bytes.u32(at + 6))
             case (5, _):
                 var block = at + 2
                 while block + 8 <= at + length {
@@ -136,8 +152,9 @@ struct TCPHeader: Hashable, Sendable {
     /// Length of the header ``emit(into:at:)`` writes.
     @inline(__always)
     var emittedLength: Int {
-        if flags.contains(.syn) { return 20 + 4 + (windowScale != nil ? 4 : 0) + (sackPermitted ? 4 : 0) }
-        return sack.count == 0 ? 20 : 24 + 8 * Int(sack.count)
+        let base = timestamps == nil ? 20 : 20 + TCPTimestamps.length
+        if flags.contains(.syn) { return base + 4 + (windowScale != nil ? 4 : 0) + (sackPermitted ? 4 : 0) }
+        return sack.count == 0 ? base : base + 4 + 8 * Int(sack.count)
     }
 
     /// Writes header and options; the checksum field gets `checksum`.
@@ -158,6 +175,12 @@ struct TCPHeader: Hashable, Sendable {
 
     private func emitOptions(into out: inout MutableRawSpan, at offset: Int) {
         var at = offset
+        if let timestamps {
+            out.put32(0x0101_080a, at)
+            out.put32(timestamps.value, at + 4)
+            out.put32(timestamps.echo, at + 8)
+            at += TCPTimestamps.length
+        }
         if flags.contains(.syn) {
             out.put32(0x0204_0000 | UInt32(maximumSegment ?? 536), at)
             at += 4
@@ -168,6 +191,7 @@ struct TCPHeader: Hashable, Sendable {
             if sackPermitted { out.put32(0x0101_0402, at) }
             return
         }
+        if sack.count == 0 { return }
         out.put32(0x0101_0500 | UInt32(2 + 8 * sack.count), at)
         for index in 0..<Int(sack.count) {
             out.put32(sack[index].left.value, at + 4 + 8 * index)
