@@ -52,11 +52,19 @@ SECONDS ?= 60
 FUZZ_CORPUS_configuration := Tests/ConfigTests/Golden
 FUZZ_CORPUS_imports := Tests/ConfigTests/Imports
 FUZZ_CORPUS_wire := Tests/Fuzz/Corpus/wire
-fuzz: ## configuration, imports and the wire codecs, with libFuzzer, SECONDS each; what it finds is left in .build/fuzz
+FUZZ_CORPUS_frames := Tests/Fuzz/Corpus/frames
+FUZZ_CORPUS_names := Tests/Fuzz/Corpus/names
+FUZZ_CORPUS_leases := Tests/Fuzz/Corpus/leases
+FUZZ_CORPUS_requests := Tests/Fuzz/Corpus/requests
+FUZZ_TARGETS ?= configuration imports wire names leases requests frames
+# Frames are forwarded: in a network namespace of nothing but lo, where every address of the lab is this machine's.
+FUZZ_RUN_frames := unshare --user --map-root-user --net sh -c 'ip link set lo up && ip route add local 198.18.0.0/15 dev lo && \
+ip -6 route add local fd18::/16 dev lo && FUZZ_NAMESPACE=1 exec "$$@"' sh
+fuzz: ## configuration, imports, codecs, names, leases, the API and frames, with libFuzzer, SECONDS each; finds are left in .build/fuzz
 	$(call install,$(BUILD_PACKAGES))
 	FUZZ=1 swift build --scratch-path .build/fuzz/build --product fuzz --sanitize=fuzzer
-	@$(foreach target,configuration imports wire,mkdir -p .build/fuzz/$(target) && echo "fuzzing $(target)" && \
-	FUZZ_TARGET=$(target) SWIFT_BACKTRACE=enable=no .build/fuzz/build/debug/fuzz -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 \
+	@$(foreach target,$(FUZZ_TARGETS),mkdir -p .build/fuzz/$(target) && echo "fuzzing $(target)" && \
+	FUZZ_TARGET=$(target) SWIFT_BACKTRACE=enable=no $(FUZZ_RUN_$(target)) .build/fuzz/build/debug/fuzz -max_total_time=$(SECONDS) -max_len=4096 -timeout=10 \
 	-rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix=.build/fuzz/ .build/fuzz/$(target) $(FUZZ_CORPUS_$(target)) 2>&1 | \
 	grep -E "ERROR|SUMMARY|Fatal|artifact|number_of_executed_units|DONE" && ) true
 

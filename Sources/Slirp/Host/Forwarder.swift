@@ -125,44 +125,52 @@ struct Forwarder: ~Copyable {
 
     /// Runs until ring0 or the tap is gone.
     mutating func run() throws(KernelError) {
-        while true {
-            let count = try poller.wait(timeout())
-            now = .now
-            var tapIsReadable = false
-            for index in 0..<count {
-                let event = poller.event(index)
-                switch event.token >> 56 {
-                case 1:
-                    if event.readiness.contains(.failed) { return }  // the workspace's network namespace is gone
-                    tapIsReadable = true
-                case 2:
-                    guard let message = try? report.receive(within: .zero) else { return }  // ring0 is gone
-                    switch SlirpCommand(message) {
-                    case .nameServers(let servers)?: nameServers.replace(with: servers)
-                    case .forwards(let ports)?:
-                        configuration.forwards = ports
-                        nextListenerLook = now
-                    case .addForward(let id, let isUDP, let guest, let socket)?:
-                        addForward(id, AddedForward(isUDP: isUDP, guest: guest, socket: socket))
-                    case .removeForward(let id)?: removeForward(id)
-                    case nil: break
-                    }
-                case 3: handleFlowEvent(event)
-                case 5: handleAddedForward(Int(event.token & 0xffff_ffff), event.readiness)
-                default: acceptForward(UInt16(truncatingIfNeeded: event.token))
-                }
+        while try turn(waiting: timeout()) {}
+    }
+
+    /// One turn of the loop. False when ring0 or the tap is gone.
+    mutating func turn(waiting limit: Duration?) throws(KernelError) -> Bool {
+        let count = try poller.wait(limit)
+        now = .now
+        var tapIsReadable = false
+        for index in 0..<count {
+            let event = poller.event(index)
+            switch event.token >> 56 {
+            case 1:
+                if event.readiness.contains(.failed) { return false }  // the workspace's network namespace is gone
+                tapIsReadable = true
+            case 2:
+                guard let message = try? report.receive(within: .zero) else { return false }  // ring0 is gone
+                obey(SlirpCommand(message))
+            case 3: handleFlowEvent(event)
+            case 5: handleAddedForward(Int(event.token & 0xffff_ffff), event.readiness)
+            default: acceptForward(UInt16(truncatingIfNeeded: event.token))
             }
-            if tapIsReadable { readFrames() }
-            if hasLinkEnded { return }
-            settleDirty()
-            runReady()
-            settleDirty()
-            while let index = wheel.next(at: now, in: table) { handleTimer(index) }
-            if nextIdleLook <= now { lookAfterIdleFlows() }
-            if followsListeners, nextListenerLook <= now {
-                nextListenerLook = now + .milliseconds(100)
-                followListeners()
-            }
+        }
+        if tapIsReadable { readFrames() }
+        if hasLinkEnded { return false }
+        settleDirty()
+        runReady()
+        settleDirty()
+        while let index = wheel.next(at: now, in: table) { handleTimer(index) }
+        if nextIdleLook <= now { lookAfterIdleFlows() }
+        if followsListeners, nextListenerLook <= now {
+            nextListenerLook = now + .milliseconds(100)
+            followListeners()
+        }
+        return true
+    }
+
+    private mutating func obey(_ command: SlirpCommand?) {
+        switch command {
+        case .nameServers(let servers)?: nameServers.replace(with: servers)
+        case .forwards(let ports)?:
+            configuration.forwards = ports
+            nextListenerLook = now
+        case .addForward(let id, let isUDP, let guest, let socket)?:
+            addForward(id, AddedForward(isUDP: isUDP, guest: guest, socket: socket))
+        case .removeForward(let id)?: removeForward(id)
+        case nil: break
         }
     }
 

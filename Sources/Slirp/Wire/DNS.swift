@@ -35,7 +35,7 @@ struct DNSMessage: Sendable {
     }
 
     /// A name and where what follows it begins. Compression pointers lead backwards only (RFC 1035, 4.1.4), so that
-    /// reading ends.
+    /// reading ends, and not into the header.
     private static func name(in bytes: RawSpan, at start: Int) throws(PacketError) -> (name: String, end: Int) {
         var text: [UInt8] = []
         var at = start
@@ -65,7 +65,7 @@ struct DNSMessage: Sendable {
             case 3:
                 guard at + 2 <= bytes.byteCount else { throw .truncated }
                 let target = Int(bytes.u16(at) & 0x3fff)
-                guard target < lowest else { throw .malformed }
+                guard target >= Self.headerLength, target < lowest else { throw .malformed }
                 end = end ?? at + 2
                 lowest = target
                 at = target

@@ -1,18 +1,17 @@
 internal import FoundationEssentials
-internal import Kernel
-internal import SystemPackage
+package import Kernel
 
 /// # Theory of operation
 ///
 /// slirp4netns's API: one JSON request a connection, one answer, and the connection is closed. Requests and answers are
 /// data here; who makes them come true is told what to do, and says what came of it.
-struct HostForwardAPI {
+package struct HostForwardAPI {
     /// A port of the outside that leads inside.
-    struct Entry: Hashable, Encodable {
-        let id: Int
-        let proto: String
-        let hostAddress: String, guestAddress: String
-        let hostPort: UInt16, guestPort: UInt16
+    package struct Entry: Hashable, Encodable, Sendable {
+        package let id: Int
+        package let proto: String
+        package let hostAddress: String, guestAddress: String
+        package let hostPort: UInt16, guestPort: UInt16
 
         enum CodingKeys: String, CodingKey {
             case id, proto
@@ -24,16 +23,16 @@ struct HostForwardAPI {
     }
 
     /// A request is shorter; whoever sends more is told so.
-    static let requestLimit = 4096
-    private(set) var entries: [Entry] = []
+    package static let requestLimit = 4096
+    package private(set) var entries: [Entry] = []
     private var nextID = 1
     /// What a request that names no guest means.
     let defaultGuest: IPAddress
 
-    init(defaultGuest: IPAddress) { self.defaultGuest = defaultGuest }
+    package init(defaultGuest: IPAddress) { self.defaultGuest = defaultGuest }
 
     /// The answer to a request. `open` and `close` make it come true; `open` is false when it could not.
-    mutating func answer(_ request: [UInt8], open: (Entry) -> Bool, close: (Int) -> Void) -> String {
+    package mutating func answer(_ request: [UInt8], open: (Entry) -> Bool, close: (Int) -> Void) -> String {
         if request.count >= Self.requestLimit { return Self.bad("too large message") }
         guard let value = try? JSONDecoder().decode(JSONValue.self, from: Data(request)),
             case .object(let fields) = value
@@ -108,7 +107,7 @@ struct HostForwardAPI {
 }
 
 /// A value of which one does not know yet what it is.
-enum JSONValue: Decodable, Hashable {
+package enum JSONValue: Decodable, Hashable, Sendable {
     case null
     case boolean(Bool)
     case number(Double)
@@ -116,7 +115,7 @@ enum JSONValue: Decodable, Hashable {
     case array([JSONValue])
     case object([String: JSONValue])
 
-    init(from decoder: any Decoder) throws {
+    package init(from decoder: any Decoder) throws {
         let container = try decoder.singleValueContainer()
         if container.decodeNil() {
             self = .null
