@@ -92,6 +92,11 @@ public func setHostName(_ name: String) throws(KernelError) {
     _ = try check(unsafe ck_sethostname(name), "set host name", name)
 }
 
+/// Enters a namespace of that kind, by a descriptor of it (setns(2)).
+public func enterNamespace(_ kind: Namespaces, _ namespace: Descriptor) throws(KernelError) {
+    _ = try check(ck_setns(namespace.number, kind.rawValue), "enter namespace")
+}
+
 /// Enters a namespace of that kind, named by a file such as /proc/PID/ns/net (setns(2)); the one that the caller is in
 /// already is no error.
 public func enterNamespace(_ kind: Namespaces, at path: String) throws(KernelError) {

@@ -79,6 +79,22 @@ public struct RouteNetlink: ~Copyable {
         try request(message, "bring up \(name)")
     }
 
+    /// Makes a pair of interfaces: one here, its other end in another network namespace, by a descriptor of that one.
+    public borrowing func addPair(_ name: String, peer: String, in namespace: Descriptor) throws(KernelError) {
+        func attribute(_ type: UInt16, _ payload: [UInt8]) -> [UInt8] {
+            NetlinkMessage.u16(UInt16(payload.count + 4)) + NetlinkMessage.u16(type) + payload
+                + [UInt8](repeating: 0, count: (4 - payload.count % 4) % 4)
+        }
+        var message = NetlinkMessage(type: 16, flags: 0x605, body: Self.ifinfomsg(index: 0, flags: 0, change: 0))
+        message.add(3, Array(name.utf8) + [0])
+        // VETH_INFO_PEER: an interface message of its own, with its name and namespace (IFLA_NET_NS_FD).
+        let other =
+            Self.ifinfomsg(index: 0, flags: 0, change: 0) + attribute(3, Array(peer.utf8) + [0])
+            + attribute(28, NetlinkMessage.u32(UInt32(namespace.number)))
+        message.add(18, attribute(1, Array("veth".utf8)) + attribute(2, attribute(1, other)))
+        try request(message, "make the pair of interfaces \(name) and \(peer)")
+    }
+
     /// Adds an address; one that is there already is no error. IPv6 addresses skip duplicate detection.
     public borrowing func addAddress(_ subnet: Subnet, interface index: UInt32) throws(KernelError) {
         let v4 = subnet.address.isV4

@@ -3,12 +3,14 @@ internal import SystemPackage
 
 /// The workspace's end of the link, handed out by ring1.
 public struct LinkHandles {
-    /// The tap's descriptor.
+    /// The tap device, or the packet socket.
     public let tap: Descriptor
     /// A sock_diag socket of the workspace's network namespace.
     public let listeners: Descriptor
-    /// Which offloads the tap accepted.
+    /// Which offloads the link has.
     public let checksum: Bool, tso: Bool, uso: Bool
+    /// It is a packet socket.
+    public let isPacketLink: Bool
 }
 
 /// ring0's side of bringing the rings up, in three steps: ``start(_:configuration:report:)`` until the link is there,
@@ -38,9 +40,7 @@ public struct Ring0 {
         do { launched = try launch(plan, idMap, configuration, report) } catch { throw StageFailure("ring0", error) }
         var link: LinkHandles?
         while plan.link != nil, link == nil {
-            if case .link(let tap, let listeners, let checksum, let tso, let uso) = try next(launched, note: note) {
-                link = LinkHandles(tap: tap, listeners: listeners, checksum: checksum, tso: tso, uso: uso)
-            }
+            if case .link(let handles) = try next(launched, note: note) { link = handles }
         }
         return Ring0(pid: launched.pid, channel: launched.channel, link: link, idMap: idMap)
     }

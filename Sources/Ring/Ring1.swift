@@ -62,7 +62,7 @@ public enum Ring1 {
         let netlink = try RouteNetlink()
         try netlink.bringUp("lo")
         guard let link = plan.link else { return }
-        let tap = try Tap.open(link.name, gso: link.gso)
+        let handles = try openLink(link, channel)
         // We assign the IPv6 address ourselves: no second one from the router advertisement.
         try? Files.writeKernelFile("/proc/sys/net/ipv6/conf/\(link.name)/accept_ra", "0")
         try netlink.bringUp(
@@ -75,11 +75,50 @@ public enum Ring1 {
         try? Files.writeKernelFile("/proc/sys/net/ipv4/tcp_congestion_control", "reno")
         for address in link.addresses { try netlink.addAddress(address, interface: index) }
         for gateway in link.gateways { try netlink.addDefaultRoute(via: gateway, interface: index) }
+        try channel.send(.link(handles))
+    }
+
+    /// A tap device; or, where there is none, a packet socket on the other end of a pair of interfaces.
+    private static func openLink(_ link: LinkPlan, _ channel: Channel) throws(KernelError) -> LinkHandles {
         let query = try SocketDiagnosis.open()
-        try channel.send(
-            .link(
-                tap: tap.descriptor, listeners: query.descriptor, checksum: tap.checksumOffload,
-                tso: tap.segmentationOffload, uso: tap.datagramOffload))
+        if link.kind != .packet {
+            do {
+                let tap = try Tap.open(link.name, gso: link.gso)
+                return LinkHandles(
+                    tap: tap.descriptor, listeners: query.descriptor, checksum: tap.checksumOffload,
+                    tso: tap.segmentationOffload, uso: tap.datagramOffload, isPacketLink: false)
+            } catch {
+                if link.kind == .tap { throw error }
+                try? channel.send(.note("\(error): the link is a pair of interfaces and a packet socket instead"))
+            }
+        }
+        let socket = try makePair(link)
+        if !link.gso { try PacketLink.turnSegmentationOff(link.name) }
+        return LinkHandles(
+            tap: socket, listeners: query.descriptor, checksum: true, tso: link.gso,
+            uso: link.gso && hasDatagramSuperpackets, isPacketLink: true)
+    }
+
+    /// The pair's other end lies in a network namespace of nothing else, which lives as long as the socket: nobody inside
+    /// sees it, and no stack answers there.
+    private static func makePair(_ link: LinkPlan) throws(KernelError) -> Descriptor {
+        let own = try Files.open("/proc/self/ns/net", flags: 0)
+        try unshare(.network)
+        try? Files.writeKernelFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
+        let other = "forwarder"
+        let netlink = try RouteNetlink()
+        try netlink.addPair(other, peer: link.name, in: own)
+        try netlink.bringUp(other, mtu: link.mtu)
+        let socket = try PacketLink.open(other)
+        try enterNamespace(.network, own)
+        return socket
+    }
+
+    /// KERNEL: packet sockets know UDP superpackets since Linux 6.2.
+    private static var hasDatagramSuperpackets: Bool {
+        let release = (Files.text("/proc/sys/kernel/osrelease") ?? "").split { $0 == "." || $0 == "-" }.prefix(2)
+        let numbers = release.compactMap { Int($0) }
+        return numbers.count == 2 && (numbers[0], numbers[1]) >= (6, 2)
     }
 
     private static func live(_ ring2: Child, _ parent: Channel, _ signals: borrowing SignalReader) throws(KernelError)

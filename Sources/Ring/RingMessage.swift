@@ -12,7 +12,7 @@ internal import SystemPackage
 ///       | -- (closed) ---------------> |   the parent is gone: end
 enum RingMessage {
     case plan(RingPlan)
-    case link(tap: Descriptor, listeners: Descriptor, checksum: Bool, tso: Bool, uso: Bool)
+    case link(LinkHandles)
     case note(String)
     case ready
     case go
@@ -21,8 +21,10 @@ enum RingMessage {
     var encoded: ChannelMessage {
         switch self {
         case .plan(let plan): ChannelMessage("plan", plan.fields)
-        case .link(let tap, let listeners, let checksum, let tso, let uso):
-            ChannelMessage("link", ["\(checksum)", "\(tso)", "\(uso)"], descriptors: [tap, listeners])
+        case .link(let link):
+            ChannelMessage(
+                "link", ["\(link.checksum)", "\(link.tso)", "\(link.uso)", "\(link.isPacketLink)"],
+                descriptors: [link.tap, link.listeners])
         case .note(let text): ChannelMessage("note", [text])
         case .ready: ChannelMessage("ready")
         case .go: ChannelMessage("go")
@@ -44,10 +46,11 @@ enum RingMessage {
             guard let plan = RingPlan(fields: fields) else { return nil }
             self = .plan(plan)
         case "link":
-            guard fields.count == 3, message.descriptors.count == 2 else { return nil }
+            guard fields.count == 4, message.descriptors.count == 2 else { return nil }
             self = .link(
-                tap: message.descriptors[0], listeners: message.descriptors[1], checksum: fields[0] == "true",
-                tso: fields[1] == "true", uso: fields[2] == "true")
+                LinkHandles(
+                    tap: message.descriptors[0], listeners: message.descriptors[1], checksum: fields[0] == "true",
+                    tso: fields[1] == "true", uso: fields[2] == "true", isPacketLink: fields[3] == "true"))
         case "note" where fields.count == 1: self = .note(fields[0])
         case "ready": self = .ready
         case "go": self = .go

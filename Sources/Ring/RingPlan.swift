@@ -10,10 +10,22 @@ public enum NetworkMode: String, Sendable, CaseIterable {
     case none
 }
 
+/// What carries the workspace's frames to the forwarder.
+public enum LinkKind: String, Sendable, CaseIterable {
+    /// A tap device where there is one, else a packet socket.
+    case auto
+    /// A tap device.
+    case tap
+    /// A packet socket on the other end of a pair of interfaces: needs no device.
+    case packet
+}
+
 /// The workspace's end of the link and its addresses.
 public struct LinkPlan: Hashable, Sendable {
     /// The interface's name in the workspace.
     public var name = "tap0"
+    /// What it is made of.
+    public var kind = LinkKind.auto
     /// Its MTU.
     public var mtu = 1500
     /// Superpackets wanted.
@@ -81,6 +93,7 @@ extension RingPlan {
                 link.hardwareAddress.map(String.init).joined(separator: ":"),
                 link.addresses.map(\.description).joined(separator: " "),
                 link.gateways.map(\.description).joined(separator: " "), "\(link.queueLength)",
+                link.kind.rawValue,
             ]
         } else {
             fields.append("no link")
@@ -96,18 +109,21 @@ extension RingPlan {
         var rest = fields[9...]
         var link: LinkPlan?
         if fields[8] == "link" {
-            guard rest.count >= 7 else { return nil }
-            let f = Array(rest.prefix(7))
-            rest = rest.dropFirst(7)
+            guard rest.count >= 8 else { return nil }
+            let f = Array(rest.prefix(8))
+            rest = rest.dropFirst(8)
             let addresses = f[4].split(separator: " ").compactMap { Subnet($0) }
             let gateways = f[5].split(separator: " ").compactMap { IPAddress($0) }
-            guard let mtu = Int(f[1]), let queueLength = Int(f[6]) else { return nil }
+            guard let mtu = Int(f[1]), let queueLength = Int(f[6]), let kind = LinkKind(rawValue: f[7]) else {
+                return nil
+            }
             var plan = LinkPlan(addresses: addresses, gateways: gateways)
             plan.name = f[0]
             plan.mtu = mtu
             plan.gso = f[2] == "true"
             plan.hardwareAddress = f[3].split(separator: ":").compactMap { UInt8($0) }
             plan.queueLength = queueLength
+            plan.kind = kind
             link = plan
         }
         self.init(

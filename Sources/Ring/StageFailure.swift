@@ -55,7 +55,7 @@ public struct StageFailure: Error, Hashable, Sendable, CustomStringConvertible {
             return ""
         case .noSuchFileOrDirectory, .noSuchAddressOrDevice, Errno(rawValue: 19):
             if call == "open", error.subject == "/dev/net/tun" {
-                return "run the container with --device /dev/net/tun, or choose --network host or --network none"
+                return "run the container with --device /dev/net/tun, or leave the link to us (network.link: auto)"
             }
             return ""
         case .invalidArgument where call == "make namespaces":

@@ -140,6 +140,7 @@ final class WorkspaceRun {
         var link = LinkPlan(addresses: addresses, gateways: gateways)
         link.mtu = configuration.network.mtu ?? 1500
         link.gso = configuration.network.gso ?? true
+        link.kind = configuration.network.link.flatMap { LinkKind(rawValue: $0) } ?? .auto
         plan.link = link
         plan.resolvConf = ResolverFile(Files.text("/etc/resolv.conf") ?? "").replacing(
             servers: [layout.nameServer4], search: configuration.network.searchDomains)

@@ -166,6 +166,7 @@ final class WorkspaceSession {
             nameServers: forwarder.nameServers,
             hostLoopback: .ports(Set(forwarder.loopbackExceptions)), checksumOffload: link.checksum,
             segmentationOffload: link.tso, datagramOffload: link.uso)
+        configuration.isPacketLink = link.isPacketLink
         configuration.egress = forwarder.egress
         configuration.searchDomains = forwarder.searchDomains
         let table = try makeMemoryFile("workspacekit-flows", holding: [])

@@ -22,9 +22,10 @@ def ask(result):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.fixture
-def space(workspace):
-    return workspace("").started()
+@pytest.fixture(params=["tap", "packet"])
+def space(workspace, request):
+    """A workspace with either kind of link: everything holds with both."""
+    return workspace(f"workspacekit: {{network: {{link: {request.param}}}}}\n").started()
 
 
 def client(space, verb, *arguments):
@@ -174,6 +175,24 @@ def test_an_unreachable_network_says_so(space, lab, host):
     answer = client(space, "errno_of", host, 80)
     assert answer["errno"] == reference["errno"] and answer["errno"] in ("EHOSTUNREACH", "ENETUNREACH")
     assert answer["seconds"] < 3
+
+
+def test_another_forwarder_goes_on_where_the_link_stands(space):
+    """Also in the middle of the ring that a packet socket has."""
+    for _ in range(3):
+        assert client(space, "download", WORLD4, 30_000_000)["equal"]
+        os.kill(space.stage("slirp"), signal.SIGKILL)
+        until(lambda: space.exec("ping", "-c", "1", "-W", "1", WORLD4, check=False).returncode == 0, 10, "the next forwarder")
+        assert client(space, "upload", WORLD6, 30_000_000)["equal"]
+
+
+@pytest.mark.parametrize("link", ["tap", "packet"])
+def test_single_segments(workspace, link):
+    space = workspace(f"workspacekit: {{network: {{link: {link}, gso: false}}}}\n").started()
+    assert client(space, "upload", WORLD4, 50_000_000)["equal"] and client(space, "download", WORLD4, 50_000_000)["equal"]
+    # Each frame was one segment.
+    counters = json.loads(space.lab.in_pod(*space.prefix, BINARY, "net", "flows", "--json", "--state-dir", str(space.state)).stdout)["counters"]
+    assert counters["bytes_in"] / counters["frames_in"] < 1600 and counters["bytes_out"] / counters["frames_out"] < 1600
 
 
 @pytest.mark.parametrize("host", [WORLD4, WORLD6])

@@ -524,11 +524,17 @@ def test_no_tun_device(workspace, lab):
     folder.mkdir()
     result = lab.in_pod("unshare", "--mount", "sh", "-c",
                         f"mount --bind /dev/zero /dev/net/tun; umount /dev/net/tun; umount /dev/net/tun; "
-                        f"mount -t tmpfs tmpfs /dev/net; exec {BINARY} run --workspace {folder} --state-dir {folder}/state -- true",
+                        f"mount -t tmpfs tmpfs /dev/net; exec {BINARY} run --workspace {folder} --state-dir {folder}/state -- curl -sS --max-time 5 http://{WORLD4}:8000",
+                        check=False)
+    assert (result.returncode, result.stdout) == (0, "hello from world\n"), result.stderr
+    assert "cannot open /dev/net/tun: No such file or directory: the link is a pair of interfaces and a packet socket instead" in result.stderr
+    (folder / ".gitpod.yml").write_text("workspacekit: {network: {link: tap}}\n")
+    result = lab.in_pod("unshare", "--mount", "sh", "-c",
+                        f"mount -t tmpfs tmpfs /dev/net; exec {BINARY} run --workspace {folder} --state-dir {folder}/other -- true",
                         check=False)
     assert result.returncode == 71
     assert "ring1: cannot open /dev/net/tun: No such file or directory (run the container with --device /dev/net/tun" in result.stderr
-    assert not (folder / "state").exists()
+    assert not (folder / "other").exists()
     host = lab.in_pod("unshare", "--mount", "sh", "-c",
                       f"mount -t tmpfs tmpfs /dev/net; exec {BINARY} run --network none --workspace {folder} "
                       f"--state-dir {folder}/state -- echo works", check=False)

@@ -172,6 +172,15 @@ int ck_udp_prepare(int fd, int family);                                  /* RECV
 /* ---- tap ---- */
 enum { CK_OFFLOAD_CSUM = 1, CK_OFFLOAD_TSO = 2, CK_OFFLOAD_USO = 4 };
 int ck_tap_open(const char *device, const char *name, int gso, int *offloads);
+/* AF_PACKET on an interface, each frame behind a virtio_net_hdr, received through a ring (TPACKET_V2). */
+enum { CK_RING_FRAME = 66048, CK_RING_BLOCK = 524288, CK_RING_BLOCKS = 24 };
+int ck_packet_open(const char *name);
+int ck_packet_map(int fd, void **ring, size_t *count);
+/* The slot with the oldest frame, wherever the ring stands; -EAGAIN: there is none. */
+long ck_packet_find(void *ring);
+/* The frame in the ring's slot, copied with its header; 0: none yet, -EMSGSIZE: skipped, it was cut. */
+long ck_packet_take(void *ring, unsigned slot, void *out, size_t capacity);
+int ck_segmentation_off(const char *name);                               /* ethtool -K NAME tso off gso off */
 int ck_tap_has_header(int fd);                                            /* of an open tap: frames behind a virtio_net_hdr */
 int ck_interface_address(const char *name, int family, struct ck_endpoint *out);
 int ck_interface_has(const char *name, const struct ck_endpoint *address);

@@ -36,7 +36,7 @@ enum WorkspacekitKeys {
             example: "10.0.2.0/24", default: .string("10.0.2.0/24")),
         Key(
             "link", .choice(["auto", "tap", "packet"]), "The device between workspace and forwarder",
-            default: .string("auto"), .later),
+            default: .string("auto")),
         Key("bypass", .boolean, "Sockets at native speed, by seccomp", default: .boolean(false), .later),
         Key(
             "hostLoopback", .list(.text(.portAndProtocol)),

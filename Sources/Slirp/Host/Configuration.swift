@@ -20,7 +20,9 @@ public struct SlirpConfiguration: Sendable {
     public var outbound4: IPAddress?, outbound6: IPAddress?
     /// Frames come behind a virtio_net_hdr.
     public var hasLinkHeader = true
-    /// What the tap can do.
+    /// The link is a packet socket with a ring (``PacketLink``); else a tap device.
+    public var isPacketLink = false
+    /// What the link can do.
     public var checksumOffload: Bool, segmentationOffload: Bool, datagramOffload: Bool
     /// Where the workspace may connect to.
     public var egress = EgressPolicy()
@@ -56,15 +58,15 @@ public struct SlirpConfiguration: Sendable {
                 "\(checksumOffload)", "\(segmentationOffload)", "\(datagramOffload)",
                 layout.leased4.description, "\(answersNames)", "\(deniesMetadata)", outbound4?.description ?? "",
                 outbound6?.description ?? "", "\(hasLinkHeader)",
-                searchDomains.joined(separator: " "),
+                searchDomains.joined(separator: " "), "\(isPacketLink)",
             ] + egress.fields, descriptors: [tap, listeners, table])
     }
 
     /// Reads what ``message(tap:listeners:table:)`` wrote; nil for anything else.
     init?(_ message: ChannelMessage) {
         let f = message.fields
-        guard message.kind == "configure", f.count > 16, message.descriptors.count == 3, let subnet = Subnet(f[0]),
-            let mtu = Int(f[2]), let egress = EgressPolicy(fields: f[16...])
+        guard message.kind == "configure", f.count > 17, message.descriptors.count == 3, let subnet = Subnet(f[0]),
+            let mtu = Int(f[2]), let egress = EgressPolicy(fields: f[17...])
         else { return nil }
         var layout = NetworkLayout(subnet4: subnet, ipv6: f[1] == "46")
         layout.leased4 = IPAddress(f[9]) ?? layout.guest4
@@ -80,6 +82,7 @@ public struct SlirpConfiguration: Sendable {
         outbound6 = IPAddress(f[13])
         hasLinkHeader = f[14] == "true"
         searchDomains = f[15].split(separator: " ").map(String.init)
+        isPacketLink = f[16] == "true"
         self.egress = egress
     }
 }

@@ -24,7 +24,7 @@ struct Forwarder: ~Copyable {
     /// Segments sent for one flow before others get their turn.
     static let burst = 16
     /// Frames that the link's ring holds for one flow.
-    static let ringFrames = 4096
+    let ringFrames: Int
 
     var configuration: SlirpConfiguration
     let policy: Policy
@@ -32,7 +32,11 @@ struct Forwarder: ~Copyable {
     var denials = DenialLog()
     /// Connections to the name server that are looked into.
     var nameStreams: [Int: NameStreams] = [:]
+    /// The link's device or packet socket.
     let tap: Descriptor
+    /// Where a packet socket's frames come; nil for a device.
+    private var ring: PacketRing?
+    private let hasRing: Bool
     let listeners: SocketDiagnosis
     let report: Channel
     let poller: Poller
@@ -88,12 +92,16 @@ struct Forwarder: ~Copyable {
         let scratch = try Region(count: 1 << 24)
         let table = try FlowTable(capacity: configuration.flowCapacity, file: file, secret: secret)
         let pool = try ChunkPool(chunks: 1024)
+        let ring: PacketRing? = configuration.isPacketLink ? try PacketRing(tap) : nil
         let poller = try Poller()
         try poller.add(tap.number, .readable, token: Token.tap)
         try poller.add(report.descriptor.number, .readable, token: Token.report)
         self.configuration = configuration
         nameServers = NameServers(configuration.nameServers)
         self.tap = tap
+        hasRing = configuration.isPacketLink
+        self.ring = ring
+        ringFrames = hasRing ? PacketRing.capacity / 2 : 4096
         self.listeners = listeners
         self.report = report
         self.secret = secret
@@ -211,7 +219,8 @@ struct Forwarder: ~Copyable {
         for _ in 0..<Self.batch {
             // Without a link header its place stays zero, which is a header that promises nothing.
             let skipped = configuration.hasLinkHeader ? 0 : VirtioHeader.length
-            switch incoming.read(tap.number, at: skipped, count: 70_000 - skipped) {
+            let outcome = readFrame(skipping: skipped)
+            switch outcome {
             case .bytes(0):
                 hasLinkEnded = true
                 return
@@ -222,6 +231,14 @@ struct Forwarder: ~Copyable {
             case .wouldBlock, .failed: return
             }
         }
+    }
+
+    /// Brings the next frame into the incoming block.
+    @inline(__always)
+    private mutating func readFrame(skipping skipped: Int) -> IOOutcome {
+        guard hasRing else { return incoming.read(tap.number, at: skipped, count: 70_000 - skipped) }
+        guard let count = ring?.take(into: incoming) else { return .wouldBlock }
+        return .bytes(count)
     }
 
     /// Writes the frame whose virtio header lies at `start` of the outgoing block; what the link refuses is lost, as on a wire.

@@ -199,7 +199,7 @@ extension Forwarder {
     @discardableResult
     mutating func openWindow(_ index: Int) -> Bool {
         let (size, queued) = InternetSocket.sendBuffer(table[index].socket)
-        let worth = table[index].tcp.openWindow(size: size, queued: queued, ringFrames: Self.ringFrames)
+        let worth = table[index].tcp.openWindow(size: size, queued: queued, ringFrames: ringFrames)
         if table[index].tcp.wantsRoom(size: size) {
             InternetSocket.askForRoom(table[index].socket)
             table[index].tcp.marks.insert(.roomAsked)
