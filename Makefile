@@ -5,7 +5,7 @@ SHELL := /bin/bash
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BUILD_PACKAGES := libyaml-dev libcap-dev pkg-config binutils
 RUN_PACKAGES := uidmap python3
-TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-jsonschema busybox-static bsdutils util-linux strace iproute2 nftables iputils-ping dnsutils curl procps groff-base zsh fish podman crun rootlesskit python3-scapy
+TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-jsonschema busybox-static bsdutils util-linux strace iproute2 nftables iputils-ping dnsutils curl procps groff-base zsh fish podman crun rootlesskit python3-scapy traceroute mtr-tiny isc-dhcp-client
 BENCH_PACKAGES := python3-yaml iperf3 slirp4netns passt rootlesskit
 
 # Compiled for size, which costs the forwarder nothing that can be measured (make bench). A function a section, so that
@@ -72,6 +72,11 @@ fuzz: ## configuration, imports, codecs, names, leases, the API and frames, with
 SOAK_SECONDS ?= 120
 soak: build ## 300 services that crash at random, SOAK_SECONDS long
 	SOAK_SECONDS=$(SOAK_SECONDS) /usr/bin/python3 -m pytest -q Tests/EndToEnd/test_soak.py
+
+.PHONY: load
+LOAD_SECONDS ?= 600
+load: build ## bulk, short connections, datagrams and look-ups at once, LOAD_SECONDS long: nothing is left afterwards
+	LOAD_SECONDS=$(LOAD_SECONDS) $(SUDO) -E /usr/bin/python3 -m pytest -q -s Tests/EndToEnd/test_load.py
 
 .PHONY: lint
 lint: ## formatting, and the rules that only a grep can keep

@@ -382,6 +382,14 @@ extension Region {
 }
 
 extension InternetSocket {
+    /// Sets the type of service or traffic class of what the socket sends.
+    public static func setTrafficClass(_ socket: Int32, v4: Bool, _ value: UInt8) {
+        _ = v4 ? ck_set_option(socket, 0, 1, Int32(value)) : ck_set_option(socket, 41, 67, Int32(value))
+    }
+    /// Whether what is too big for a path is to fail with EMSGSIZE and the path's MTU (IP_PMTUDISC_DO); else it is cut.
+    public static func setUncuttable(_ socket: Int32, v4: Bool, _ value: Bool) {
+        _ = v4 ? ck_set_option(socket, 0, 10, value ? 2 : 0) : ck_set_option(socket, 41, 23, value ? 2 : 0)
+    }
     /// Sets the time to live or hop limit of what the socket sends.
     public static func setTimeToLive(_ socket: Int32, v4: Bool, _ value: UInt8) {
         _ = v4 ? ck_set_option(socket, 0, 2, Int32(value)) : ck_set_option(socket, 41, 16, Int32(value))

@@ -97,7 +97,7 @@ class Lab:
             enter("ip", "link", "set", "eth0", "up")
         # More of the world than its first address: servers of TCP and UDP 7 answer on all of them.
         for extra in ("198.18.0.10/32", "198.18.0.11/32", "198.18.0.12/32", "169.254.169.254/32", "fd18::10/128"):
-            self.in_world("ip", "addr", "add", extra, "dev", "eth0", *(["nodad"] if ":" in extra else []))
+            self.in_world("ip", "addr", "add", extra, "dev", "eth0", *(["nodad", "preferred_lft", "0"] if ":" in extra else []))
         self.in_pod("ip", "route", "add", "default", "via", WORLD4)
         self.in_pod("ip", "-6", "route", "add", "default", "via", WORLD6)
         # Beyond the world's own network nothing is reachable, and it says so.

@@ -83,6 +83,26 @@ def test_a_router_advertisement_configures_a_client(space):
     assert "0% packet loss" in space.exec("ping", "-c", "1", "-W", "2", "fd00::2").stdout
 
 
+def test_a_dhcpv6_client_gets_the_workspaces_address(space):
+    script = space.folder / "dhclient.sh"
+    script.write_text("#!/bin/sh\n[ \"$reason\" = BOUND6 ] && echo got $new_ip6_address/$new_ip6_prefixlen $new_dhcp6_name_servers\n"
+                      "[ -n \"$new_dhcp6_name_servers\" ] && echo names $new_dhcp6_name_servers\nexit 0\n")
+    script.chmod(0o755)
+    until(lambda: "tentative" not in space.exec("ip", "-6", "addr", "show", "dev", "tap0", "scope", "link").stdout, 10, "the link's own address")
+    client = lambda *options: space.exec("timeout", "4", "dhclient", "-6", "-1", "-d", *options, "-sf", str(script), "-lf", str(space.folder / "leases6"), "-pf", str(space.folder / "pid6"), "tap0", check=False).stdout
+    # It stays to renew what it has: the word is enough.
+    assert "names fd00::3" in client("-S")
+    assert "got fd00::100/128 fd00::3" in client()
+
+
+def test_a_dhcp_client_of_another_kind(space):
+    script = space.folder / "dhclient.sh"
+    script.write_text("#!/bin/sh\n[ \"$reason\" = BOUND ] && echo got $new_ip_address $new_subnet_mask $new_routers $new_domain_name_servers $new_interface_mtu\nexit 0\n")
+    script.chmod(0o755)
+    result = space.exec("timeout", "5", "dhclient", "-4", "-1", "-d", "-sf", str(script), "-lf", str(space.folder / "leases4"), "-pf", str(space.folder / "pid4"), "tap0", check=False)
+    assert "got 10.0.2.100 255.255.255.0 10.0.2.2 10.0.2.3 1500" in result.stdout
+
+
 def test_time_to_live_is_counted(space):
     out = python(space, """
         udp = struct.pack(">HHHH", 4000, 33434, 12, 0) + b"data"

@@ -108,8 +108,14 @@ private func checkNames(_ bytes: [UInt8]) {
     precondition(messages(1) == messages(7) && messages(1) == messages(max(1, bytes.count)))
 }
 
-/// A DHCP request: an answer is a BOOTP reply to this very client.
+/// A DHCP request, of either version: an answer is a reply to this very client.
 private func checkLease(_ bytes: [UInt8]) {
+    if let request = try? DHCPv6Request(parsing: bytes.span.bytes),
+        let answer = DHCPv6Server(layout: NetworkLayout()).answer(request)
+    {
+        precondition([2, 7].contains(answer[0]) && Array(answer[1..<4]) == Array(bytes[1..<4]))
+        precondition(answer.count < 1232 + bytes.count)
+    }
     guard let request = try? DHCPRequest(parsing: bytes.span.bytes) else { return }
     guard let answer = DHCPServer(layout: NetworkLayout(), mtu: 1500).answer(request) else { return }
     precondition(answer.count >= 300 && answer[0] == 2 && Array(answer[4..<8]) == Array(bytes[4..<8]))

@@ -169,3 +169,51 @@ struct IPAddressTests {
         #expect(Subnet("0.0.0.0/0")?.contains(b4) == true && Subnet("0.0.0.0/0")?.contains(b6) == false)
     }
 }
+
+@Suite("DHCPv6")
+struct DHCPv6Tests {
+    private let identity: [UInt8] = [0, 3, 0, 1, 0x52, 0x55, 0x0a, 0, 2, 2]
+    private func option(_ code: UInt8, _ data: [UInt8]) -> [UInt8] { [0, code, 0, UInt8(data.count)] + data }
+    private func ask(_ kind: UInt8, server: Bool = false, _ rest: [UInt8] = []) throws -> [UInt8]? {
+        let bytes = [kind, 1, 2, 3] + option(1, [9, 9]) + (server ? option(2, identity) : []) + rest
+        let request = try parse(bytes) { try DHCPv6Request(parsing: $0) }
+        return DHCPv6Server(layout: NetworkLayout()).answer(request)
+    }
+    private let wanted: [UInt8] = [0, 3, 0, 12, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0]
+
+    @Test("a client gets the workspace's one address, and where names are looked up")
+    func answers() throws {
+        let address = NetworkLayout().guest6.bytes
+        let names = option(23, NetworkLayout().nameServer6.bytes)
+        let advertised = try #require(try ask(1, wanted))
+        #expect(advertised[..<4] == [2, 1, 2, 3] && Array(advertised.suffix(20)) == names)
+        #expect(Array(advertised[4..<10]) == option(1, [9, 9]) && Array(advertised[10..<24]) == option(2, identity))
+        #expect(Array(advertised[28..<32]) == [0, 0, 0, 7] && Array(advertised[44..<60]) == address)
+        let rapid = try #require(try ask(1, option(14, []) + wanted))
+        #expect(rapid[0] == 7)
+        let second = try #require(try ask(3, server: true, wanted + wanted))
+        #expect(
+            second[0] == 7 && Array(second.suffix(26).prefix(6)) == option(13, [0, 2]), "there is no second address")
+        let information = try #require(try ask(11))
+        #expect(information[0] == 7 && information.count == 4 + 6 + 14 + 20)
+        #expect(try ask(8, server: true)?.count == 4 + 6 + 14 + 6 + 20)
+    }
+
+    @Test("a message for another server, or of another kind, is not answered")
+    func silence() throws {
+        #expect(try ask(3, wanted) == nil, "a request names its server")
+        #expect(try ask(1, server: true, wanted) == nil, "a solicitation names none")
+        let other = [3, 1, 2, 3] + option(1, [9]) + option(2, [0, 3, 0, 1, 1, 2, 3, 4, 5, 6])
+        let request = try parse(other) { try DHCPv6Request(parsing: $0) }
+        #expect(DHCPv6Server(layout: NetworkLayout()).answer(request) == nil)
+        for kind in [UInt8(0), 2, 7, 10, 12, 13, 255] {
+            #expect(throws: PacketError.malformed) { try parse([kind, 1, 2, 3]) { try DHCPv6Request(parsing: $0) } }
+        }
+        let whole = [UInt8(1), 1, 2, 3] + option(1, [9, 9]) + wanted
+        for length in 0..<whole.count where ![4, 10].contains(length) {
+            #expect(throws: PacketError.self) {
+                try parse(Array(whole[..<length])) { try DHCPv6Request(parsing: $0) }
+            }
+        }
+    }
+}

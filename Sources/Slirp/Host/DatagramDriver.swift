@@ -18,6 +18,10 @@ extension Forwarder {
                 coalesced: place.segmentSize > 0)
         } catch { return drop(\.malformed) }
         if header.destinationPort == 67, ip.source.isV4 { return handleDHCP(at: place.offset, count: place.count) }
+        if header.destinationPort == 547, !ip.source.isV4, policy.isGroup(ip.destination) {
+            let start = place.offset + UDPHeader.length
+            return handleDHCPv6(ip, at: start, count: header.datagramLength - UDPHeader.length)
+        }
         let guest = Endpoint(ip.source, header.sourcePort)
         let remote = Endpoint(ip.destination, header.destinationPort)
         // Multicast and broadcast of the link are not for us, and nobody expects an answer.
@@ -46,7 +50,7 @@ extension Forwarder {
         guard let index = datagramFlow(.udp, guest: guest, remote: mapped, v4: target.address.isV4, rule: rule) else {
             return answer(.prohibited, ip, place)
         }
-        setTimeToLive(index, ip.timeToLive == 0 ? 1 : ip.timeToLive - 1)
+        passOn(ip, index)
         sendDatagram(index, to: target, header, ip, place)
     }
 
@@ -60,18 +64,22 @@ extension Forwarder {
         table[index].packetsUp += 1
         table[index].bytesUp += UInt64(count)
         table[index].activeAt = now.nanoseconds
-        let outcome = incoming.sendDatagram(
-            table[index].socket, v4: v4, at: offset, count: count,
-            InternetSocket.Datagram(peer: target, segment: place.segmentSize))
+        let outcome = sendOrReport(
+            index, v4: v4, at: offset, count: count,
+            InternetSocket.Datagram(peer: target, segment: place.segmentSize), ip, place)
         guard case .failed(let errno) = outcome else { return }
         if place.segmentSize > 0, errno == .invalidArgument || errno == .ioError {
             // The outside interface cannot segment datagrams: one by one.
             var done = 0
             while done < count {
                 let part = min(place.segmentSize, count - done)
-                _ = incoming.sendDatagram(
+                let outcome = incoming.sendDatagram(
                     table[index].socket, v4: v4, at: offset + done, count: part,
                     InternetSocket.Datagram(peer: target))
+                if case .failed(.messageTooLong) = outcome {
+                    handleErrors(index)
+                    return
+                }
                 done += part
             }
             return
@@ -80,9 +88,25 @@ extension Forwarder {
         case .networkUnreachable: answer(.network, ip, place)
         case .noRouteToHost, .hostIsDown: answer(.host, ip, place)
         case .permissionDenied, .notPermitted: answer(.prohibited, ip, place)
-        case .connectionRefused: handleErrors(index)
         default: break
         }
+    }
+
+    /// Sends what lies in the incoming block. An error that waited in the socket is of a datagram before it: it is passed on,
+    /// and this one is sent again.
+    private mutating func sendOrReport(
+        _ index: Int, v4: Bool, at offset: Int, count: Int, _ datagram: InternetSocket.Datagram, _ ip: IPHeader,
+        _ place: TransportPlace
+    ) -> IOOutcome {
+        let first = incoming.sendDatagram(table[index].socket, v4: v4, at: offset, count: count, datagram)
+        guard case .failed(let errno) = first, errno != .invalidArgument, errno != .ioError else { return first }
+        let pathSize = handleErrors(index, isSending: true)
+        if errno == .messageTooLong {
+            if let pathSize { answer(.tooBig, rest: pathSize, ip, place) }
+            return .wouldBlock
+        }
+        guard table[index].kind != .free else { return .wouldBlock }
+        return incoming.sendDatagram(table[index].socket, v4: v4, at: offset, count: count, datagram)
     }
 
     /// The flow, made with its socket if it is new; nil when there is no room for one.
@@ -105,10 +129,22 @@ extension Forwarder {
         return index
     }
 
-    private func setTimeToLive(_ index: Int, _ value: UInt8) {
-        guard table[index].timeToLive != value else { return }
-        table[index].timeToLive = value
-        InternetSocket.setTimeToLive(table[index].socket, v4: table[index].guest.address.isV4, value)
+    /// What the workspace said in IP's header, the outside socket says too, one hop further on.
+    private func passOn(_ ip: IPHeader, _ index: Int) {
+        let v4 = table[index].guest.address.isV4
+        let timeToLive = ip.timeToLive == 0 ? 1 : ip.timeToLive - 1
+        if table[index].timeToLive != timeToLive {
+            table[index].timeToLive = timeToLive
+            InternetSocket.setTimeToLive(table[index].socket, v4: v4, timeToLive)
+        }
+        if table[index].trafficClass != ip.trafficClass {
+            table[index].trafficClass = ip.trafficClass
+            InternetSocket.setTrafficClass(table[index].socket, v4: v4, ip.trafficClass)
+        }
+        if table[index].isUncuttable != ip.isUncuttable {
+            table[index].isUncuttable = ip.isUncuttable
+            InternetSocket.setUncuttable(table[index].socket, v4: v4, ip.isUncuttable)
+        }
     }
 
     // MARK: the name server
@@ -183,6 +219,7 @@ extension Forwarder {
                 case .bytes(let count) = outgoing.receiveDatagram(
                     table[index].socket, at: offset, count: 65_535, &datagram)
             else { return }
+            table.counters.datagramsIn += 1
             table[index].packetsDown += 1
             table[index].bytesDown += UInt64(count)
             table[index].activeAt = now.nanoseconds
@@ -266,14 +303,24 @@ extension Forwarder {
         header.emit(into: &out, at: start, checksum: checksum)
     }
 
-    /// Errors that the outside reported become the same errors inside.
-    private mutating func handleErrors(_ index: Int) {
+    /// Errors that the outside reported become the same errors inside. While something is sent, that it is too large is for
+    /// the caller to say: the path's MTU is returned.
+    @discardableResult
+    private mutating func handleErrors(_ index: Int, isSending: Bool = false) -> UInt32? {
+        var pathSize: UInt32?
         _ = InternetSocket.takeError(table[index].socket)
         for _ in 0..<16 {
-            guard let (error, length) = outgoing.receiveError(table[index].socket, at: 0, count: 512) else { return }
+            guard let (error, length) = outgoing.receiveError(table[index].socket, at: 0, count: 512) else {
+                return pathSize
+            }
+            table.counters.datagramsIn += 1
+            if isSending, error.origin == 1, error.errno == .messageTooLong {
+                pathSize = error.info
+                continue
+            }
             if table[index].remote.port == 53, nameServers.queries[index] != nil {
                 askAgain(index)
-                if table[index].kind == .free || table[index].target != error.peer { return }
+                if table[index].kind == .free || table[index].target != error.peer { return pathSize }
             }
             let guest = table[index].guest
             let remote = table[index].remote.port != 0 ? table[index].remote : error.peer
@@ -303,6 +350,7 @@ extension Forwarder {
                 from: error.offender == .any6 || error.offender.isV4 != guest.address.isV4 ? nil : error.offender,
                 guest: guest.address, remote: remote.address, proto: proto, original: payload)
         }
+        return pathSize
     }
 
     private func icmpNumbers(_ error: InternetSocket.DatagramError, v4: Bool) -> (type: UInt8, code: UInt8)? {
@@ -311,6 +359,7 @@ extension Forwarder {
         case .connectionRefused: return Unreachable.port.numbers(v4: v4)
         case .networkUnreachable: return Unreachable.network.numbers(v4: v4)
         case .noRouteToHost, .hostIsDown: return Unreachable.host.numbers(v4: v4)
+        case .messageTooLong: return Unreachable.tooBig.numbers(v4: v4)
         default: return nil
         }
     }
@@ -374,12 +423,11 @@ extension Forwarder {
                 }
                 return answer(.prohibited, ip, place)
             }
-            setTimeToLive(index, ip.timeToLive - 1)
+            passOn(ip, index)
             table[index].packetsUp += 1
             table[index].activeAt = now.nanoseconds
-            let outcome = incoming.sendDatagram(
-                table[index].socket, v4: v4, at: place.offset, count: place.count, InternetSocket.Datagram(peer: target)
-            )
+            let outcome = sendOrReport(
+                index, v4: v4, at: place.offset, count: place.count, InternetSocket.Datagram(peer: target), ip, place)
             switch outcome {
             case .failed(.networkUnreachable): answer(.network, ip, place)
             case .failed(.noRouteToHost): answer(.host, ip, place)

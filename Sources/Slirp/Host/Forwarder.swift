@@ -21,8 +21,9 @@ struct Forwarder: ~Copyable {
     /// Room before a frame's transport payload for any header we write: virtio, Ethernet, IPv6 with a fragment header.
     static let frameOffset = VirtioHeader.length
     static let batch = 64
-    /// Segments sent for one flow before others get their turn.
-    static let burst = 16
+    /// Bytes that a turn moves either way before it looks at what else has happened, so that no connection waits long
+    /// behind the bulk of others; and what one flow may have of it. A frame counts as some bytes more than it has.
+    static let budget = 1 << 19, share = 1 << 18, frameCost = 2048
     /// Frames that the link's ring holds for one flow.
     let ringFrames: Int
 
@@ -66,6 +67,10 @@ struct Forwarder: ~Copyable {
     var notedPing = false
     var notedForwards: Set<UInt16> = []
     private var nextListenerLook: MonotonicInstant
+    private static let linkBudget = 1 << 19, leastWindow = 1 << 16
+    private var senders = 1
+    private var stalledInARow = 0
+    private static let stallLimit = 10_000
     static let idleLookInterval = Duration.seconds(600)
     /// When flows without traffic are looked at.
     var nextIdleLook: MonotonicInstant
@@ -140,6 +145,7 @@ struct Forwarder: ~Copyable {
     mutating func turn(waiting limit: Duration?) throws(KernelError) -> Bool {
         let count = try poller.wait(limit)
         now = .now
+        let before = table.counters.progress
         var tapIsReadable = false
         for index in 0..<count {
             let event = poller.event(index)
@@ -157,6 +163,7 @@ struct Forwarder: ~Copyable {
         }
         if tapIsReadable { readFrames() }
         if hasLinkEnded { return false }
+        watch(hadEvents: count > 0, before: before)
         settleDirty()
         runReady()
         settleDirty()
@@ -167,6 +174,17 @@ struct Forwarder: ~Copyable {
             followListeners()
         }
         return true
+    }
+
+    /// The loop's watchdog: an event that comes again and again and leads to nothing would cost a processor in silence.
+    private mutating func watch(hadEvents: Bool, before: UInt64) {
+        guard hadEvents, table.counters.progress == before else {
+            stalledInARow = 0
+            return
+        }
+        table.counters.stalledTurns += 1
+        stalledInARow += 1
+        if stalledInARow == Self.stallLimit { note("an event repeats without progress: please report it") }
     }
 
     private mutating func obey(_ command: SlirpCommand?) {
@@ -216,7 +234,8 @@ struct Forwarder: ~Copyable {
     // MARK: the tap
 
     private mutating func readFrames() {
-        for _ in 0..<Self.batch {
+        var budget = Self.budget
+        while budget > 0 {
             // Without a link header its place stays zero, which is a header that promises nothing.
             let skipped = configuration.hasLinkHeader ? 0 : VirtioHeader.length
             let outcome = readFrame(skipping: skipped)
@@ -227,10 +246,22 @@ struct Forwarder: ~Copyable {
             case .bytes(let count):
                 table.counters.framesIn += 1
                 table.counters.bytesIn += UInt64(count)
+                budget -= count + Self.frameCost
                 handleFrame(count + skipped)
             case .wouldBlock, .failed: return
             }
         }
+    }
+
+    /// What a flow may have under way on the link: together they keep it busy, and leave no queue that others wait behind.
+    /// What the outside needs under way is in its sockets' buffers.
+    var linkWindow: Int { max(Self.leastWindow, Self.linkBudget / max(1, senders)) }
+
+    /// How many flows send in bulk, by this batch or, falling slowly, by those before.
+    private mutating func countSenders() {
+        var found = 0
+        for index in dirty where table[index].kind == .tcp && table[index].tcp.segmentAverage > 8192 { found += 1 }
+        senders = max(found, senders - 1)
     }
 
     /// Brings the next frame into the incoming block.
@@ -253,16 +284,20 @@ struct Forwarder: ~Copyable {
         }
     }
 
-    /// Runs flows that have more to send, each for one burst.
+    /// Flows that have something to send, in turn, each for its share, until the turn's budget is spent: what is left comes
+    /// first in the next turn, after whatever has happened meanwhile.
     private mutating func runReady() {
         guard !ready.isEmpty else { return }
-        let turn = ready.count
-        for position in 0..<turn {
+        var budget = Self.budget
+        var position = 0
+        let waiting = ready.count
+        while position < waiting, budget > 0 {
             let index = ready[position]
+            position += 1
             table[index].isReady = false
-            if table[index].kind == .tcp { transmit(index) }
+            if table[index].kind == .tcp { transmit(index, budget: &budget) }
         }
-        ready.removeSubrange(0..<turn)
+        ready.removeSubrange(0..<position)
     }
 
     mutating func markReady(_ index: Int) {
@@ -281,6 +316,7 @@ struct Forwarder: ~Copyable {
     /// One ACK, at most, for each flow that the batch touched.
     private mutating func settleDirty() {
         guard !dirty.isEmpty else { return }
+        countSenders()
         for position in 0..<dirty.count {
             let index = dirty[position]
             table[index].isDirty = false

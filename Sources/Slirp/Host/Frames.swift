@@ -57,7 +57,10 @@ extension Forwarder {
                 let pointer = unsafe incoming.bytes
                 bytes = unsafe pointer.bytes.array(offset..<offset + ip.payloadLength)
             }
-            guard let (whole, payload) = reassembly.add(ip, fragment, bytes, at: now) else { return }
+            guard let (assembled, payload) = reassembly.add(ip, fragment, bytes, at: now) else { return }
+            var whole = assembled
+            // What came in pieces may go in pieces.
+            whole.isUncuttable = false
             put(payload, at: offset)
             return handleTransport(
                 whole, TransportPlace(offset: offset, count: payload.count, isTrusted: false))

@@ -69,6 +69,22 @@ extension Forwarder {
             checksumOffset: 6)
     }
 
+    /// A DHCPv6 client's message, sent to all servers of the link.
+    mutating func handleDHCPv6(_ ip: IPHeader, at offset: Int, count: Int) {
+        guard configuration.layout.subnet6 != nil, ip.source.high >> 54 == 0x3fa else { return }
+        let request: DHCPv6Request
+        do throws(PacketError) {
+            let pointer = unsafe incoming.bytes
+            request = try unsafe DHCPv6Request(parsing: pointer.bytes.extracting(offset..<offset + count))
+        } catch { return drop(\.malformed) }
+        guard let answer = DHCPv6Server(layout: configuration.layout).answer(request) else { return }
+        let length = UInt16(clamping: answer.count + UDPHeader.length)
+        let header = [UInt16(547), 546, length, 0].flatMap { [UInt8($0 >> 8), UInt8(truncatingIfNeeded: $0)] }
+        sendBytes(
+            header + answer, source: NetworkLayout.linkLocalGateway, destination: ip.source,
+            proto: TransportProtocol.udp, checksumOffset: 6)
+    }
+
     /// Answers the packet at hand with an ICMP error.
     mutating func answer(_ reason: Unreachable, rest: UInt32 = 0, _ ip: IPHeader, _ place: TransportPlace) {
         let original: [UInt8]

@@ -28,6 +28,7 @@ extension Forwarder {
             return
         }
         table[index].packetsUp += 1
+        if ip.trafficClass & 0xfc != table[index].trafficClass { setTrafficClass(index, ip.trafficClass & 0xfc) }
         let result = table[index].tcp.receive(header, count: count, at: now)
         switch result.verdict {
         case .done: break
@@ -66,7 +67,7 @@ extension Forwarder {
         }
         if result.retransmit { retransmitHole(index) }
         if result.mayTransmit, table[index].isReadable || table[index].tcp.marks.contains(.outsideEnded) {
-            transmit(index)
+            markReady(index)
         } else if result.discard > 0 || result.opened {
             arm(index)
         }
@@ -75,6 +76,12 @@ extension Forwarder {
         {
             markDirty(index)
         }
+    }
+
+    /// The outside socket sends with the workspace's code point (RFC 2474); congestion marks are each half's own.
+    private func setTrafficClass(_ index: Int, _ value: UInt8) {
+        table[index].trafficClass = value
+        InternetSocket.setTrafficClass(table[index].socket, v4: table[index].target.address.isV4, value)
     }
 
     /// A SYN that belongs to no flow: policy first, then a socket; the answer waits for the outside.
@@ -190,7 +197,7 @@ extension Forwarder {
             }
             if !readiness.isDisjoint(with: [.readable, .peerClosed, .failed, .hungUp]) {
                 table[index].isReadable = true
-                transmit(index)
+                markReady(index)
             }
         }
     }

@@ -75,11 +75,12 @@ extension Forwarder {
             table[index].socket, skipping: min(skip, 1 << 24), scratch: scratch, at: offset, count: count)
     }
 
-    /// Sends what the outside has and the workspace takes, up to one burst.
-    mutating func transmit(_ index: Int) {
+    /// Sends what the outside has and the workspace takes, up to the flow's share of a turn, which it takes from the budget.
+    mutating func transmit(_ index: Int, budget: inout Int) {
         guard table[index].tcp.phase == .established else { return }
         let limit = payloadLimit(index)
-        for _ in 0..<Self.burst {
+        var share = Self.share
+        while share > 0 {
             if !table[index].tcp.marks.isDisjoint(with: [.finSent, .finAcknowledged]) { return arm(index) }
             let room = min(table[index].tcp.sendable, limit)
             if room <= 0 { return arm(index) }
@@ -92,6 +93,8 @@ extension Forwarder {
                 if table[index].tcp.marks.contains(.inspected) { learnAnswers(index, count: count) }
                 send(makeHeader(index, [.ack, .psh], at: table[index].tcp.sendNext), index, count: count)
                 table[index].tcp.sent(count, at: now)
+                share -= count + Self.frameCost
+                budget -= count + Self.frameCost
             case .wouldBlock:
                 table[index].isReadable = false
                 return arm(index)
@@ -156,7 +159,7 @@ extension Forwarder {
         case .established:
             if hasPeekOffset { _ = InternetSocket.setPeekOffset(table[index].socket, 0) }
             table[index].isReadable = true
-            transmit(index)
+            markReady(index)
         case .opening: break
         }
         arm(index)
@@ -199,7 +202,7 @@ extension Forwarder {
     @discardableResult
     mutating func openWindow(_ index: Int) -> Bool {
         let (size, queued) = InternetSocket.sendBuffer(table[index].socket)
-        let worth = table[index].tcp.openWindow(size: size, queued: queued, ringFrames: ringFrames)
+        let worth = table[index].tcp.openWindow(size: size, queued: queued, ringFrames: ringFrames, linkWindow: linkWindow)
         if table[index].tcp.wantsRoom(size: size) {
             InternetSocket.askForRoom(table[index].socket)
             table[index].tcp.marks.insert(.roomAsked)

@@ -17,9 +17,9 @@ struct NeighbourDiscovery: Sendable {
         [136, 0, 0, 0, solicited ? 0xe0 : 0xa0, 0, 0, 0] + target.bytes + [2, 1] + Self.hardware
     }
 
-    /// A router advertisement: default route, prefix for autoconfiguration, MTU, name server.
+    /// A router advertisement: default route, prefix for autoconfiguration, MTU, name server; more by DHCPv6, for who asks.
     func routerAdvertisement(prefix: Subnet) -> [UInt8] {
-        var message: [UInt8] = [134, 0, 0, 0, 64, 0, 0x07, 0x08 /* 1800 s */, 0, 0, 0, 0, 0, 0, 0, 0]
+        var message: [UInt8] = [134, 0, 0, 0, 64, 0x40, 0x07, 0x08 /* 1800 s */, 0, 0, 0, 0, 0, 0, 0, 0]
         message += [1, 1] + Self.hardware
         message += [5, 1, 0, 0] + Self.u32(UInt32(mtu))
         message += [3, 4, UInt8(prefix.length), 0xc0] + Self.u32(86400) + Self.u32(14400) + [0, 0, 0, 0]

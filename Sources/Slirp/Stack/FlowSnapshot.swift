@@ -78,7 +78,8 @@ extension FlowTable {
             ("malformed", c.malformed), ("martian", c.martian), ("denied", c.denied),
             ("refused_by_limit", c.refusedByLimit), ("retransmitted", c.retransmitted),
             ("out_of_order", c.outOfOrder), ("pool_exhausted", c.poolExhausted), ("link_refused", c.linkRefused),
-            ("opened", c.opened), ("closed", c.closed),
+            ("opened", c.opened), ("closed", c.closed), ("datagrams_in", c.datagramsIn),
+            ("stalled_turns", c.stalledTurns),
         ]
         let places = min(Int(header.rules), RuleSlot.capacity)
         guard var ruleBytes = read(file, at: rulesOffset, count: places * RuleSlot.stride) else { return nil }

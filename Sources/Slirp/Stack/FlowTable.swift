@@ -20,8 +20,10 @@ struct Flow: Sendable {
     /// The rule that admitted it, by its place in the table's list; ``noRule`` for what no rule is about.
     var rule: UInt16 = Self.noRule
     static let noRule: UInt16 = .max
-    /// The outside socket's hop limit as last set.
+    /// The outside socket's hop limit and traffic class as last set, and whether what it sends may be cut.
     var timeToLive: UInt8 = 64
+    var trafficClass: UInt8 = 0
+    var isUncuttable = false
     /// Tells a late event of a closed socket from one of the flow's next life.
     var generation: UInt32 = 0
     /// The next flow of the same bucket, or of the free list; index + 1.
@@ -54,6 +56,13 @@ struct Counters: Sendable {
     var malformed: UInt64 = 0, martian: UInt64 = 0, denied: UInt64 = 0, refusedByLimit: UInt64 = 0
     var retransmitted: UInt64 = 0, outOfOrder: UInt64 = 0, poolExhausted: UInt64 = 0, linkRefused: UInt64 = 0
     var opened: UInt64 = 0, closed: UInt64 = 0
+    /// What came from outside without a connection: datagrams, and errors about those sent.
+    var datagramsIn: UInt64 = 0
+    /// Turns of the loop that had events and came to nothing.
+    var stalledTurns: UInt64 = 0
+
+    /// Grows with everything that brings the forwarder on.
+    var progress: UInt64 { framesIn &+ framesOut &+ opened &+ closed &+ datagramsIn &+ linkRefused }
 }
 
 /// # Theory of operation

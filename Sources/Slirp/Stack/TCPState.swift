@@ -208,9 +208,11 @@ struct TCPState: Sendable {
     /// - Parameters:
     ///   - size, queued: the outside socket's send buffer and its use, in bytes of memory.
     ///   - ringFrames: frames that the link holds for this flow.
+    ///   - linkWindow: bytes that it may have under way on the link.
     /// - Returns: whether the edge moved by enough to be worth telling.
-    mutating func openWindow(size: Int, queued: Int, ringFrames: Int) -> Bool {
+    mutating func openWindow(size: Int, queued: Int, ringFrames: Int, linkWindow: Int = .max) -> Bool {
         var room = size / 16 * 15 - queued
+        room = min(room, linkWindow)
         room = min(room, ringFrames * max(Int(segmentAverage), 536), marks.contains(.scaling) ? 0xffff << 8 : 0xffff)
         let old = windowEdge
         let new = acknowledgement + max(0, room)

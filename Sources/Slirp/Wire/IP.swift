@@ -26,6 +26,8 @@ struct IPHeader: Hashable, Sendable {
     var payloadLength: Int
     /// nil for a whole packet.
     var fragment: Fragment?
+    /// No router may cut it: IPv4's DF, and IPv6 always.
+    var isUncuttable: Bool
 
     /// Reads either version from the first byte of the packet on.
     init(parsing bytes: RawSpan) throws(PacketError) {
@@ -56,6 +58,7 @@ struct IPHeader: Hashable, Sendable {
         headerLength = length
         payloadLength = total - length
         let bits = bytes.u16(6)
+        isUncuttable = bits & 0x4000 != 0
         if bits & 0x3fff != 0 {
             fragment = Fragment(
                 identification: UInt32(bytes.u16(4)), offset: Int(bits & 0x1fff) * 8, more: bits & 0x2000 != 0)
@@ -89,6 +92,7 @@ struct IPHeader: Hashable, Sendable {
         guard !source.isV4, !destination.isV4 else { throw .malformed }
         timeToLive = bytes.u8(7)
         trafficClass = UInt8(truncatingIfNeeded: bytes.u16(0) >> 4)
+        isUncuttable = true
         var next = bytes.u8(6)
         var at = 40
         for _ in 0..<8 {
