@@ -259,8 +259,8 @@ class Network:
                 def attempt(rate):
                     found = self.call(tool.enter(), way, WORLD4, 0.4, size, int(rate), segments)
                     return found["rate"] if found["sent"] and found["arrived"] >= 0.99 * found["sent"] else None
-                best, low, high = 0.0, 2000.0, 4_000_000.0 if segments > 1 else 400_000.0
-                for _ in range(9):
+                best, low, high = 0.0, 2000.0, 4_000_000.0 if segments > 1 else 1_000_000.0
+                for _ in range(10):
                     middle = (low * high) ** 0.5
                     rate = attempt(middle)
                     if rate and rate > best:

@@ -274,6 +274,9 @@ int ck_udp_prepare(int fd, int family)
         setsockopt(fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &pmtu, sizeof pmtu);
     }
     setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on);
+    /* What comes while we do not run waits there; the kernel allows net.core.rmem_max of it. */
+    int room = 4 << 20;
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof room);
     return result;
 }
 

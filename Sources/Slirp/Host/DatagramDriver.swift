@@ -64,6 +64,9 @@ extension Forwarder {
         table[index].packetsUp += 1
         table[index].bytesUp += UInt64(count)
         table[index].activeAt = now.nanoseconds
+        if place.segmentSize == 0, table[index].remote.port == 0 {
+            return stage(index, to: target, at: offset, count: count)
+        }
         let outcome = sendOrReport(
             index, v4: v4, at: offset, count: count,
             InternetSocket.Datagram(peer: target, segment: place.segmentSize), ip, place)
@@ -84,12 +87,7 @@ extension Forwarder {
             }
             return
         }
-        switch errno {
-        case .networkUnreachable: answer(.network, ip, place)
-        case .noRouteToHost, .hostIsDown: answer(.host, ip, place)
-        case .permissionDenied, .notPermitted: answer(.prohibited, ip, place)
-        default: break
-        }
+        if let reason = Unreachable(errno), reason != .tooBig { answer(reason, ip, place) }
     }
 
     /// Sends what lies in the incoming block. An error that waited in the socket is of a datagram before it: it is passed on,
@@ -130,9 +128,15 @@ extension Forwarder {
     }
 
     /// What the workspace said in IP's header, the outside socket says too, one hop further on.
-    private func passOn(_ ip: IPHeader, _ index: Int) {
+    private mutating func passOn(_ ip: IPHeader, _ index: Int) {
         let v4 = table[index].guest.address.isV4
         let timeToLive = ip.timeToLive == 0 ? 1 : ip.timeToLive - 1
+        let isSame =
+            table[index].timeToLive == timeToLive && table[index].trafficClass == ip.trafficClass
+            && table[index].isUncuttable == ip.isUncuttable
+        if isSame { return }
+        // What is staged goes as it was meant.
+        sendRun()
         if table[index].timeToLive != timeToLive {
             table[index].timeToLive = timeToLive
             InternetSocket.setTimeToLive(table[index].socket, v4: v4, timeToLive)
@@ -210,9 +214,8 @@ extension Forwarder {
     mutating func handleDatagramEvent(_ index: Int, _ readiness: Readiness) {
         if readiness.contains(.failed) { handleErrors(index) }
         guard table[index].kind != .free, readiness.contains(.readable) else { return }
-        let v4 = table[index].guest.address.isV4
-        let header = table[index].kind == .ping ? 0 : UDPHeader.length
-        let offset = transportOffset(v4: v4) + header
+        if table[index].kind == .udp { return receiveDatagrams(index) }
+        let offset = transportOffset(v4: table[index].guest.address.isV4)
         for _ in 0..<Self.batch {
             var datagram = InternetSocket.Datagram(peer: table[index].guest)
             guard
@@ -223,11 +226,7 @@ extension Forwarder {
             table[index].packetsDown += 1
             table[index].bytesDown += UInt64(count)
             table[index].activeAt = now.nanoseconds
-            if table[index].kind == .ping {
-                deliverEcho(index, from: datagram, count: count)
-            } else {
-                deliverDatagrams(index, from: datagram, count: count)
-            }
+            deliverEcho(index, from: datagram, count: count)
         }
     }
 
@@ -306,7 +305,7 @@ extension Forwarder {
     /// Errors that the outside reported become the same errors inside. While something is sent, that it is too large is for
     /// the caller to say: the path's MTU is returned.
     @discardableResult
-    private mutating func handleErrors(_ index: Int, isSending: Bool = false) -> UInt32? {
+    mutating func handleErrors(_ index: Int, isSending: Bool = false) -> UInt32? {
         var pathSize: UInt32?
         _ = InternetSocket.takeError(table[index].socket)
         for _ in 0..<16 {
@@ -379,6 +378,7 @@ extension Forwarder {
     }
 
     mutating func closeDatagram(_ index: Int) {
+        if stagedRun?.index == index { stagedRun = nil }
         nameServers.queries[index] = nil
         if table[index].kind != .inboundUDP { InternetSocket.close(table[index].socket) }
         wheel.cancel(index, in: table)

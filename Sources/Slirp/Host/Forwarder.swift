@@ -43,6 +43,9 @@ struct Forwarder: ~Copyable {
     let poller: Poller
     /// The frame being read, and the frame being written.
     let incoming: Region, outgoing: Region
+    /// Datagrams on their way out that may travel together.
+    let staging: Region
+    var stagedRun: DatagramRun?
     /// Where bytes go that must be skipped, on kernels without SO_PEEK_OFF for TCP.
     let scratch: Region
     let table: FlowTable
@@ -95,6 +98,7 @@ struct Forwarder: ~Copyable {
         let incoming = try Region(count: 1 << 18)
         let outgoing = try Region(count: 1 << 18)
         let scratch = try Region(count: 1 << 24)
+        let staging = try Region(count: 1 << 17)
         let table = try FlowTable(capacity: configuration.flowCapacity, file: file, secret: secret)
         let pool = try ChunkPool(chunks: 1024)
         let ring: PacketRing? = configuration.isPacketLink ? try PacketRing(tap) : nil
@@ -113,6 +117,7 @@ struct Forwarder: ~Copyable {
         self.incoming = incoming
         self.outgoing = outgoing
         self.scratch = scratch
+        self.staging = staging
         self.table = table
         self.pool = pool
         self.poller = poller
@@ -161,7 +166,10 @@ struct Forwarder: ~Copyable {
             default: acceptForward(UInt16(truncatingIfNeeded: event.token))
             }
         }
-        if tapIsReadable { readFrames() }
+        if tapIsReadable {
+            readFrames()
+            sendRun()
+        }
         if hasLinkEnded { return false }
         watch(hadEvents: count > 0, before: before)
         settleDirty()

@@ -202,7 +202,8 @@ extension Forwarder {
     @discardableResult
     mutating func openWindow(_ index: Int) -> Bool {
         let (size, queued) = InternetSocket.sendBuffer(table[index].socket)
-        let worth = table[index].tcp.openWindow(size: size, queued: queued, ringFrames: ringFrames, linkWindow: linkWindow)
+        let worth = table[index].tcp.openWindow(
+            size: size, queued: queued, ringFrames: ringFrames, linkWindow: linkWindow)
         if table[index].tcp.wantsRoom(size: size) {
             InternetSocket.askForRoom(table[index].socket)
             table[index].tcp.marks.insert(.roomAsked)
