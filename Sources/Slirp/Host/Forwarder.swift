@@ -72,6 +72,8 @@ struct Forwarder: ~Copyable {
     private var nextListenerLook: MonotonicInstant
     private static let linkBudget = 1 << 19, leastWindow = 1 << 16
     private var senders = 1
+    /// Turns in a row in which the link had frames.
+    private var tapStreak = 0
     private var stalledInARow = 0
     private static let stallLimit = 10_000
     static let idleLookInterval = Duration.seconds(600)
@@ -167,8 +169,11 @@ struct Forwarder: ~Copyable {
             }
         }
         if tapIsReadable {
+            tapStreak += 1
             readFrames()
             sendRun()
+        } else {
+            tapStreak = 0
         }
         if hasLinkEnded { return false }
         watch(hadEvents: count > 0, before: before)
@@ -256,6 +261,8 @@ struct Forwarder: ~Copyable {
                 table.counters.bytesIn += UInt64(count)
                 budget -= count + Self.frameCost
                 handleFrame(count + skipped)
+                // A small frame in a quiet moment has no other behind it: the next turn would find that one at once.
+                if tapStreak < 2, count < 512 { return }
             case .wouldBlock, .failed: return
             }
         }

@@ -37,9 +37,6 @@ extension Forwarder {
             return markDirty(index)
         case .reset: return close(index, resetOutside: true, resetGuest: false)
         }
-        if result.discard > 0 {
-            InternetSocket.discard(table[index].socket, result.discard)
-        }
         if count > 0 || result.discard > 0 {
             table[index].activeAt = now.nanoseconds
             if now.nanoseconds - table[index].outsideAskedAt > Self.roundTripInterval { askRoundTrip(index) }
@@ -61,6 +58,8 @@ extension Forwarder {
                 index, sequence: table[index].tcp.receiveNext + ahead, at: place.offset + header.headerLength,
                 count: count)
         }
+        // What the outside waits for goes first.
+        if result.discard > 0 { InternetSocket.discard(table[index].socket, result.discard) }
         if result.finish, header.sequence + count == table[index].tcp.receiveNext {
             table[index].tcp.acceptedFinish()
             passFinishOn(index)
@@ -186,6 +185,7 @@ extension Forwarder {
             guard !readiness.isDisjoint(with: [.writable, .failed, .hungUp]) else { return }
             // A server that speaks first may have spoken already, and this edge is the only news of it.
             table[index].isReadable = !readiness.isDisjoint(with: [.readable, .peerClosed, .hungUp])
+            table[index].isEnding = !readiness.isDisjoint(with: [.peerClosed, .failed, .hungUp])
             connected(index)
         case .synSent:
             if !readiness.isDisjoint(with: [.failed, .hungUp]) { close(index, resetOutside: false, resetGuest: true) }
@@ -197,6 +197,7 @@ extension Forwarder {
             }
             if !readiness.isDisjoint(with: [.readable, .peerClosed, .failed, .hungUp]) {
                 table[index].isReadable = true
+                if !readiness.isDisjoint(with: [.peerClosed, .failed, .hungUp]) { table[index].isEnding = true }
                 markReady(index)
             }
         }

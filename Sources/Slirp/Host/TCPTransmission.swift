@@ -95,6 +95,11 @@ extension Forwarder {
                 table[index].tcp.sent(count, at: now)
                 share -= count + Self.frameCost
                 budget -= count + Self.frameCost
+                // Less than was asked for is all there is; what comes later, an end too, is another event (epoll(7)).
+                if count < room, !table[index].isEnding {
+                    table[index].isReadable = false
+                    return arm(index)
+                }
             case .wouldBlock:
                 table[index].isReadable = false
                 return arm(index)

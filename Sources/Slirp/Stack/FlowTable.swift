@@ -15,6 +15,8 @@ struct Flow: Sendable {
     var isDirty = false, isReady = false
     /// The outside socket has something to read (edge-triggered).
     var isReadable = false
+    /// The outside has said that no more comes after what is there, so that its end must be read.
+    var isEnding = false
     /// UDP towards the name server: requests not yet answered.
     var unanswered: UInt8 = 0
     /// The rule that admitted it, by its place in the table's list; ``noRule`` for what no rule is about.
