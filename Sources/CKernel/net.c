@@ -387,11 +387,11 @@ int ck_tap_open(const char *device, const char *name, int gso, int *offloads)
     return fd;
 }
 
-int ck_packet_open(const char *name)
+static int packet_open(const char *name, int one)
 {
     int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return -errno;
-    int one = 1, version = TPACKET_V2;
+    int version = TPACKET_V2;
     struct tpacket_req ring = {
         .tp_block_size = CK_RING_BLOCK, .tp_block_nr = CK_RING_BLOCKS, .tp_frame_size = CK_RING_FRAME,
         .tp_frame_nr = CK_RING_BLOCK / CK_RING_FRAME * CK_RING_BLOCKS,
@@ -408,6 +408,9 @@ int ck_packet_open(const char *name)
     }
     return fd;
 }
+
+int ck_packet_open(const char *name) { return packet_open(name, 1); }
+int ck_capture_open(const char *name) { return packet_open(name, 0); }
 
 int ck_packet_map(int fd, void **ring, size_t *count)
 {
@@ -452,6 +455,30 @@ long ck_packet_take(void *ring, unsigned slot, void *out, size_t capacity)
     }
     __atomic_store_n(&header->tp_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
     return result;
+}
+
+long ck_capture_take(void *ring, unsigned slot, void *out, size_t capacity, struct ck_captured *meta)
+{
+    struct tpacket2_hdr *header = ring_slot(ring, slot);
+    if (!is_filled(header)) return 0;
+    struct sockaddr_ll *from = (void *)((char *)header + TPACKET_ALIGN(sizeof *header));
+    size_t count = header->tp_snaplen, start = header->tp_mac;
+    *meta = (struct ck_captured){ header->tp_sec * 1000000000ull + header->tp_nsec, header->tp_len, from->sll_pkttype == PACKET_OUTGOING };
+    if (count > capacity) count = capacity;
+    if (start + count > CK_RING_FRAME) count = 0;
+    memcpy(out, (char *)header + start, count);
+    __atomic_store_n(&header->tp_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
+    return count ? (long)count : -EMSGSIZE;
+}
+
+int ck_capture_statistics(int fd, uint32_t *packets, uint32_t *drops)
+{
+    struct tpacket_stats stats = { 0 };
+    socklen_t n = sizeof stats;
+    if (getsockopt(fd, SOL_PACKET, PACKET_STATISTICS, &stats, &n) < 0) return -errno;
+    *packets = stats.tp_packets;
+    *drops = stats.tp_drops;
+    return 0;
 }
 
 int ck_segmentation_off(const char *name)

@@ -2,7 +2,8 @@
 public struct ControlRequest: Codable, Hashable, Sendable {
     /// What is asked.
     public enum Verb: String, Codable, Sendable {
-        case status, usage, metrics, variables, netStatus, netReset, netFlows, start, stop, restart, signal, wait, tail,
+        case status, usage, metrics, variables, netStatus, netReset, netFlows, netCapture, start, stop, restart, signal,
+            wait, tail,
             exec, plan, reload, ports,
             syncDone,
             syncAwait,

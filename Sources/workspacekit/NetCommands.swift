@@ -6,7 +6,7 @@ internal import Slirp
 struct Net: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Look at the workspace's network, and mend it.",
-        subcommands: [Status.self, Flows.self, Rules.self, Reset.self], defaultSubcommand: Status.self)
+        subcommands: [Status.self, Flows.self, Rules.self, Capture.self, Reset.self], defaultSubcommand: Status.self)
 
     struct Status: ParsableCommand {
         static let configuration = CommandConfiguration(

@@ -2,8 +2,11 @@
 
 import json
 import os
+import re
+import select
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -12,6 +15,11 @@ from conftest import BINARY, POD4, PYTHON, WORLD4, until
 
 def net(space, verb, *arguments, check=True):
     return space.lab.in_pod(*space.prefix, BINARY, "net", verb, "--state-dir", str(space.state), *arguments, check=check, env=space.environment)
+
+
+def packet_sockets(space):
+    """Who captures: seen in the workspace's own network."""
+    return len(space.exec("cat", "/proc/net/packet").stdout.splitlines()) - 1
 
 
 def flows(space):
@@ -107,3 +115,43 @@ def test_without_a_network_of_its_own_it_is_said(workspace):
     for verb in ("status", "reset", "flows"):
         refused = net(space, verb, check=False)
         assert refused.returncode == 1 and "run --network sandbox" in refused.stderr
+
+
+def test_capture_records_and_shows_what_passes(workspace, lab):
+    """As scapy reads the file: everything once, with its times and directions; and a line for each packet without one."""
+    space = workspace("tasks: [{name: shell, command: exec sleep 1000}]\n").started()
+    file = space.folder / "trace.pcapng"
+    def capture(*arguments):
+        return lab.popen_in(lab.pod, [*space.prefix, BINARY, "net", "capture", "--state-dir", str(space.state), *arguments],
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=space.environment)
+    recorder = capture("-w", str(file), "tcp", "port", "8000")
+    shower = capture("--count", "2", "udp port 53")
+    until(lambda: packet_sockets(space) == 2, 5, "both")
+    assert space.exec("dig", "+short", "+tries=1", "@10.0.2.3", "www.example.test").stdout.strip() == WORLD4
+    assert space.exec("curl", "-sS", "-m", "5", f"http://{WORLD4}:8000").stdout == "hello from world\n"
+    out, _ = shower.communicate(timeout=10)
+    lines = out.splitlines()
+    assert len(lines) == 2 and "out 10.0.2.100:" in lines[0] and "> 10.0.2.3:53 udp query www.example.test" in lines[0]
+    assert " in  10.0.2.3:53 > " in lines[1] and f"udp answer www.example.test {WORLD4}" in lines[1]
+    recorder.send_signal(signal.SIGINT)
+    _, errors = recorder.communicate(timeout=10)
+    shown = re.search(r"(\d+) of (\d+) packets captured, 0 lost", errors)
+    assert shown, errors
+    read = json.loads(lab.in_pod(PYTHON, "-c", f"""
+import json
+from scapy.all import PcapNgReader, TCP
+packets = list(PcapNgReader({str(file)!r}))
+flags = [str(p[TCP].flags) for p in packets]
+print(json.dumps({{"count": len(packets), "first": flags[:3], "payload": b"".join(bytes(p[TCP].payload) for p in packets if p[TCP].sport == 8000).decode("latin1"), "time": float(packets[0].time)}}))
+""").stdout)
+    assert read["count"] == int(shown[1]) >= 8 and read["first"] == ["S", "SA", "A"]
+    assert read["payload"].rstrip("\0").endswith("hello from world\n") and abs(read["time"] - time.time()) < 60
+    assert file.stat().st_mode & 0o777 == 0o600
+    # Wrong words are said at once; strangers get nothing; the end of the workspace is the capture's.
+    wrong = net(space, "capture", "port", "x", check=False)
+    assert wrong.returncode == 64 and "\"port\" needs a number up to 65535" in wrong.stderr
+    last = capture()
+    until(lambda: space.exec("ping", "-c", "1", "-W", "1", "10.0.2.2").returncode == 0 and select.select([last.stdout], [], [], 0)[0], 5, "a line")
+    space.cli("stop")
+    last.communicate(timeout=15)
+    assert last.returncode == 0

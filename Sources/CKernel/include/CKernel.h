@@ -180,6 +180,11 @@ int ck_packet_map(int fd, void **ring, size_t *count);
 long ck_packet_find(void *ring);
 /* The frame in the ring's slot, copied with its header; 0: none yet, -EMSGSIZE: skipped, it was cut. */
 long ck_packet_take(void *ring, unsigned slot, void *out, size_t capacity);
+/* Everything that passes an interface, both ways, without headers before it; the ring is the same. */
+struct ck_captured { uint64_t nanoseconds; uint32_t length; int outgoing; };
+int ck_capture_open(const char *name);
+long ck_capture_take(void *ring, unsigned slot, void *out, size_t capacity, struct ck_captured *meta);
+int ck_capture_statistics(int fd, uint32_t *packets, uint32_t *drops);   /* since the last call */
 int ck_segmentation_off(const char *name);                               /* ethtool -K NAME tso off gso off */
 int ck_tap_has_header(int fd);                                            /* of an open tap: frames behind a virtio_net_hdr */
 int ck_interface_address(const char *name, int family, struct ck_endpoint *out);

@@ -54,7 +54,7 @@ extension Forwarder {
         sendDatagram(index, to: target, header, ip, place)
     }
 
-    private mutating func sendDatagram(
+    mutating func sendDatagram(
         _ index: Int, to target: Endpoint, _ header: UDPHeader, _ ip: IPHeader, _ place: TransportPlace
     ) {
         let count = header.datagramLength - UDPHeader.length
@@ -92,7 +92,7 @@ extension Forwarder {
 
     /// Sends what lies in the incoming block. An error that waited in the socket is of a datagram before it: it is passed on,
     /// and this one is sent again.
-    private mutating func sendOrReport(
+    mutating func sendOrReport(
         _ index: Int, v4: Bool, at offset: Int, count: Int, _ datagram: InternetSocket.Datagram, _ ip: IPHeader,
         _ place: TransportPlace
     ) -> IOOutcome {
@@ -108,7 +108,7 @@ extension Forwarder {
     }
 
     /// The flow, made with its socket if it is new; nil when there is no room for one.
-    private mutating func datagramFlow(
+    mutating func datagramFlow(
         _ kind: Flow.Kind, guest: Endpoint, remote: Endpoint, v4: Bool, rule: UInt16 = Flow.noRule
     ) -> Int? {
         if let index = table.find(kind, guest: guest, remote: remote) { return index }
@@ -128,7 +128,7 @@ extension Forwarder {
     }
 
     /// What the workspace said in IP's header, the outside socket says too, one hop further on.
-    private mutating func passOn(_ ip: IPHeader, _ index: Int) {
+    mutating func passOn(_ ip: IPHeader, _ index: Int) {
         let v4 = table[index].guest.address.isV4
         let timeToLive = ip.timeToLive == 0 ? 1 : ip.timeToLive - 1
         let isSame =
@@ -149,64 +149,6 @@ extension Forwarder {
             table[index].isUncuttable = ip.isUncuttable
             InternetSocket.setUncuttable(table[index].socket, v4: v4, ip.isUncuttable)
         }
-    }
-
-    // MARK: the name server
-
-    /// Passes a query to the current name server, and keeps it until it is answered.
-    private mutating func askNameServer(
-        _ header: UDPHeader, guest: Endpoint, remote: Endpoint, _ ip: IPHeader, _ place: TransportPlace
-    ) {
-        let offset = place.offset + UDPHeader.length
-        let count = header.datagramLength - UDPHeader.length
-        if egress.judgesNames, !admitsQuery(at: offset, count: count, place, guest: guest, remote: remote) { return }
-        // A client that asks again has waited long enough for this server.
-        if let index = table.find(.udp, guest: guest, remote: remote), table[index].unanswered > 0 {
-            nameServers.passOver(table[index].target.address)
-        }
-        guard let server = nameServers.current, let index = nameFlow(guest, remote, server) else {
-            return answer(.port, ip, place)
-        }
-        table[index].unanswered = table[index].unanswered == .max ? .max : table[index].unanswered + 1
-        if count <= NameServers.queryLimit {
-            let pointer = unsafe incoming.bytes
-            nameServers.queries[index] = unsafe pointer.bytes.array(offset..<offset + count)
-        }
-        sendDatagram(index, to: table[index].target, header, ip, place)
-        wheel.schedule(index, at: (now + NameServers.patience).nanoseconds, in: table)
-    }
-
-    /// The flow of a resolver's port, on a socket of the server's family: the workspace may ask over IPv6 what an IPv4
-    /// server answers.
-    private mutating func nameFlow(_ guest: Endpoint, _ remote: Endpoint, _ server: IPAddress) -> Int? {
-        if let index = table.find(.udp, guest: guest, remote: remote),
-            table[index].target.address.isV4 != server.isV4, table[index].target.port != 0
-        {
-            closeDatagram(index)
-        }
-        guard let index = datagramFlow(.udp, guest: guest, remote: remote, v4: server.isV4) else { return nil }
-        table[index].target = Endpoint(server, 53)
-        return index
-    }
-
-    /// Asks the next server what the last one did not answer; nothing when there is none left to ask.
-    private mutating func askAgain(_ index: Int) {
-        guard let query = nameServers.queries[index] else { return }
-        nameServers.passOver(table[index].target.address)
-        guard let server = nameServers.current, server != table[index].target.address, table[index].unanswered < 8,
-            let next = nameFlow(table[index].guest, table[index].remote, server)
-        else { return }
-        nameServers.queries[next] = query
-        table[next].unanswered = min(table[next].unanswered + 1, 8)
-        do {
-            let pointer = unsafe outgoing.bytes
-            var out = unsafe pointer.mutableBytes
-            out.put(query, 0)
-        }
-        _ = outgoing.sendDatagram(
-            table[next].socket, v4: server.isV4, at: 0, count: query.count,
-            InternetSocket.Datagram(peer: table[next].target))
-        wheel.schedule(next, at: (now + NameServers.patience).nanoseconds, in: table)
     }
 
     // MARK: from the outside
@@ -383,79 +325,5 @@ extension Forwarder {
         if table[index].kind != .inboundUDP { InternetSocket.close(table[index].socket) }
         wheel.cancel(index, in: table)
         table.remove(index)
-    }
-
-    // MARK: ping
-
-    /// Echo requests: answered for our own addresses, passed on through a ping socket for others.
-    mutating func handleEcho(_ ip: IPHeader, _ place: TransportPlace) {
-        let v4 = ip.source.isV4
-        let header: ICMPHeader
-        do throws(PacketError) {
-            let pointer = unsafe incoming.bytes
-            header = try unsafe ICMPHeader(
-                parsing: pointer.bytes.extracting(place.offset..<place.offset + place.count))
-        } catch { return drop(\.malformed) }
-        guard header.type == ICMPHeader.echoRequest(v4: v4), !policy.isGroup(ip.destination) else { return }
-        if policy.layout.isOurs(ip.destination) {
-            var reply: [UInt8]
-            do {
-                let pointer = unsafe incoming.bytes
-                reply = unsafe pointer.bytes.array(place.offset..<place.offset + place.count)
-            }
-            reply[0] = ICMPHeader.echoReply(v4: v4)
-            return sendBytes(
-                reply, source: ip.destination, destination: ip.source,
-                proto: v4 ? TransportProtocol.icmp : TransportProtocol.icmpv6, checksumOffset: 2)
-        }
-        if ip.timeToLive <= 1 { return answer(.timeExceeded, ip, place) }
-        let guest = Endpoint(ip.source, UInt16(header.rest >> 16))
-        let (route, rule) = admit(.icmp, guest: guest, remote: Endpoint(ip.destination, 0))
-        switch route {
-        case .outside(let target):
-            let any = Endpoint(v4 ? .any4 : .any6, 0)
-            guard let index = datagramFlow(.ping, guest: guest, remote: any, v4: v4, rule: rule) else {
-                if !notedPing {
-                    notedPing = true
-                    note(
-                        "the workspace cannot ping the outside: allow it with the sysctl "
-                            + "net.ipv4.ping_group_range=\"0 2147483647\" in the container")
-                }
-                return answer(.prohibited, ip, place)
-            }
-            passOn(ip, index)
-            table[index].packetsUp += 1
-            table[index].activeAt = now.nanoseconds
-            let outcome = sendOrReport(
-                index, v4: v4, at: place.offset, count: place.count, InternetSocket.Datagram(peer: target), ip, place)
-            switch outcome {
-            case .failed(.networkUnreachable): answer(.network, ip, place)
-            case .failed(.noRouteToHost): answer(.host, ip, place)
-            default: break
-            }
-        case .unreachable: answer(.host, ip, place)
-        case .noNetwork: answer(.network, ip, place)
-        case .denied, .loopback, .nameServer: answer(.prohibited, ip, place)
-        }
-    }
-
-    private mutating func deliverEcho(_ index: Int, from datagram: InternetSocket.Datagram, count: Int) {
-        let guest = table[index].guest
-        let v4 = guest.address.isV4
-        guard count >= ICMPHeader.length else { return }
-        let start = transportOffset(v4: v4)
-        do {
-            let pointer = unsafe outgoing.bytes
-            var out = unsafe pointer.mutableBytes
-            out.put16(0, start + 2)
-            out.put16(guest.port, start + 4)
-        }
-        let proto = v4 ? TransportProtocol.icmp : TransportProtocol.icmpv6
-        fillChecksum(
-            source: datagram.peer.address, destination: guest.address, proto: proto, at: start, count: count,
-            checksumOffset: 2)
-        sendPacket(
-            source: datagram.peer.address, destination: guest.address, proto: proto, count: count,
-            timeToLive: datagram.timeToLive > 1 ? datagram.timeToLive - 1 : 64)
     }
 }

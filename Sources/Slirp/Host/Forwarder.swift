@@ -70,7 +70,7 @@ struct Forwarder: ~Copyable {
     var notedPing = false
     var notedForwards: Set<UInt16> = []
     private var nextListenerLook: MonotonicInstant
-    private static let linkBudget = 1 << 19, leastWindow = 1 << 16
+    private static let linkBudget = 1 << 19, leastWindow = 1 << 17
     private var senders = 1
     /// Turns in a row in which the link had frames.
     private var tapStreak = 0

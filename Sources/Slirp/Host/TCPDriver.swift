@@ -29,6 +29,8 @@ extension Forwarder {
         }
         table[index].packetsUp += 1
         if ip.trafficClass & 0xfc != table[index].trafficClass { setTrafficClass(index, ip.trafficClass & 0xfc) }
+        // Whoever answers a question whether it is there is not asked again for long.
+        if table[index].tcp.idleProbes > 0 { table[index].activeAt = now.nanoseconds }
         let result = table[index].tcp.receive(header, count: count, at: now)
         switch result.verdict {
         case .done: break

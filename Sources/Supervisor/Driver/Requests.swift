@@ -80,6 +80,7 @@ extension Supervisor {
         case .variables: answerVariables(request, connection)
         case .netStatus, .netReset: answerForLink(request, connection)
         case .netFlows: answerForFlows(connection)
+        case .netCapture: answerForCapture(connection)
         case .metrics:
             var response = ControlResponse()
             response.text = metricsText()

@@ -119,6 +119,20 @@ extension Supervisor {
         connection.send(response)
     }
 
+    /// `net capture`: a socket that hears what passes the link. Reading and writing is the client's.
+    func answerForCapture(_ connection: ControlConnection) {
+        guard let link = plan.link else {
+            connection.send(ControlResponse(error: "this workspace has no network of its own (run --network sandbox)"))
+            return
+        }
+        do {
+            let socket = try PacketCapture.open(link.name)
+            var response = ControlResponse()
+            response.text = link.name
+            connection.send(response, descriptors: [socket])
+        } catch { connection.send(ControlResponse(error: "\(error)")) }
+    }
+
     /// `net flows`: the forwarder's table, and who inside owns which connection.
     func answerForFlows(_ connection: ControlConnection) {
         guard let flowTable else {
