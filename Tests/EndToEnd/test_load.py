@@ -73,9 +73,12 @@ def test_load_leaves_nothing_behind(workspace, lab, traffic):
         return totals, *(json.loads(out) for out, _ in outputs[8:])
 
     load(2)  # what is allocated once, is
+    alone = json.loads(spawn(traffic, "connects", WORLD4, 1).communicate(timeout=60)[0])
     before = until(lambda: (found := measure(space))["tcp"] == 0 and found, 20, "the end of all connections")
     totals, short, datagrams, names = load(SECONDS)
-    assert all(total > 100_000_000 for total in totals) and short["rate"] > 100 and names["rate"] > 5
+    assert all(total > 100_000_000 for total in totals) and names["rate"] > 5
+    # Nobody waits long behind the bulk of others.
+    assert short["rate"] > alone["rate"] / 100, (short, alone)
     assert datagrams["arrived"] > 0.5 * datagrams["sent"] > 100, datagrams
     until(lambda: measure(space)["tcp"] == 0, 20, "the end of all connections")
     if IS_LONG:

@@ -58,7 +58,8 @@ tasks:
         up = until(lambda: next((f for f in flows(space)["flows"] if f["unit"] == "up" and f["bytesDown"] > 3000), None), 10, "the flow")
         assert up["transport"] == "tcp" and up["state"] == "established" and up["direction"] == "out"
         assert up["remote"] == f"{WORLD4}:7" and up["local"].startswith("10.0.2.100:") and up["bytesUp"] > 3000 and up["pid"] == space.status()["up"]["pid"]
-        assert up["roundTripSeconds"] < 1 and up["ageSeconds"] >= up["idleSeconds"] >= 0
+        assert up["roundTripSeconds"] < 1 and up["ageSeconds"] > up["idleSeconds"] >= 0
+        assert 0 < up["outsideRoundTripSeconds"] < 1 and up["rule"] == "everything else"
         inbound = next(f for f in flows(space)["flows"] if f["direction"] == "in" and f["state"] == "established")
         assert inbound["unit"] == "server" and inbound["local"] == "10.0.2.100:8321" and inbound["remote"].startswith(WORLD4 + ":")
         assert any(f["transport"] == "udp" and f["bytesUp"] > 0 for f in flows(space)["flows"])
