@@ -108,7 +108,12 @@ public enum CurrentProcess {
     /// which little is needed from then on.
     public static func releaseCode() { ck_release_code() }
     /// Raises the soft limit of open files to the hard one.
-    public static func raiseOpenFilesLimit() { _ = ck_raise_nofile() }
+    /// Returns how many it may open then.
+    @discardableResult
+    public static func raiseOpenFilesLimit() -> Int {
+        let limit = ck_raise_nofile()
+        return limit < 0 ? 1024 : Int(limit)
+    }
     /// Changes the working directory.
     public static func changeDirectory(_ path: String) throws(KernelError) {
         _ = try check(unsafe ck_chdir(path), "change directory to", path)

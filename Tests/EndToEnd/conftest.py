@@ -196,7 +196,7 @@ class Workspace:
             raise AssertionError(f"still running after {seconds} s: {self.stdout}\n{self.stderr}")
 
     def cli(self, verb, *arguments, check=True, **options):
-        return self.lab.in_pod(*self.prefix, BINARY, verb, "--state-dir", str(self.state), *arguments, check=check,
+        return self.lab.in_pod(*self.prefix, BINARY, *verb.split(), "--state-dir", str(self.state), *arguments, check=check,
                                env=self.environment, **options)
 
     def status(self):

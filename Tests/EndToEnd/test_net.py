@@ -14,7 +14,7 @@ from conftest import BINARY, POD4, PYTHON, WORLD4, until
 
 
 def net(space, verb, *arguments, check=True):
-    return space.lab.in_pod(*space.prefix, BINARY, "net", verb, "--state-dir", str(space.state), *arguments, check=check, env=space.environment)
+    return space.cli(f"net {verb}", *arguments, check=check)
 
 
 def packet_sockets(space):

@@ -129,7 +129,7 @@ int ck_getpgid(int pid);
 int ck_set_dumpable(int on);
 void ck_release_code(void);
 long ck_page_size(void);
-int ck_raise_nofile(void);                                               /* RLIMIT_NOFILE soft = hard */
+int ck_raise_nofile(void);                                 /* RLIMIT_NOFILE soft = hard; the limit then */
 int ck_set_umask(unsigned mask);
 
 int ck_seccomp_forwarder(void);

@@ -75,7 +75,7 @@ extension Forwarder {
             kind: .inboundUDP, socket: forward.socket.number, guest: forward.guest, remote: seen, target: client,
             tcp: .unused)
         flow.createdAt = now.nanoseconds
-        guard let index = table.insert(flow) else {
+        guard makeRoom(), let index = table.insert(flow) else {
             table.counters.refusedByLimit += 1
             return nil
         }

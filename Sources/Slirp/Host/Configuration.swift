@@ -30,6 +30,8 @@ public struct SlirpConfiguration: Sendable {
     public var searchDomains: [String] = []
     /// Flows at most; a power of two.
     public var flowCapacity = 65536
+    /// Descriptors that the process may open.
+    public var descriptorLimit = 1 << 20
 
     /// A configuration for a tap with those abilities.
     public init(

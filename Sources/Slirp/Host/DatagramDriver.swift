@@ -112,7 +112,7 @@ extension Forwarder {
         _ kind: Flow.Kind, guest: Endpoint, remote: Endpoint, v4: Bool, rule: UInt16 = Flow.noRule
     ) -> Int? {
         if let index = table.find(kind, guest: guest, remote: remote) { return index }
-        guard case .success(let socket) = InternetSocket.make(kind == .ping ? .ping : .udp, v4: v4) else {
+        guard makeRoom(), case .success(let socket) = InternetSocket.make(kind == .ping ? .ping : .udp, v4: v4) else {
             table.counters.refusedByLimit += 1
             return nil
         }

@@ -52,6 +52,8 @@ struct Forwarder: ~Copyable {
     var pool: ChunkPool
     var wheel: TimerWheel
     var reassembly = Reassembly()
+    var limits: FlowLimits
+    var idleFlows = IdleFlows()
     var now = MonotonicInstant.now
     /// The workspace's hardware address, learned from its frames.
     var guestHardware = HardwareAddress.broadcast
@@ -124,6 +126,7 @@ struct Forwarder: ~Copyable {
         self.pool = pool
         self.poller = poller
         wheel = TimerWheel(at: now)
+        limits = FlowLimits(capacity: configuration.flowCapacity, descriptors: configuration.descriptorLimit)
         nextListenerLook = now
         nextIdleLook = now + Self.idleLookInterval
         policy = Policy(

@@ -66,7 +66,7 @@ extension Forwarder {
             let guest = guest(peer)
             let v4 = guest.address.isV4
             let remote = seenAddress(of: peer, v4: v4)
-            guard table.find(.tcp, guest: guest, remote: remote) == nil else {
+            guard makeRoom(), table.find(.tcp, guest: guest, remote: remote) == nil else {
                 InternetSocket.setLingerZero(socket)
                 InternetSocket.close(socket)
                 continue

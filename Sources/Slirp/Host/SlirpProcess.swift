@@ -11,10 +11,11 @@ public enum SlirpProcess {
         let channel = Channel(Descriptor(OwnedDescriptor(owning: number)))
         do {
             ignore(.pipe)
-            CurrentProcess.raiseOpenFilesLimit()
+            let descriptors = CurrentProcess.raiseOpenFilesLimit()
             guard let message = try channel.receive(within: .seconds(5)),
-                let configuration = SlirpConfiguration(message)
+                var configuration = SlirpConfiguration(message)
             else { return 70 }
+            configuration.descriptorLimit = descriptors
             do { try Sandbox.leaveFileSystem() } catch {
                 // Where user namespaces cannot be nested the forwarder still has no privilege and few calls.
                 try channel.send(SlirpReport.note("it keeps the container's root: \(error)").message)

@@ -110,6 +110,10 @@ extension Forwarder {
         case .unreachable: return reportUnreachable(.host, syn, guest: guest, remote: remote)
         case .noNetwork: return reportUnreachable(.network, syn, guest: guest, remote: remote)
         }
+        guard limits.admits(target.address), makeRoom() else {
+            table.counters.refusedByLimit += 1
+            return refuse(syn, count: 0, guest: guest, remote: remote)
+        }
         guard case .success(let socket) = InternetSocket.make(.tcp, v4: target.address.isV4) else {
             table.counters.refusedByLimit += 1
             return refuse(syn, count: 0, guest: guest, remote: remote)
@@ -129,7 +133,17 @@ extension Forwarder {
             Flow(kind: .tcp, rule: rule, socket: socket, guest: guest, remote: remote, target: target, tcp: state),
             [.readable, .writable, .peerClosed, .edgeTriggered]
         ) { forwarder in forwarder.refuse(syn, count: 0, guest: guest, remote: remote) }
-        if isInspected, let index { nameStreams[index] = NameStreams() }
+        guard let index else { return }
+        limits.opened(target.address)
+        if isInspected { nameStreams[index] = NameStreams() }
+    }
+
+    /// Whether there is room for another flow, made if need be: the least recently used that nobody would miss gives way.
+    mutating func makeRoom() -> Bool {
+        if table.count < limits.total { return true }
+        guard let idle = idleFlows.next(in: table, at: now) else { return false }
+        closeDatagram(idle)
+        return true
     }
 
     /// Gives a socket towards the outside the address that it is to come from.
@@ -233,6 +247,7 @@ extension Forwarder {
             return reportFailure(errno, syn, guest: flow.guest, remote: flow.remote)
         }
         if hasPeekOffset { _ = InternetSocket.setPeekOffset(table[index].socket, 0) }
+        limits.answered(table[index].target.address)
         table[index].tcp.phase = .synReceived
         openWindow(index)
         sendSynAck(index)
@@ -281,6 +296,9 @@ extension Forwarder {
             pool.free(chunk)
         }
         if table[index].tcp.marks.contains(.inspected) { nameStreams[index] = nil }
+        if !table[index].tcp.marks.contains(.fromOutside) {
+            limits.closed(table[index].target.address, wasAnswered: table[index].tcp.phase != .opening)
+        }
         InternetSocket.close(table[index].socket)
         wheel.cancel(index, in: table)
         table.remove(index)
