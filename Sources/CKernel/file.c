@@ -41,6 +41,11 @@ int ck_readable(int fd)
     int count = 0;
     return ioctl(fd, FIONREAD, &count) < 0 ? -errno : count;
 }
+long ck_splice_stream(int from, int to, size_t count)
+{
+    return RETRY(splice(from, NULL, to, NULL, count, SPLICE_F_NONBLOCK | SPLICE_F_MOVE));
+}
+
 long ck_splice(int pipe, int file, uint64_t offset, size_t count)
 {
     off_t at = (off_t)offset;

@@ -96,6 +96,20 @@ int ck_bind(int fd, int family, const struct ck_endpoint *at)
 
 int ck_listen(int fd, int backlog) { return OR_ERRNO(listen(fd, backlog)); }
 
+int ck_shutdown_read(int fd) { return OR_ERRNO(shutdown(fd, SHUT_RD)); }
+
+int ck_bind_device(int fd, const char *interface)
+{
+    return OR_ERRNO(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, interface, (socklen_t)strlen(interface)));
+}
+
+int ck_bound_device(int fd, char name[16])
+{
+    socklen_t n = 16;
+    memset(name, 0, 16);
+    return OR_ERRNO(getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, name, &n));
+}
+
 int ck_accept(int fd, struct ck_endpoint *from)
 {
     struct sockaddr_storage a;

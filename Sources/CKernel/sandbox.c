@@ -26,7 +26,7 @@ static const int forwarder_calls[] = {
 #endif
     /* outside sockets, and the query for listeners inside */
     SYS_socket, SYS_connect, SYS_bind, SYS_listen, SYS_accept4, SYS_getsockname, SYS_getsockopt, SYS_setsockopt,
-    SYS_sendto, SYS_recvfrom, SYS_sendmsg, SYS_recvmsg, SYS_shutdown,
+    SYS_sendto, SYS_recvfrom, SYS_sendmsg, SYS_recvmsg, SYS_shutdown, SYS_splice, SYS_pipe2,
     /* memory, time, random numbers, and an ordinary death */
     SYS_mmap, SYS_munmap, SYS_mremap, SYS_madvise, SYS_brk, SYS_futex, SYS_clock_gettime, SYS_getrandom,
     SYS_restart_syscall, SYS_rt_sigreturn, SYS_rt_sigprocmask, SYS_getpid, SYS_gettid, SYS_tgkill, SYS_exit,

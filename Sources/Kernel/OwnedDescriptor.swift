@@ -88,6 +88,11 @@ public func splice(_ pipe: Int32, to file: Int32, at offset: Int, limit: Int) ->
     IOOutcome(ck_splice(pipe, file, UInt64(max(0, offset)), limit))
 }
 
+/// Moves up to `limit` bytes from a pipe to a stream socket or the other way, without blocking and without a copy (splice(2)).
+public func splice(from source: Int32, to sink: Int32, limit: Int) -> IOOutcome {
+    IOOutcome(ck_splice_stream(source, sink, limit))
+}
+
 /// Writes all bytes, waiting for a descriptor that takes no more for now; what it does not take for a hundred seconds, or
 /// when it is closed, is lost.
 public func writeAll(_ bytes: [UInt8], to descriptor: Int32) {

@@ -33,25 +33,46 @@ public enum InternetSocket {
     }
 
     /// A TCP listener on the port, for both families where the machine has IPv6; throws with the address it failed on.
-    public static func listen(_ endpoint: Endpoint, backlog: Int32 = 1024) throws(KernelError) -> Descriptor {
+    public static func listen(_ endpoint: Endpoint) throws(KernelError) -> Descriptor {
+        let socket = try bind(.tcp, endpoint)
+        try startListening(socket, endpoint)
+        return socket
+    }
+
+    /// A socket on the port, for both families where the address is ``IPAddress/any6``; of TCP one that refuses until
+    /// ``startListening(_:_:)``. With an interface only what comes in there arrives (SO_BINDTODEVICE, without a privilege
+    /// since Linux 5.7).
+    public static func bind(_ kind: Kind, _ endpoint: Endpoint, interface: String? = nil) throws(KernelError)
+        -> Descriptor
+    {
         let v4 = endpoint.address.isV4
-        let owned = OwnedDescriptor(owning: try check(ck_socket(v4 ? 2 : 10, 1, 0), "make a socket"))
-        _ = ck_set_option(owned.number, 1, 2, 1)  // SO_REUSEADDR
+        let owned = OwnedDescriptor(
+            owning: try check(ck_socket(v4 ? 2 : 10, kind == .tcp ? 1 : 2, 0), "make a socket"))
+        if kind == .tcp { _ = ck_set_option(owned.number, 1, 2, 1) }  // SO_REUSEADDR
         if !v4 { _ = ck_set_option(owned.number, 41, 26, 0) }  // IPV6_V6ONLY off
+        if let interface {
+            _ = try check(
+                unsafe ck_bind_device(owned.number, interface), "listen on", "\(endpoint) of \(interface)")
+        }
         var raw = endpoint.raw
         _ = try check(unsafe ck_bind(owned.number, v4 ? 2 : 10, &raw), "listen on", "\(endpoint)")
-        _ = try check(ck_listen(owned.number, backlog), "listen on", "\(endpoint)")
         return Descriptor(owned)
     }
 
-    /// A UDP socket on the port, for both families where the address is ``IPAddress/any6``.
-    public static func bindDatagrams(_ endpoint: Endpoint) throws(KernelError) -> Descriptor {
-        let v4 = endpoint.address.isV4
-        let owned = OwnedDescriptor(owning: try check(ck_socket(v4 ? 2 : 10, 2, 0), "make a socket"))
-        if !v4 { _ = ck_set_option(owned.number, 41, 26, 0) }  // IPV6_V6ONLY off
-        var raw = endpoint.raw
-        _ = try check(unsafe ck_bind(owned.number, v4 ? 2 : 10, &raw), "listen on", "\(endpoint)")
-        return Descriptor(owned)
+    /// listen(2).
+    public static func startListening(_ socket: Descriptor, _ endpoint: Endpoint) throws(KernelError) {
+        _ = try check(ck_listen(socket.number, 1024), "listen on", "\(endpoint)")
+    }
+
+    /// Makes a listener refuse again. KERNEL: shutdown(2) takes a TCP socket out of listening and leaves it its port, so
+    /// that it may listen again.
+    public static func stopListening(_ socket: Descriptor) { _ = ck_shutdown_read(socket.number) }
+
+    /// The interface that a socket was bound to; nil: all.
+    public static func interface(of socket: Int32) -> String? {
+        var name = [CChar](repeating: 0, count: 16)
+        guard unsafe ck_bound_device(socket, &name) == 0, name[0] != 0 else { return nil }
+        return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
     /// accept(2): the connection and its peer; nil when none waits.

@@ -11,6 +11,17 @@ public struct ListeningSocket: Hashable, Sendable {
     public let uid: UInt32
     /// As /proc/PID/fd shows it: `socket:[INODE]`.
     public let inode: UInt32
+    /// It is of IPv6 and takes no IPv4.
+    public let isV6Only: Bool
+
+    /// A socket that waits there.
+    public init(endpoint: Endpoint, isUDP: Bool, uid: UInt32 = 0, inode: UInt32 = 0, isV6Only: Bool = false) {
+        self.endpoint = endpoint
+        self.isUDP = isUDP
+        self.uid = uid
+        self.inode = inode
+        self.isV6Only = isV6Only
+    }
 }
 
 /// What a connected TCP socket has carried.
@@ -57,29 +68,26 @@ public struct SocketDiagnosis {
         static let connected: UInt32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 9 | 1 << 11
     }
 
-    /// The local endpoints on which TCP sockets listen.
-    public func listeners() throws(KernelError) -> [Endpoint] {
-        var found: [ListeningSocket] = []
-        for family in [UInt8(2), 10] { try collect(family, isUDP: false, into: &found) }
-        return found.map(\.endpoint)
-    }
-
     /// All sockets that wait for others: TCP sockets that listen, UDP sockets that are bound and not connected.
     public func sockets() throws(KernelError) -> [ListeningSocket] {
+        try listeners(isUDP: false) + listeners(isUDP: true)
+    }
+
+    /// The sockets of one transport that wait for others.
+    public func listeners(isUDP: Bool) throws(KernelError) -> [ListeningSocket] {
         var found: [ListeningSocket] = []
-        for isUDP in [false, true] {
-            for family in [UInt8(2), 10] { try collect(family, isUDP: isUDP, into: &found) }
-        }
+        for family in [UInt8(2), 10] { try collect(family, isUDP: isUDP, into: &found) }
         return found
     }
 
+    /// INET_DIAG_SKV6ONLY, attribute 11, comes with every IPv6 socket that waits.
     private func collect(_ family: UInt8, isUDP: Bool, into found: inout [ListeningSocket]) throws(KernelError) {
         // A UDP socket without a peer is in the state "closed".
         try ask(family, isUDP ? 17 : 6, isUDP ? States.closed : States.listening) { message in
             found.append(
                 ListeningSocket(
                     endpoint: message.endpoint(port: 4, address: 8), isUDP: isUDP, uid: message.number(64),
-                    inode: message.number(68)))
+                    inode: message.number(68), isV6Only: message.attribute(11)?.first == 1))
         }
     }
 

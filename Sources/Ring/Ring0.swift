@@ -158,15 +158,29 @@ public struct Ring0 {
 }
 
 extension Ring0 {
-    /// What a stage has to say while the workspace runs; nil when ring1 has closed the channel. Call when it is readable.
-    public func nextNote() -> String? {
-        guard let message = try? channel.next(within: .zero) else { return nil }
-        switch message {
-        case .note(let text): return text
-        case .failed(let failure): return "\(failure)"
-        default: return ""
-        }
+    /// What a stage has to say while the workspace runs.
+    public enum News {
+        /// Something that a user should know.
+        case note(String)
+        /// TCP sockets of the workspace's network, as asked for.
+        case sockets([Descriptor])
     }
+
+    /// The next of it; nil when ring1 has closed the channel. Call when it is readable.
+    public func nextNews() -> News? {
+        while let message = try? channel.next(within: .zero) {
+            switch message {
+            case .note(let text): return .note(text)
+            case .failed(let failure): return .note("\(failure)")
+            case .sockets(let sockets): return .sockets(sockets)
+            default: return nil
+            }
+        }
+        return nil
+    }
+
+    /// Asks for sockets of the workspace's network: ``News/sockets(_:)``.
+    public func askForSockets() { try? channel.send(.socketsWanted) }
 }
 
 extension StageFailure {

@@ -114,6 +114,14 @@ public enum Ring1 {
         return socket
     }
 
+    /// As many as one message carries, more of IPv4; without IPv6 fewer.
+    private static func makeSockets() -> [Descriptor] {
+        [true, true, true, true, true, true, false, false].compactMap { v4 in
+            guard case .success(let socket) = InternetSocket.make(.tcp, v4: v4) else { return nil }
+            return Descriptor(OwnedDescriptor(owning: socket))
+        }
+    }
+
     /// KERNEL: packet sockets know UDP superpackets since Linux 6.2.
     private static var hasDatagramSuperpackets: Bool {
         let release = (Files.text("/proc/sys/kernel/osrelease") ?? "").split { $0 == "." || $0 == "-" }.prefix(2)
@@ -148,7 +156,11 @@ public enum Ring1 {
                         send(.kill, to: ring2.pid)
                         return 70
                     }
-                    if case .go = message { try ring2.channel.send(.go) }
+                    switch message {
+                    case .go: try ring2.channel.send(.go)
+                    case .socketsWanted: try parent.send(.sockets(makeSockets()))
+                    default: break
+                    }
                 default:
                     guard let message = try ring2.channel.next(within: .zero) else {
                         poller.remove(ring2.channel.descriptor.number)

@@ -9,6 +9,8 @@ internal import SystemPackage
 ///       | <-- note(text) ------------- |   something was done in a lesser way
 ///       | <-- ready ------------------ |   or failed(StageFailure)
 ///       | -- go ---------------------> |   start what was planned
+///       | -- socketsWanted ----------> |   ring1 only: TCP sockets of the workspace's network, for the forwarder
+///       | <-- sockets ---------------- |
 ///       | -- (closed) ---------------> |   the parent is gone: end
 enum RingMessage {
     case plan(RingPlan)
@@ -16,6 +18,8 @@ enum RingMessage {
     case note(String)
     case ready
     case go
+    case socketsWanted
+    case sockets([Descriptor])
     case failed(StageFailure)
 
     var encoded: ChannelMessage {
@@ -28,6 +32,8 @@ enum RingMessage {
         case .note(let text): ChannelMessage("note", [text])
         case .ready: ChannelMessage("ready")
         case .go: ChannelMessage("go")
+        case .socketsWanted: ChannelMessage("sockets wanted")
+        case .sockets(let sockets): ChannelMessage("sockets", descriptors: sockets)
         case .failed(let failure):
             ChannelMessage(
                 "failed",
@@ -54,6 +60,8 @@ enum RingMessage {
         case "note" where fields.count == 1: self = .note(fields[0])
         case "ready": self = .ready
         case "go": self = .go
+        case "sockets wanted": self = .socketsWanted
+        case "sockets": self = .sockets(message.descriptors)
         case "failed":
             guard fields.count == 5, let errno = CInt(fields[3]) else { return nil }
             self = .failed(

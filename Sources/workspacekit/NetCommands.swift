@@ -6,7 +6,8 @@ internal import Slirp
 struct Net: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Look at the workspace's network, and mend it.",
-        subcommands: [Status.self, Flows.self, Rules.self, Capture.self, Reset.self], defaultSubcommand: Status.self)
+        subcommands: [Status.self, Flows.self, Forwards.self, Rules.self, Capture.self, Reset.self],
+        defaultSubcommand: Status.self)
 
     struct Status: ParsableCommand {
         static let configuration = CommandConfiguration(
@@ -85,6 +86,40 @@ struct Net: ParsableCommand {
         }
     }
 
+    struct Forwards: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Show which ports of the container lead inside, and who came.",
+            discussion: """
+                A port that is declared or in network.forwards is open while something listens inside. Clients from the \
+                container's own loopback are joined to the workspace's; a server that listens on 127.0.0.1 only is reached by \
+                them only.
+
+                  workspacekit net forwards
+                  workspacekit net forwards --json | jq '.[] | select(.state != "open").outside'
+                """)
+        @OptionGroup var state: StateOption
+        @Flag(help: "As JSON.") var json = false
+
+        func run() {
+            ignore(.pipe)
+            let client = connect(state.directory)
+            let ports = require(client.ask(ControlRequest(.ports))).ports ?? []
+            guard let (_, table) = readTable(client) else {
+                fail("the workspace sent no forwards", ExitCodes.internalError)
+            }
+            let rows = ForwardRow.all(table.forwards, ports, at: .now)
+            if json { return print(prettyJSON(rows)) }
+            printTable(
+                [["PROTO", "OUTSIDE", "INSIDE", "STATE", "ORIGIN", "CLIENTS", "LAST"]]
+                    + rows.map { row in
+                        [
+                            row.transport, row.outside, row.inside, row.state, row.origin, "\(row.clients)",
+                            row.lastSecondsAgo.map { "\(Int64($0)) s ago" } ?? "-",
+                        ]
+                    })
+        }
+    }
+
     struct Flows: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Show what is connected through the forwarder, and who inside owns it.",
@@ -152,6 +187,54 @@ private struct RuleRow: Encodable {
         flows = rule.flows
         lastSecondsAgo = rule.lastAt.map { max(0, Double((now - $0).nanoseconds / 1_000_000) / 1000) }
         isBuiltIn = rule.isBuiltIn
+    }
+}
+
+/// What `net forwards` shows.
+private struct ForwardRow: Encodable {
+    let transport: String, outside: String, inside: String, state: String, origin: String
+    let clients: UInt64
+    let lastSecondsAgo: Double?
+
+    /// What there is, and ports that are declared and wait for a server.
+    static func all(_ forwards: [ForwardSnapshot], _ ports: [PortStatus], at now: MonotonicInstant) -> [ForwardRow] {
+        let open = forwards.sorted {
+            ($0.outside.port, $0.isUDP ? 1 : 0, $0.outside.description)
+                < ($1.outside.port, $1.isUDP ? 1 : 0, $1.outside.description)
+        }
+        let waiting = ports.filter { port in
+            port.isDeclared && !port.isListening && !forwards.contains { $0.outside.port == port.port && !$0.isUDP }
+        }
+        return open.map { ForwardRow($0, at: now) }
+            + waiting.map {
+                ForwardRow(
+                    transport: $0.transport, outside: "*:\($0.port)", inside: "\($0.port)",
+                    state: Self.refusing, origin: "declared", clients: 0, lastSecondsAgo: nil)
+            }
+    }
+
+    private static let refusing = "nothing listens inside"
+}
+
+extension ForwardRow {
+    fileprivate init(_ forward: ForwardSnapshot, at now: MonotonicInstant) {
+        let isEverywhere = forward.outside.address == .any6 || forward.outside.address == .any4
+        let place = isEverywhere ? "*:\(forward.outside.port)" : "\(forward.outside)"
+        transport = forward.isUDP ? "udp" : "tcp"
+        outside = place + (forward.interface.map { " by \($0)" } ?? "")
+        inside = forward.insideAddress.map { "\(Endpoint($0, forward.insidePort))" } ?? "\(forward.insidePort)"
+        switch forward.state {
+        case .open: state = "open"
+        case .refusing: state = Self.refusing
+        case .failed(let why): state = "failed: \(why)"
+        }
+        switch forward.origin {
+        case .declared: origin = "declared"
+        case .configured: origin = "network.forwards"
+        case .requested: origin = "API"
+        }
+        clients = forward.clients
+        lastSecondsAgo = forward.lastAt.map { max(0, Double((now - $0).nanoseconds / 1_000_000) / 1000) }
     }
 }
 

@@ -167,11 +167,12 @@ final class WorkspaceSession {
             hostLoopback: .ports(Set(forwarder.loopbackExceptions)), checksumOffload: link.checksum,
             segmentationOffload: link.tso, datagramOffload: link.uso)
         configuration.isPacketLink = link.isPacketLink
+        configuration.splicesLoopback = true
         configuration.egress = forwarder.egress
         configuration.searchDomains = forwarder.searchDomains
         let table = try makeMemoryFile("workspacekit-flows", holding: [])
         try ours.send(configuration.message(tap: link.tap, listeners: link.listeners, table: table))
-        try fixedForwards.replay(forwarder.layout, to: ours)
+        try fixedForwards.replay(to: ours)
         // Whoever is asked for flows reads them there, and writes nothing.
         if let readable = try? Files.open("/proc/self/fd/\(table.number)", flags: 0) {
             try? supervisorChannel?.send(ChannelMessage("flows", [], descriptors: [readable]))
@@ -253,8 +254,12 @@ final class WorkspaceSession {
     private func takeNote(_ rings: Ring0, _ poller: borrowing Poller) {
         for _ in 0..<64 {
             guard waitReadable(rings.channel.descriptor.number, .zero) else { return }
-            guard let text = rings.nextNote() else { return poller.remove(rings.channel.descriptor.number) }
-            say(text)
+            switch rings.nextNews() {
+            case .note(let text)?: say(text)
+            case .sockets(let sockets)?:
+                try? forwarderProcess?.channel.send(SlirpCommand.sockets(sockets).message)
+            case nil: return poller.remove(rings.channel.descriptor.number)
+            }
         }
     }
 
@@ -264,19 +269,25 @@ final class WorkspaceSession {
             return poller.remove(channel.descriptor.number)
         }
         switch SlirpReport(message) {
-        case .opened(let port)?:
-            let name = forwarder.ports.name(of: port).map { " (\($0))" } ?? ""
+        case .opened(let port)?: if !isQuiet { say(opened(port, forwarder.ports)) }
+        case .closed(let port)?:
             if !isQuiet {
-                say(
-                    "port \(port)\(name) is forwarded: \(forwarder.ports.scheme(of: port))://\(outsideAddress()):\(port)"
-                )
+                say("port \(port.port)\(port.isUDP ? "/udp" : "") is closed: nothing listens there any more")
             }
-        case .closed(let port)?: if !isQuiet { say("port \(port) is closed: nothing listens there any more") }
+        case .socketsWanted?: rings?.askForSockets()
         case .note(let text)?: say("forwarder: \(text)")
         case .denied(let text)?: tellDenial(text)
         case .ready?: forwarderFailures = 0
         case nil: break
         }
+    }
+
+    private func opened(_ port: ForwardedPort, _ ports: DeclaredPorts) -> String {
+        let name = ports.name(of: port.port).map { " (\($0))" } ?? ""
+        if port.isUDP { return "port \(port.port)/udp\(name) is forwarded: \(outsideAddress()):\(port.port)" }
+        let place = "\(ports.scheme(of: port.port))://\(port.isLocal ? "127.0.0.1" : outsideAddress()):\(port.port)"
+        let why = port.isLocal ? ", from this machine only, as its server listens on the loopback only" : ""
+        return "port \(port.port)\(name) is forwarded: \(place)\(why)"
     }
 
     /// The configuration declares these ports now.
@@ -294,9 +305,9 @@ final class WorkspaceSession {
 
     /// The configuration wants these forwards now.
     private func forward(_ specs: [ForwardSpec]) {
-        guard let forwarder else { return }
+        guard forwarder != nil else { return }
         self.forwarder?.forwards = specs
-        for note in fixedForwards.set(specs, forwarder.layout, forwarderProcess?.channel) { say(note) }
+        for note in fixedForwards.set(specs, forwarderProcess?.channel) { say(note) }
     }
 
     /// The container's resolv.conf names other servers than before.

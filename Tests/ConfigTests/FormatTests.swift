@@ -11,7 +11,8 @@ struct FormatTests {
         (
             .forward,
             [
-                "8080", "8080:80", "8080:80/tcp", "127.0.0.1:8080:80", "[::1]:8080:80/udp", "1-3:4-6",
+                "8080", "8080:80", "8080:80/tcp", "127.0.0.1:8080:80", "[::1]:8080:80/udp", "1-3:4-6", "%eth0:80",
+                "127.0.0.1%lo:1-9,~2,~4-5:11-19", "[fe80::1]%e:1",
                 "0.0.0.0:53:53/udp",
             ]
         ),
@@ -49,7 +50,10 @@ struct FormatTests {
             (.portAndProtocol, ["", "0", "1/sctp", "1/", "/tcp", "1/tcp/tcp"]),
             (
                 .forward,
-                ["", "1:2:3", "a:1:1", "::1:8080:80", "[::1]8080", "[1.2.3.4]:1:1", "1-2:3", "80/x", "1.2.3.4:80:"]
+                [
+                    "", "1:2:3", "a:1:1", "::1:8080:80", "[::1]8080", "[1.2.3.4]:1:1", "1-2:3", "80/x", "1.2.3.4:80:",
+                    "%eth0", "%:80", "%a/b:80", "1-9,2", "1-9,~10", "80:81,~81", "%sixteen-letters-:80",
+                ]
             ),
             (.duration, ["", "5", "1d", "-1s", "1s2", "s", "1 s", "1e3s", "∞s"]),
             (.size, ["", "m", "4x", "-1", "4 m", "99999999999g"]),
@@ -86,6 +90,11 @@ struct FormatTests {
         let forward = try #require(ForwardSpec("[::1]:6000-6010:7000-7010/udp"))
         #expect(forward.address == "::1" && forward.outside == 6000...6010 && forward.inside == 7000...7010)
         #expect(forward.transport == .udp)
+        let chosen = try #require(ForwardSpec("[fe80::1]%eth0:7000-7003,~7001-7002:80-83"))
+        #expect(chosen.address == "fe80::1" && chosen.interface == "eth0" && chosen.excluded == [7001...7002])
+        #expect(chosen.pairs.map(\.outside) == [7000, 7003] && chosen.pairs.map(\.inside) == [80, 83])
+        let any = try #require(ForwardSpec("%lo:80"))
+        #expect(any.address == nil && any.interface == "lo" && any.inside == 80...80)
         let rule = try #require(EgressRule("[fd00::/8]:443-444/tcp"))
         #expect(rule.destination == .network("fd00::/8") && rule.ports == 443...444 && rule.flowProtocol == .tcp)
         #expect(EgressRule("*.npmjs.org")?.destination == .name("*.npmjs.org"))
@@ -230,7 +239,10 @@ struct SchemaTests {
 
     @Test(
         "a forward's text is read as it was",
-        arguments: ["8080:80", "127.0.0.1:8080:80/tcp", "[::1]:53:53/udp", "7000-7010:6000-6010/udp", "80"])
+        arguments: [
+            "8080:80", "127.0.0.1:8080:80/tcp", "[::1]:53:53/udp", "7000-7010:6000-6010/udp", "80", "%eth0:80",
+            "127.0.0.1%lo:1-9,~2,~4-5:11-19",
+        ])
     func forwards(text: String) throws {
         let forward = try #require(ForwardSpec(text))
         #expect(ForwardSpec(forward.text) == forward)

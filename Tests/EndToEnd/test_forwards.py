@@ -1,5 +1,6 @@
 """Ports outside that always lead inside (workspacekit.network.forwards): both transports, ranges, addresses, edits."""
 
+import json
 import os
 import re
 import signal
@@ -39,7 +40,7 @@ except OSError as error: print(type(error).__name__)
     return enter(PYTHON, "-c", code).stdout.strip()
 
 
-def config(forwards, server, ports="80/tcp 90/tcp 6000/tcp 6001/tcp 53/udp 6002/udp"):
+def config(forwards, server, ports="80/tcp 90/tcp 6000/tcp 6001/tcp 6002/tcp 53/udp 6002/udp"):
     return f"""
 tasks: [{{name: server, command: "exec {PYTHON} {server} {ports}"}}]
 workspacekit: {{network: {{forwards: [{', '.join(forwards)}]}}}}
@@ -52,7 +53,13 @@ def started(workspace, lab, forwards):
     (folder / "server.py").write_text(SERVER)
     space = workspace(config(forwards, folder / "server.py")).started()
     until(lambda: "[server] serving" in space.stdout, 10, "the server")
+    # What listens inside is looked up ten times a second.
+    until(lambda: all(row["state"] != "nothing listens inside" for row in shown(space)), 5, "the forwards")
     return space
+
+
+def shown(space):
+    return json.loads(space.cli("net forwards", "--json").stdout)
 
 
 def test_tcp_udp_ranges_and_addresses(workspace, lab):
@@ -60,16 +67,19 @@ def test_tcp_udp_ranges_and_addresses(workspace, lab):
     world, pod = lab.in_world, lab.in_pod
     assert ask(world, POD4, 8180) == f"80/tcp {WORLD4}", "the server sees who it is"
     assert ask(world, POD4, 7000) == f"6000/tcp {WORLD4}" and ask(world, POD4, 7001) == f"6001/tcp {WORLD4}"
-    assert ask(world, POD4, 8181) == "ConnectionRefusedError" and ask(pod, "127.0.0.1", 8181) == "90/tcp 10.0.2.2"
+    assert ask(world, POD4, 8181) == "ConnectionRefusedError" and ask(pod, "127.0.0.1", 8181) == "90/tcp 127.0.0.1"
     assert ask(world, POD4, 5353, udp=True) == f"53/udp {WORLD4} 1" and ask(world, POD4, 7002, udp=True, size=20000) == f"6002/udp {WORLD4} 20000"
     assert ask(pod, "127.0.0.1", 5353, udp=True) == "53/udp 10.0.2.2 1"
     # Over IPv6 too, to a server that speaks IPv4: it sees the gateway.
     assert ask(world, POD6, 8180) == "80/tcp 10.0.2.2" and ask(world, POD6, 5353, udp=True) == "53/udp 10.0.2.2 1"
     assert space.stderr.count("network.forwards") == 0
-    # Where nothing serves inside, nobody is served.
-    space.cli("stop", "server")
-    until(lambda: space.status()["server"]["state"] == "stopped", 10, "its end")
-    assert ask(world, POD4, 8180) in ("", "ConnectionResetError", "ConnectionRefusedError")
+    # Where nothing serves inside, clients are refused, until something does again.
+    for _ in range(2):
+        space.cli("stop", "server")
+        until(lambda: {row["state"] for row in shown(space)} == {"nothing listens inside"}, 5, "its end")
+        assert ask(world, POD4, 8180) == "ConnectionRefusedError" and ask(pod, "127.0.0.1", 8181) == "ConnectionRefusedError"
+        space.cli("start", "server")
+        until(lambda: ask(world, POD4, 8180) == f"80/tcp {WORLD4}", 5, "its next life")
     space.stop()
     assert ask(world, POD4, 8180) == "ConnectionRefusedError"
 
@@ -105,3 +115,153 @@ def test_a_port_that_is_taken_is_said_and_the_rest_holds(workspace, lab):
 def test_without_a_network_of_its_own_it_is_said(workspace):
     space = workspace("tasks: [{command: sleep 1000}]\nworkspacekit: {network: {mode: host, forwards: [\"8186:80\"]}}\n").started()
     assert "network.forwards has no effect: this workspace has no network of its own" in space.stderr
+
+
+LOCAL = """
+import socket, sys, threading
+def serve(family, address, kind=socket.SOCK_STREAM):
+    s = socket.socket(family, kind); s.setsockopt(1, 2, 1)
+    if family == socket.AF_INET6: s.setsockopt(41, 26, 1)
+    s.bind((address, int(sys.argv[1])))
+    if kind == socket.SOCK_DGRAM:
+        while True:
+            data, peer = s.recvfrom(70000); s.sendto(data, peer)
+    s.listen(64)
+    while True:
+        c, peer = s.accept()
+        threading.Thread(target=talk, args=(c, peer)).start()
+def talk(c, peer):
+    c.sendall(f"{peer[0]}\\n".encode())
+    count = 0
+    while data := c.recv(1 << 20):
+        count += len(data); c.sendall(data)
+    c.sendall(f"end after {count}".encode()); c.close()
+"""
+
+
+def serving(workspace, lab, servers, ports="[{port: 4000}]", forwards="[]", number=4000):
+    code = LOCAL + "\n".join(f"threading.Thread(target=serve, args=({args},)).start()" for args in servers) + "\nprint('serving', flush=True)\n"
+    folder = lab.folder / "local"
+    folder.mkdir(exist_ok=True)
+    (folder / "server.py").write_text(code)
+    space = workspace(f"""
+ports: {ports}
+tasks: [{{name: server, command: "exec {PYTHON} {folder}/server.py {number}"}}]
+workspacekit: {{network: {{forwards: {forwards}}}}}
+""").started()
+    until(lambda: any(row["state"] == "open" for row in shown(space)), 10, "a forward")
+    return space
+
+
+TALK = """
+import hashlib, os, socket, sys, threading
+address, port, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+try: s = socket.create_connection((address, port), 5)
+except OSError as error: print(type(error).__name__); raise SystemExit
+s.settimeout(30)
+f = s.makefile("rb")
+seen = f.readline().decode().strip()
+data = os.urandom(1 << 20) * (size >> 20) + b"x" * (size & 0xfffff)
+threading.Thread(target=lambda: (s.sendall(data), s.shutdown(socket.SHUT_WR))).start()
+got = f.read()
+print(seen, hashlib.sha256(got[:size]).digest() == hashlib.sha256(data).digest(), got[size:].decode())
+"""
+
+
+def talk(enter, address, port, size=5):
+    return enter(PYTHON, "-c", TALK, address, str(port), str(size)).stdout.strip()
+
+
+def test_clients_of_the_loopback_are_joined_to_the_workspaces_loopback(workspace, lab):
+    space = serving(workspace, lab, ["socket.AF_INET, '127.0.0.1'"])
+    size = (64 << 20) + 12345
+    assert talk(lab.in_pod, "127.0.0.1", 4000, size) == f"127.0.0.1 True end after {size}"
+    assert talk(lab.in_pod, "127.0.0.1", 4000) == "127.0.0.1 True end after 5"
+    # By the other family too, to where the server is.
+    assert talk(lab.in_pod, "::1", 4000) == "127.0.0.1 True end after 5"
+    # Whom the server does not listen to, it does not get.
+    assert talk(lab.in_world, POD4, 4000) == "ConnectionRefusedError" and talk(lab.in_pod, POD4, 4000) == "ConnectionRefusedError"
+    assert re.search(r"port 4000 is forwarded: http://127\.0\.0\.1:4000, from this machine only, as its server listens on the loopback only", space.stderr)
+    assert [(row["outside"], row["state"], row["origin"]) for row in shown(space)] == [
+        ("127.0.0.1:4000", "open", "declared"), ("[::1]:4000", "open", "declared")]
+    assert [row["clients"] for row in shown(space)] == [2, 1]
+    counters = json.loads(space.cli("net flows", "--json").stdout)["counters"]
+    assert counters["spliced_bytes"] >= 2 * size and counters["frames_in"] < 1000, "nothing of it went over the link"
+
+
+def test_many_at_once_and_what_ends_them(workspace, lab):
+    space = serving(workspace, lab, ["socket.AF_INET, '0.0.0.0'"])
+    code = """
+import socket, struct, sys, time
+peers = [socket.create_connection(("127.0.0.1", 4000), 5) for _ in range(100)]
+for s in peers: assert s.recv(100) == b"127.0.0.1\\n"
+for s in peers: s.sendall(b"hello")
+for s in peers: assert s.recv(100) == b"hello"
+print(len(peers), flush=True)
+sys.stdin.readline()
+# Some end with a reset, some as is usual.
+for n, s in enumerate(peers):
+    if n % 2: s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    s.close()
+"""
+    clients = lab.popen_in(lab.pod, [PYTHON, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert clients.stdout.readline() == b"100\n"
+    there = json.loads(space.cli("net flows", "--json").stdout)["flows"]
+    assert len(there) == 100 and {(row["state"], row["direction"], row["local"], row["unit"]) for row in there} == {("spliced", "in", "127.0.0.1:4000", "server")}
+    open_files = len(os.listdir(f"/proc/{space.stage('slirp')}/fd"))
+    assert open_files > 600
+    clients.communicate(b"go\n", 20)
+    until(lambda: not json.loads(space.cli("net flows", "--json").stdout)["flows"], 5, "their end")
+    until(lambda: len(os.listdir(f"/proc/{space.stage('slirp')}/fd")) < 60, 5, "their descriptors' end")
+    # From elsewhere the same server is reached over the link, and sees who it is.
+    assert talk(lab.in_world, POD4, 4000) == f"{WORLD4} True end after 5"
+    # A server that dies takes its clients with it.
+    victim = lab.popen_in(lab.pod, [PYTHON, "-c", 'import socket; s = socket.create_connection(("127.0.0.1", 4000)); s.recv(100); print("in", flush=True); s.settimeout(10)\ntry: print(s.recv(1))\nexcept OSError as e: print(type(e).__name__)'], stdout=subprocess.PIPE)
+    assert victim.stdout.readline() == b"in\n"
+    space.cli("stop", "server")
+    assert victim.communicate(timeout=15)[0].strip() in (b"b''", b"ConnectionResetError")
+
+
+def test_a_declared_port_is_open_for_datagrams_while_somebody_waits_for_them(workspace, lab):
+    space = serving(workspace, lab, ["socket.AF_INET, '0.0.0.0', socket.SOCK_DGRAM"], ports='[{port: 4000}, {port: "33000-33010"}]')
+    assert "port 4000/udp is forwarded" in space.stderr
+    echo = f'import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(3); s.connect(("{POD4}", 4000)); s.send(b"ping"); print(s.recv(9))'
+    assert lab.in_world(PYTHON, "-c", echo).stdout == "b'ping'\n"
+    # A client's port in a declared range is no server's.
+    space.exec(PYTHON, "-c", 'import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("0.0.0.0", 33005)); time.sleep(0.5)')
+    assert "33005" not in space.stderr
+    space.cli("stop", "server")
+    until(lambda: "port 4000/udp is closed" in space.stderr, 5, "its end")
+    assert "ConnectionRefused" in lab.in_world(PYTHON, "-c", f"try:\n exec({echo!r})\nexcept OSError as e: print(type(e).__name__)").stdout
+
+
+def test_exclusions_and_an_interface(workspace, lab):
+    space = started(workspace, lab, ['"7000-7002,~7001:6000-6002"', '"%eth0:8190:80"', '"127.0.0.1%lo:8191:90"'])
+    assert ask(lab.in_world, POD4, 7000) == f"6000/tcp {WORLD4}" and ask(lab.in_world, POD4, 7001) == "ConnectionRefusedError"
+    assert ask(lab.in_world, POD4, 8190) == f"80/tcp {WORLD4}" and ask(lab.in_pod, "127.0.0.1", 8190) == "ConnectionRefusedError"
+    assert ask(lab.in_pod, "127.0.0.1", 8191) == "90/tcp 127.0.0.1"
+    assert {row["outside"] for row in shown(space)} == {"*:7000", "*:7002", "*:8190 by eth0", "127.0.0.1:8191 by lo"}
+    table = space.cli("net forwards").stdout
+    assert re.search(r"^PROTO +OUTSIDE +INSIDE +STATE +ORIGIN +CLIENTS +LAST$", table, re.M)
+    assert re.search(r"^tcp +\*:8190 by eth0 +80 +open +network\.forwards +1 +\d s ago$", table, re.M)
+
+
+def test_an_interface_that_is_not_there_is_said(workspace, lab):
+    space = started(workspace, lab, ['"%nowhere0:8192:80"', '"8193:80"'])
+    assert re.search(r"network\.forwards: port 8192 is not forwarded: cannot listen on .*8192 of nowhere0: No such device", space.stderr)
+    assert ask(lab.in_world, POD4, 8193) == f"80/tcp {WORLD4}"
+
+
+def test_declared_ports_that_wait_and_such_that_are_taken_are_shown(workspace, lab):
+    holder = lab.popen_in(lab.pod, [PYTHON, "-c", "import socket, time; s = socket.socket(); s.bind(('0.0.0.0', 4001)); s.listen(1); print('ready', flush=True); time.sleep(1000)"], stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"ready\n"
+    try:
+        space = serving(workspace, lab, ["socket.AF_INET, '0.0.0.0'"], ports="[{port: 4001}, {port: 4002}]", forwards='["4003:4001"]', number=4001)
+        until(lambda: len(shown(space)) == 3, 5, "all three")
+        states = {row["outside"]: (row["state"], row["origin"]) for row in shown(space)}
+        assert states == {"*:4001": ("failed: Address already in use", "declared"), "*:4002": ("nothing listens inside", "declared"), "*:4003": ("open", "network.forwards")}
+    finally:
+        holder.kill()
+        holder.wait()
+    # And open once it is free.
+    until(lambda: {row["outside"]: row["state"] for row in shown(space)}["*:4001"] == "open", 5, "the port")

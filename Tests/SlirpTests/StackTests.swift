@@ -396,13 +396,16 @@ struct PolicyTests {
             sent.deniesMetadata = false
             sent.outbound6 = .loopback6
             sent.hasLinkHeader = false
+            sent.splicesLoopback = true
             sent.searchDomains = ["a.test", "b.test"]
             sent.egress.rules = [EgressPolicy.Rule(allows: false, .everything)]
             let message = sent.message(tap: file, listeners: file, table: file)
             let received = try #require(SlirpConfiguration(message))
             #expect(received.layout == sent.layout && received.hostLoopback == loopback && received.mtu == 9000)
             #expect(received.outbound6 == .loopback6 && received.outbound4 == nil)
-            #expect(!received.answersNames && !received.deniesMetadata && !received.hasLinkHeader)
+            #expect(
+                !received.answersNames && !received.deniesMetadata && !received.hasLinkHeader
+                    && received.splicesLoopback)
             #expect(received.checksumOffload && !received.segmentationOffload && received.datagramOffload)
             #expect(received.searchDomains == sent.searchDomains && received.egress == sent.egress)
             var cut = message

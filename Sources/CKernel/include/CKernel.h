@@ -26,6 +26,7 @@ long ck_write_at(int fd, const void *buffer, size_t count, uint64_t offset); /* 
 int64_t ck_size(int fd);                                                 /* lseek(SEEK_END) */
 int ck_readable(int fd);                                                 /* ioctl(FIONREAD) */
 long ck_splice(int pipe, int file, uint64_t offset, size_t count);       /* splice(2) to an offset, without blocking */
+long ck_splice_stream(int from, int to, size_t count);                   /* between a pipe and a socket, without blocking */
 int ck_dup(int fd);                                                      /* a CLOEXEC duplicate, at least 10 */
 int ck_set_nonblocking(int fd, int on);
 int ck_pipe(int fds[2]);                                                 /* pipe2(O_CLOEXEC) */
@@ -141,6 +142,9 @@ int ck_socket(int domain, int type, int protocol);                       /* CLOE
 int ck_connect(int fd, const struct ck_endpoint *to);
 int ck_bind(int fd, int family, const struct ck_endpoint *at);
 int ck_listen(int fd, int backlog);
+int ck_shutdown_read(int fd);                               /* of a listener: refuses, and keeps its port */
+int ck_bind_device(int fd, const char *interface);          /* SO_BINDTODEVICE */
+int ck_bound_device(int fd, char name[16]);
 int ck_accept(int fd, struct ck_endpoint *from);
 int ck_local_endpoint(int fd, struct ck_endpoint *out);
 int ck_set_option(int fd, int level, int name, int value);

@@ -150,7 +150,10 @@ public enum Documentation {
         ("size", "`65536`, `512k`, `4m`, `1g`: bytes, by powers of 1024"),
         ("port or range", "`3000`, `\"3000-3010\"`, `3000:3010`"),
         ("port/protocol", "`5432`, `5432/tcp`, `53/udp`"),
-        ("forward", "`[ADDRESS:]OUTSIDE[:INSIDE][/tcp|udp]`; ranges of equal length; IPv6 addresses in brackets"),
+        (
+            "forward",
+            "`[ADDRESS][%INTERFACE]:OUTSIDE[,~EXCLUDED][:INSIDE][/tcp|udp]`, the place only where there is one; ranges of equal length; IPv6 addresses in brackets"
+        ),
         (
             "network or name",
             "`ADDRESS`, `CIDR`, `NAME`, `*.NAME` or `*`, then `[:PORT[-PORT]][/tcp|udp|icmp]`; IPv6 with ports in brackets"

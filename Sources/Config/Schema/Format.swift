@@ -59,7 +59,8 @@ public enum Format: String, Sendable, CaseIterable {
         case .variable: "a variable's name"
         case .portRange: "a port number from 1 to 65535 or a range such as \"3000-3010\""
         case .portAndProtocol: "a port such as 5432/tcp"
-        case .forward: "a forward such as 8080:80/tcp, 127.0.0.1:5432:5432 or 6000-6010:7000-7010/udp"
+        case .forward:
+            "a forward such as 8080:80/tcp, 127.0.0.1:5432:5432, %eth0:8443:443 or 6000-6010,~6005:7000-7010/udp"
         case .duration: "a duration such as 500ms, 30s or 1m30s"
         case .size: "a size such as 512k, 4m or 1g"
         case .network: "an IPv4 network of /8 to /25 such as 10.0.2.0/24"
@@ -158,7 +159,8 @@ public enum Format: String, Sendable, CaseIterable {
         case .variable: "^[^=]+$"
         case .portRange: "^[0-9]{1,5}([:-][0-9]{1,5})?$"
         case .portAndProtocol: "^[0-9]{1,5}(/(tcp|udp))?$"
-        case .forward: "^([^/]+:)?[0-9]{1,5}(-[0-9]{1,5})?(:[0-9]{1,5}(-[0-9]{1,5})?)?(/(tcp|udp))?$"
+        case .forward:
+            "^([^/]+:)?[0-9]{1,5}(-[0-9]{1,5})?(,~[0-9]{1,5}(-[0-9]{1,5})?)*(:[0-9]{1,5}(-[0-9]{1,5})?)?(/(tcp|udp))?$"
         case .duration: "^([0-9]+([.][0-9]+)?(us|ms|s|m|h))+$"
         case .mask: "^[0-7]{1,4}$"
         case .processors: "^[0-9]{1,4}([.][0-9]{1,3})?$"

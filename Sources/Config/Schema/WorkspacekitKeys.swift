@@ -45,7 +45,8 @@ enum WorkspacekitKeys {
         Key("dns", .record(dns), "Names"),
         Key("egress", .record(egress), "Where the workspace may connect to"),
         Key(
-            "forwards", .list(.text(.forward)), "Ports outside that always lead inside, as Compose writes them",
+            "forwards", .list(.text(.forward)),
+            "Ports outside that lead inside, as Compose writes them, while something listens there",
             example: "[\"8080:80/tcp\"]"),
     ]
 

@@ -67,25 +67,39 @@ public struct PortAndProtocol: Hashable, Sendable {
     }
 }
 
-/// `127.0.0.1:8080-8090:80-90/tcp`: ports outside that lead to ports inside, as Compose writes them.
+/// `127.0.0.1:8080-8090:80-90/tcp`: ports outside that lead to ports inside, as Compose writes them; with pasta's words for
+/// what it lacks: `%eth0:8080` for an interface, `8080-8090,~8085` without some.
 public struct ForwardSpec: Hashable, Sendable {
     /// The address outside to listen on; nil for every one.
     public var address: String?
+    /// The interface outside that clients must come by; nil for every one.
+    public var interface: String?
     /// Outside and inside; equally many.
     public var outside: ClosedRange<UInt16>, inside: ClosedRange<UInt16>
+    /// Ports outside that are left out.
+    public var excluded: [ClosedRange<UInt16>] = []
     /// TCP where the text names none.
     public var transport: TransportProtocol
 
-    /// Reads `[ADDRESS:]OUTSIDE[:INSIDE][/PROTOCOL]`, IPv6 addresses in brackets; nil for anything else.
+    /// Reads `[ADDRESS][%INTERFACE][:]OUTSIDE[,~EXCLUDED…][:INSIDE][/PROTOCOL]`, IPv6 addresses in brackets; nil for
+    /// anything else.
     public init?(_ text: String) {
-        guard let (rest, transport) = splitProtocol(text[...]), let (address, ports) = splitAddress(rest) else {
-            return nil
-        }
+        guard let (rest, transport) = splitProtocol(text[...]), let (interface, unbound) = splitInterface(rest),
+            let (address, ports) = splitAddress(unbound)
+        else { return nil }
         let parts = ports.split(separator: ":", omittingEmptySubsequences: false)
-        guard (1...2).contains(parts.count), let outside = parsePortRange(parts[0]),
-            let inside = parsePortRange(parts[parts.count - 1]), inside.count == outside.count
+        guard (1...2).contains(parts.count) else { return nil }
+        let choice = parts[0].split(separator: ",", omittingEmptySubsequences: false)
+        for text in choice.dropFirst() {
+            guard text.first == "~", let range = parsePortRange(text.dropFirst()) else { return nil }
+            excluded.append(range)
+        }
+        guard let outside = parsePortRange(choice[0]),
+            let inside = parts.count == 1 ? outside : parsePortRange(parts[1]), inside.count == outside.count,
+            excluded.allSatisfy({ outside.contains($0.lowerBound) && outside.contains($0.upperBound) })
         else { return nil }
         self.address = address
+        self.interface = interface
         self.outside = outside
         self.inside = inside
         self.transport = transport ?? .tcp
@@ -96,9 +110,32 @@ public struct ForwardSpec: Hashable, Sendable {
         func text(_ ports: ClosedRange<UInt16>) -> String {
             ports.count == 1 ? "\(ports.lowerBound)" : "\(ports.lowerBound)-\(ports.upperBound)"
         }
-        let place = address.map { $0.contains(":") ? "[\($0)]:" : "\($0):" } ?? ""
-        return "\(place)\(text(outside)):\(text(inside))/\(transport.rawValue)"
+        let place =
+            (address.map { $0.contains(":") ? "[\($0)]" : $0 } ?? "") + (interface.map { "%" + $0 } ?? "")
+        let without = excluded.map { ",~" + text($0) }.joined()
+        return
+            "\(place.isEmpty ? "" : place + ":")\(text(outside))\(without):\(text(inside))/\(transport.rawValue)"
     }
+
+    /// Each port outside, and where it leads.
+    public var pairs: [(outside: UInt16, inside: UInt16)] {
+        zip(outside, inside).filter { pair in !excluded.contains { $0.contains(pair.0) } }.map { ($0, $1) }
+    }
+}
+
+/// `%eth0` before the ports, behind an address if there is one: the interface's name, and the text without it.
+private func splitInterface(_ text: Substring) -> (interface: String?, rest: Substring)? {
+    guard let percent = text.firstIndex(of: "%") else { return (nil, text) }
+    let behind = text[text.index(after: percent)...]
+    guard let colon = behind.firstIndex(of: ":") else { return nil }
+    let name = behind[..<colon]
+    // IFNAMSIZ is 16 with the terminator.
+    guard (1...15).contains(name.utf8.count), name.utf8.allSatisfy({ $0 > 32 && $0 < 127 && $0 != 47 }) else {
+        return nil
+    }
+    let address = text[..<percent]
+    let ports = behind[behind.index(after: colon)...]
+    return (String(name), address.isEmpty ? ports : Substring(address + ":" + ports))
 }
 
 /// An address before the ports: `[::1]:80` or `127.0.0.1:80:80`; nil when there is one that is none.

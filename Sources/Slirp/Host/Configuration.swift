@@ -24,6 +24,8 @@ public struct SlirpConfiguration: Sendable {
     public var isPacketLink = false
     /// What the link can do.
     public var checksumOffload: Bool, segmentationOffload: Bool, datagramOffload: Bool
+    /// Clients from the container's loopback are joined to the workspace's; sockets for it are made by whoever configures.
+    public var splicesLoopback = false
     /// Where the workspace may connect to.
     public var egress = EgressPolicy()
     /// Domains that the workspace's resolver appends to names.
@@ -60,15 +62,15 @@ public struct SlirpConfiguration: Sendable {
                 "\(checksumOffload)", "\(segmentationOffload)", "\(datagramOffload)",
                 layout.leased4.description, "\(answersNames)", "\(deniesMetadata)", outbound4?.description ?? "",
                 outbound6?.description ?? "", "\(hasLinkHeader)",
-                searchDomains.joined(separator: " "), "\(isPacketLink)",
+                searchDomains.joined(separator: " "), "\(isPacketLink)", "\(splicesLoopback)",
             ] + egress.fields, descriptors: [tap, listeners, table])
     }
 
     /// Reads what ``message(tap:listeners:table:)`` wrote; nil for anything else.
     init?(_ message: ChannelMessage) {
         let f = message.fields
-        guard message.kind == "configure", f.count > 17, message.descriptors.count == 3, let subnet = Subnet(f[0]),
-            let mtu = Int(f[2]), let egress = EgressPolicy(fields: f[17...])
+        guard message.kind == "configure", f.count > 18, message.descriptors.count == 3, let subnet = Subnet(f[0]),
+            let mtu = Int(f[2]), let egress = EgressPolicy(fields: f[18...])
         else { return nil }
         var layout = NetworkLayout(subnet4: subnet, ipv6: f[1] == "46")
         layout.leased4 = IPAddress(f[9]) ?? layout.guest4
@@ -85,6 +87,7 @@ public struct SlirpConfiguration: Sendable {
         hasLinkHeader = f[14] == "true"
         searchDomains = f[15].split(separator: " ").map(String.init)
         isPacketLink = f[16] == "true"
+        splicesLoopback = f[17] == "true"
         self.egress = egress
     }
 }
@@ -119,7 +122,9 @@ public enum SlirpReport: Sendable {
     /// It forwards.
     case ready
     /// The outside port leads inside now, or no longer.
-    case opened(UInt16), closed(UInt16)
+    case opened(ForwardedPort), closed(ForwardedPort)
+    /// Sockets of the workspace's are needed, see ``SlirpCommand/sockets(_:)``.
+    case socketsWanted
     /// Something a user should know.
     case note(String)
     /// A flow or a look-up was denied: which, and why.
@@ -128,8 +133,9 @@ public enum SlirpReport: Sendable {
     var message: ChannelMessage {
         switch self {
         case .ready: ChannelMessage("ready")
-        case .opened(let port): ChannelMessage("opened", ["\(port)"])
-        case .closed(let port): ChannelMessage("closed", ["\(port)"])
+        case .opened(let port): ChannelMessage("opened", port.fields)
+        case .closed(let port): ChannelMessage("closed", port.fields)
+        case .socketsWanted: ChannelMessage("sockets wanted")
         case .note(let text): ChannelMessage("note", [text])
         case .denied(let text): ChannelMessage("denied", [text])
         }
@@ -139,16 +145,42 @@ public enum SlirpReport: Sendable {
     public init?(_ message: ChannelMessage) {
         switch (message.kind, message.fields.first) {
         case ("ready", _): self = .ready
-        case ("opened", let text?):
-            guard let port = UInt16(text) else { return nil }
+        case ("opened", _):
+            guard let port = ForwardedPort(fields: message.fields) else { return nil }
             self = .opened(port)
-        case ("closed", let text?):
-            guard let port = UInt16(text) else { return nil }
+        case ("closed", _):
+            guard let port = ForwardedPort(fields: message.fields) else { return nil }
             self = .closed(port)
+        case ("sockets wanted", _): self = .socketsWanted
         case ("note", let text?): self = .note(text)
         case ("denied", let text?): self = .denied(text)
         default: return nil
         }
+    }
+}
+
+/// A declared port that leads inside.
+public struct ForwardedPort: Hashable, Sendable {
+    /// The port, outside and inside.
+    public let port: UInt16
+    /// UDP; else TCP.
+    public let isUDP: Bool
+    /// Only those who come from the container's loopback are let in, as the server listens on the workspace's only.
+    public let isLocal: Bool
+
+    init(_ port: DeclaredPort) {
+        self.port = port.port
+        isUDP = port.isUDP
+        isLocal = port.place != .everywhere
+    }
+
+    var fields: [String] { ["\(port)", isUDP ? "udp" : "tcp", isLocal ? "local" : "everywhere"] }
+
+    init?(fields: [String]) {
+        guard fields.count == 3, let port = UInt16(fields[0]) else { return nil }
+        self.port = port
+        isUDP = fields[1] == "udp"
+        isLocal = fields[2] == "local"
     }
 }
 
@@ -158,19 +190,24 @@ public enum SlirpCommand {
     case nameServers([IPAddress])
     /// These ports of the outside lead inside while something listens there.
     case forwards(PortSet)
-    /// What comes to this socket of the outside's, a TCP listener or a bound UDP socket, leads to the workspace's endpoint;
-    /// `id` is the caller's.
-    case addForward(id: Int, isUDP: Bool, guest: Endpoint, socket: Descriptor)
+    /// What comes to this bound socket of the outside's leads to the workspace's endpoint; with the address
+    /// ``IPAddress/any6`` to whichever address of the workspace's something listens on, and is refused while nothing does.
+    /// `id` is the caller's, below 2³¹.
+    case addForward(id: UInt32, isUDP: Bool, guest: Endpoint, origin: ForwardOrigin, socket: Descriptor)
     /// That forward is over, and its socket closed.
-    case removeForward(id: Int)
+    case removeForward(id: UInt32)
+    /// TCP sockets that were made inside the workspace's network, not connected.
+    case sockets([Descriptor])
 
     /// The command as a channel message.
     public var message: ChannelMessage {
         switch self {
-        case .addForward(let id, let isUDP, let guest, let socket):
+        case .addForward(let id, let isUDP, let guest, let origin, let socket):
             ChannelMessage(
-                "add forward", ["\(id)", isUDP ? "udp" : "tcp", guest.address.description, "\(guest.port)"],
+                "add forward",
+                ["\(id)", isUDP ? "udp" : "tcp", guest.address.description, "\(guest.port)", "\(origin.rawValue)"],
                 descriptors: [socket])
+        case .sockets(let sockets): ChannelMessage("sockets", descriptors: sockets)
         case .removeForward(let id): ChannelMessage("remove forward", ["\(id)"])
         case .nameServers(let servers): ChannelMessage("name servers", servers.map(\.description))
         case .forwards(let ports): ChannelMessage("forwards", [ports.description])
@@ -184,12 +221,15 @@ public enum SlirpCommand {
         case "forwards": self = .forwards(PortSet(text: message.fields.first ?? ""))
         case "add forward":
             let f = message.fields
-            guard f.count == 4, let id = Int(f[0]), let address = IPAddress(f[2]), let port = UInt16(f[3]),
+            guard f.count == 5, let id = UInt32(f[0]), let address = IPAddress(f[2]), let port = UInt16(f[3]),
+                let origin = UInt8(f[4]).flatMap({ ForwardOrigin(rawValue: $0) }),
                 let socket = message.descriptors.first
             else { return nil }
-            self = .addForward(id: id, isUDP: f[1] == "udp", guest: Endpoint(address, port), socket: socket)
+            self = .addForward(
+                id: id, isUDP: f[1] == "udp", guest: Endpoint(address, port), origin: origin, socket: socket)
+        case "sockets": self = .sockets(message.descriptors)
         case "remove forward":
-            guard let id = message.fields.first.flatMap({ Int($0) }) else { return nil }
+            guard let id = message.fields.first.flatMap({ UInt32($0) }) else { return nil }
             self = .removeForward(id: id)
         default: return nil
         }

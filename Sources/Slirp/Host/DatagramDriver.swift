@@ -29,7 +29,7 @@ extension Forwarder {
         if ip.timeToLive <= 1, !policy.layout.isOurs(remote.address) {
             return answer(.timeExceeded, ip, place)
         }
-        if !addedForwards.isEmpty, let index = table.find(.inboundUDP, guest: guest, remote: remote) {
+        if !forwards.isEmpty, let index = table.find(.inboundUDP, guest: guest, remote: remote) {
             return sendDatagram(index, to: table[index].target, header, ip, place)
         }
         let mapped: Endpoint

@@ -63,15 +63,19 @@ struct Forwarder: ~Copyable {
     let secret: UInt64
     var identification: UInt16 = 1
     var nameServers: NameServers
-    var forwards: [UInt16: Descriptor] = [:]
-    /// Forwards that were added while it runs, by the number that whoever added them gave them.
-    var addedForwards: [Int: AddedForward] = [:]
+    /// By the number that whoever added them gave them.
+    var forwards: [UInt32: InboundForward] = [:]
+    /// The declared ports among them.
+    var declaredPorts: Set<DeclaredPort> = []
+    /// Connections from the container's loopback, by their flow.
+    var splices: [Int: Splice] = [:]
+    var insideSockets = InsideSockets()
     /// Whoever was at the other end of a link of messages has closed it.
     var hasLinkEnded = false
     /// Said once each.
     var notedPing = false
     var notedForwards: Set<UInt16> = []
-    private var nextListenerLook: MonotonicInstant
+    var nextListenerLook: MonotonicInstant
     private static let linkBudget = 1 << 19, leastWindow = 1 << 17
     private var senders = 1
     /// Turns in a row in which the link had frames.
@@ -87,7 +91,8 @@ struct Forwarder: ~Copyable {
         static let report: UInt64 = 2 << 56
         static let flow: UInt64 = 3 << 56
         static let forward: UInt64 = 4 << 56
-        static let addedForward: UInt64 = 5 << 56
+        /// The inside socket of a splice: the rest as a flow's.
+        static let inside: UInt64 = 5 << 56
 
         static func flow(_ index: Int, generation: UInt32) -> UInt64 {
             flow | UInt64(generation) << 32 | UInt64(UInt32(truncatingIfNeeded: index))
@@ -166,9 +171,8 @@ struct Forwarder: ~Copyable {
             case 2:
                 guard let message = try? report.receive(within: .zero) else { return false }  // ring0 is gone
                 obey(SlirpCommand(message))
-            case 3: handleFlowEvent(event)
-            case 5: handleAddedForward(Int(event.token & 0xffff_ffff), event.readiness)
-            default: acceptForward(UInt16(truncatingIfNeeded: event.token))
+            case 3, 5: handleFlowEvent(event)
+            default: handleForward(UInt32(truncatingIfNeeded: event.token), event.readiness)
             }
         }
         if tapIsReadable {
@@ -209,15 +213,15 @@ struct Forwarder: ~Copyable {
         case .forwards(let ports)?:
             configuration.forwards = ports
             nextListenerLook = now
-        case .addForward(let id, let isUDP, let guest, let socket)?:
-            addForward(id, AddedForward(isUDP: isUDP, guest: guest, socket: socket))
+        case .addForward(let id, let isUDP, let guest, let origin, let socket)?:
+            let outside = InternetSocket.localEndpoint(socket.number) ?? Endpoint(.any4, 0)
+            addForward(
+                id, InboundForward(guest: guest, isUDP: isUDP, origin: origin, outside: outside, socket: socket))
         case .removeForward(let id)?: removeForward(id)
+        case .sockets(let sockets)?: takeSockets(sockets)
         case nil: break
         }
     }
-
-    /// Something is or may be forwarded in.
-    private var followsListeners: Bool { !configuration.forwards.isEmpty || !forwards.isEmpty }
 
     private func timeout() -> Duration? {
         if !ready.isEmpty { return .zero }
@@ -235,6 +239,7 @@ struct Forwarder: ~Copyable {
         switch table[index].kind {
         case .tcp: handleSocketEvent(index, event.readiness)
         case .udp, .ping: handleDatagramEvent(index, event.readiness)
+        case .spliced: handleSplice(index, event.readiness, isInside: event.token >> 56 == 5)
         case .free, .inboundUDP: break
         }
     }
@@ -243,7 +248,7 @@ struct Forwarder: ~Copyable {
         switch table[index].kind {
         case .tcp: handleTCPTimer(index)
         case .udp, .ping, .inboundUDP: handleDatagramTimer(index)
-        case .free: break
+        case .free, .spliced: break
         }
     }
 
@@ -313,7 +318,11 @@ struct Forwarder: ~Copyable {
             let index = ready[position]
             position += 1
             table[index].isReady = false
-            if table[index].kind == .tcp { transmit(index, budget: &budget) }
+            switch table[index].kind {
+            case .tcp: transmit(index, budget: &budget)
+            case .spliced: runSplice(index, budget: &budget)
+            default: break
+            }
         }
         ready.removeSubrange(0..<position)
     }

@@ -1,54 +1,205 @@
 internal import Kernel
 internal import SystemPackage
 
-/// Declared ports: an outside listener exists while something listens inside, and no longer.
+/// Ports of the outside that lead inside: their sockets, and what listens inside for them.
 extension Forwarder {
-    /// Opens and closes outside listeners with what listens inside: refused means refused.
+    /// Whether anything depends on what listens inside.
+    var followsListeners: Bool { !configuration.forwards.isEmpty || forwards.contains { $0.value.follows } }
+
+    /// Opens and closes outside sockets with what listens inside.
     mutating func followListeners() {
-        guard let found = try? listeners.listeners() else { return }
-        let layout = configuration.layout
-        var open: Set<UInt16> = []
-        for endpoint in found where configuration.forwards.contains(endpoint.port) {
-            let address = endpoint.address
-            if address == .any4 || address == .any6 || address == layout.guest4 || address == layout.guest6 {
-                open.insert(endpoint.port)
+        let declared = configuration.forwards
+        guard let tcp = served(isUDP: false) else { return }
+        let wantsUDP = !declared.isEmpty || forwards.contains { $0.value.isUDP && $0.value.follows }
+        guard let udp = wantsUDP ? served(isUDP: true) : [:] else { return }
+        openDeclared(DeclaredPort.wanted(declared, tcp: tcp, udp: udp))
+        for id in forwards.keys.sorted() {
+            guard let forward = forwards[id], forward.follows else { continue }
+            forwards[id]?.reach = (forward.isUDP ? udp : tcp)[forward.guest.port] ?? []
+            if forward.isUDP {
+                // Nobody can be told that there is nobody: what comes is lost inside.
+                if case .failed = forward.state { continue }
+                enter(id, forwards[id]?.isServed == true ? .open : .refusing)
+            } else if forward.socket != nil {
+                listen(id)
             }
         }
-        for port in forwards.keys where !open.contains(port) {
-            forwards[port] = nil
-            try? report.send(SlirpReport.closed(port).message)
+    }
+
+    private func served(isUDP: Bool) -> [UInt16: Reachability]? {
+        guard let sockets = try? listeners.listeners(isUDP: isUDP) else { return nil }
+        return Reachability.of(sockets, configuration.layout)
+    }
+
+    // MARK: declared ports
+
+    private mutating func openDeclared(_ ports: Set<DeclaredPort>) {
+        let wanted = ports.filter { port in
+            // The configuration leads it inside already.
+            !forwards.contains {
+                $0.value.origin == .configured && $0.value.outside.port == port.port && $0.value.isUDP == port.isUDP
+            }
         }
-        for port in open.sorted() where forwards[port] == nil {
+        for port in declaredPorts.subtracting(wanted).sorted() {
+            declaredPorts.remove(port)
+            let wasOpen = forwards[port.id]?.socket != nil
+            removeForward(port.id)
+            if wasOpen, port.place != .loopback6 { tell(.closed(ForwardedPort(port))) }
+        }
+        for port in wanted.sorted() where forwards[port.id]?.socket == nil {
+            declaredPorts.insert(port)
             do {
-                let listener = try listenOutside(port)
-                try poller.add(listener.number, .readable, token: Token.forward | UInt64(port))
-                forwards[port] = listener
-                try? report.send(SlirpReport.opened(port).message)
+                let socket = try openOutside(port)
+                addForward(port.id, forward(port, socket: socket))
+                if port.place != .loopback6 { tell(.opened(ForwardedPort(port))) }
             } catch {
-                if notedForwards.insert(port).inserted {
-                    note("port \(port) is not forwarded: \(error)\(hint(error, port))")
+                if forwards[port.id] == nil {
+                    forwards[port.id] = forward(port, socket: nil)
+                    note(port, error)
                 }
+                enter(port.id, .failed(error.errno))
             }
         }
     }
 
-    func listenOutside(_ port: UInt16) throws(KernelError) -> Descriptor {
-        do { return try InternetSocket.listen(Endpoint(.any6, port)) } catch {
-            if error.errno == .addressInUse || error.errno == .permissionDenied { throw error }
-            return try InternetSocket.listen(Endpoint(.any4, port))
+    private func forward(_ port: DeclaredPort, socket: Descriptor?) -> InboundForward {
+        InboundForward(
+            guest: Endpoint(.any6, port.port), isUDP: port.isUDP, origin: .declared,
+            outside: Endpoint(address(port), port.port), socket: socket)
+    }
+
+    private func address(_ port: DeclaredPort) -> IPAddress {
+        switch port.place {
+        case .everywhere: .any6
+        case .loopback4: .loopback4
+        case .loopback6: .loopback6
         }
     }
 
-    mutating func acceptForward(_ port: UInt16) {
-        guard let listener = forwards[port] else { return }
-        let layout = configuration.layout
-        acceptClients(of: listener) { peer in
-            Endpoint(peer.address.isV4 || layout.subnet6 == nil ? layout.guest4 : layout.guest6, port)
+    private func openOutside(_ port: DeclaredPort) throws(KernelError) -> Descriptor {
+        let kind = port.isUDP ? InternetSocket.Kind.udp : .tcp
+        do { return try InternetSocket.bind(kind, Endpoint(address(port), port.port)) } catch {
+            // Without IPv6 there is IPv4 still.
+            let isTaken = error.errno == .addressInUse || error.errno == .permissionDenied
+            if isTaken || port.place != .everywhere { throw error }
+            return try InternetSocket.bind(kind, Endpoint(.any4, port.port))
+        }
+    }
+
+    /// Said once for each port.
+    private mutating func note(_ port: DeclaredPort, _ error: KernelError) {
+        // A machine without IPv6 has no ::1.
+        guard port.place != .loopback6, notedForwards.insert(port.port).inserted else { return }
+        // The forwarder has no capability to take a low port with.
+        let isPrivileged = error.errno == .permissionDenied && port.port < 1024
+        let hint =
+            isPrivileged
+            ? " (allow it with the sysctl net.ipv4.ip_unprivileged_port_start=0 in the container)" : ""
+        note("port \(port.port) is not forwarded: \(error)\(hint)")
+    }
+
+    // MARK: all forwards
+
+    mutating func addForward(_ id: UInt32, _ forward: InboundForward) {
+        removeForward(id)
+        guard let socket = forward.socket else { return }
+        forwards[id] = forward
+        if forward.isUDP {
+            InternetSocket.prepareDatagrams(socket.number, v4: forward.outside.address.isV4)
+            do {
+                try poller.add(socket.number, .readable, token: Token.forward | UInt64(id))
+                enter(id, forward.isServed ? .open : .refusing)
+            } catch { fail(id, error) }
+        } else if !forward.follows {
+            listen(id)
+        }
+        // What listens inside is looked up at once.
+        nextListenerLook = now
+    }
+
+    /// Listens, or refuses, as somebody is there or not.
+    private mutating func listen(_ id: UInt32) {
+        guard let forward = forwards[id], let socket = forward.socket else { return }
+        switch (forward.state, forward.isServed) {
+        case (.open, true), (.refusing, false): return
+        case (_, true):
+            do throws(KernelError) {
+                try InternetSocket.startListening(socket, forward.outside)
+                try poller.add(socket.number, .readable, token: Token.forward | UInt64(id))
+                enter(id, .open)
+                if forward.follows { wantSockets() }
+            } catch { fail(id, error) }
+        case (_, false):
+            if forward.state == .open { poller.remove(socket.number) }
+            InternetSocket.stopListening(socket)
+            enter(id, .refusing)
+        }
+    }
+
+    /// It is tried again; said is it once.
+    private mutating func fail(_ id: UInt32, _ error: KernelError) {
+        guard let forward = forwards[id] else { return }
+        if forward.state != .failed(error.errno) { note("port \(forward.outside.port) is not forwarded: \(error)") }
+        enter(id, .failed(error.errno))
+    }
+
+    /// Connections that it brought go on; clients of a UDP forward have nobody to answer them any more.
+    mutating func removeForward(_ id: UInt32) {
+        guard let forward = forwards.removeValue(forKey: id) else { return }
+        if let slot = forward.slot { table.freeForward(slot) }
+        guard let socket = forward.socket else { return }
+        if forward.state == .open || forward.isUDP { poller.remove(socket.number) }
+        guard forward.isUDP else { return }
+        for index in 0..<table.highWater
+        where table[index].kind == .inboundUDP && table[index].socket == socket.number {
+            closeDatagram(index)
+        }
+    }
+
+    mutating func handleForward(_ id: UInt32, _ readiness: Readiness) {
+        guard let forward = forwards[id] else { return }
+        if forward.isUDP {
+            receiveDatagrams(of: forward, readiness)
+        } else {
+            acceptClients(of: forward)
+        }
+    }
+
+    /// Its socket does that now: it is written down for those who look into the table.
+    private mutating func enter(_ id: UInt32, _ state: InboundForward.State) {
+        guard forwards[id]?.state != state else { return }
+        forwards[id]?.state = state
+        guard let forward = forwards[id], let slot = forward.slot ?? table.freeForwardSlot() else { return }
+        forwards[id]?.slot = slot
+        let interface = forward.socket.flatMap { InternetSocket.interface(of: $0.number) }
+        table.setForward(slot, ForwardSlot(forward, interface: interface ?? ""))
+    }
+
+    func tell(_ report: SlirpReport) { try? self.report.send(report.message) }
+
+    // MARK: clients
+
+    private mutating func acceptClients(of forward: InboundForward) {
+        guard let listener = forward.socket else { return }
+        for _ in 0..<64 {
+            guard let (socket, peer) = InternetSocket.accept(listener.number) else { return }
+            InternetSocket.setNoDelay(socket)
+            let isIn =
+                switch forward.path(of: peer.address, configuration.layout) {
+                case .link(let guest): offer(socket, of: peer, to: guest)
+                case .splice(let guest): splice(socket, of: peer, to: guest)
+                case .refused: false
+                }
+            if let slot = forward.slot { table.countForward(slot, at: now) }
+            if !isIn {
+                InternetSocket.setLingerZero(socket)
+                InternetSocket.close(socket)
+            }
         }
     }
 
     /// What the workspace knows a client of the outside by: its own address, unless that means something else inside.
-    func seenAddress(of client: Endpoint, v4: Bool) -> Endpoint {
+    private func seenAddress(of client: Endpoint, v4: Bool) -> Endpoint {
         let layout = configuration.layout
         var seen = client
         let isInside = layout.subnet4.contains(client.address) || layout.subnet6?.contains(client.address) == true
@@ -58,36 +209,69 @@ extension Forwarder {
         return seen
     }
 
-    /// Leads those who wait at a listener to where `guest` says.
-    mutating func acceptClients(of listener: Descriptor, to guest: (Endpoint) -> Endpoint) {
-        for _ in 0..<64 {
-            guard let (socket, peer) = InternetSocket.accept(listener.number) else { return }
-            InternetSocket.setNoDelay(socket)
-            let guest = guest(peer)
-            let v4 = guest.address.isV4
-            let remote = seenAddress(of: peer, v4: v4)
-            guard makeRoom(), table.find(.tcp, guest: guest, remote: remote) == nil else {
-                InternetSocket.setLingerZero(socket)
-                InternetSocket.close(socket)
-                continue
-            }
-            let (sequence, offset) = initialSequence(guest, remote)
-            let state = TCPState(
-                opening: sequence, mtuSegment: v4 ? mtuSegment4 : mtuSegment6, timestampOffset: offset)
-            let flow = Flow(kind: .tcp, socket: socket, guest: guest, remote: remote, target: peer, tcp: state)
-            guard let index = insert(flow, [.readable, .writable, .peerClosed, .edgeTriggered], otherwise: { _ in })
-            else { continue }
-            if hasPeekOffset { _ = InternetSocket.setPeekOffset(socket, 0) }
-            table[index].isReadable = true
-            table[index].tcp.sendMaximum = table[index].tcp.sendUnacknowledged + 1
-            sendSyn(index)
-            arm(index)
+    /// Offers an accepted connection to a server over the link. False when that cannot be.
+    mutating func offer(_ socket: Int32, of peer: Endpoint, to guest: Endpoint) -> Bool {
+        let v4 = guest.address.isV4
+        let remote = seenAddress(of: peer, v4: v4)
+        guard makeRoom(), table.find(.tcp, guest: guest, remote: remote) == nil else { return false }
+        let (sequence, offset) = initialSequence(guest, remote)
+        let state = TCPState(
+            opening: sequence, mtuSegment: v4 ? mtuSegment4 : mtuSegment6, timestampOffset: offset)
+        let flow = Flow(kind: .tcp, socket: socket, guest: guest, remote: remote, target: peer, tcp: state)
+        guard let index = insert(flow, [.readable, .writable, .peerClosed, .edgeTriggered], otherwise: { _ in })
+        else { return true }  // and closed
+        if hasPeekOffset { _ = InternetSocket.setPeekOffset(socket, 0) }
+        table[index].isReadable = true
+        table[index].tcp.sendMaximum = table[index].tcp.sendUnacknowledged + 1
+        sendSyn(index)
+        arm(index)
+        return true
+    }
+
+    private mutating func receiveDatagrams(of forward: InboundForward, _ readiness: Readiness) {
+        guard let socket = forward.socket?.number else { return }
+        if readiness.contains(.failed) {
+            // A client that is gone: the workspace would learn nothing from it.
+            _ = InternetSocket.takeError(socket)
+            for _ in 0..<16 where outgoing.receiveError(socket, at: 0, count: 512) == nil { break }
+        }
+        // The payload is read behind headers before it is known who it comes from, and so, which headers.
+        let v4 = forward.follows ? !forward.reach.isDisjoint(with: .v4) : forward.guest.address.isV4
+        let offset = transportOffset(v4: v4) + UDPHeader.length
+        for _ in 0..<Self.batch {
+            var datagram = InternetSocket.Datagram(peer: forward.guest)
+            guard case .bytes(let count) = outgoing.receiveDatagram(socket, at: offset, count: 65_535, &datagram),
+                case .link(let guest) = forward.path(of: datagram.peer.address, configuration.layout),
+                let index = inboundFlow(forward, to: guest, client: datagram.peer)
+            else { return }
+            let start = transportOffset(v4: guest.address.isV4) + UDPHeader.length
+            if start != offset { outgoing.move(from: offset, count: count, to: start) }
+            table[index].packetsDown += 1
+            table[index].bytesDown += UInt64(count)
+            table[index].activeAt = now.nanoseconds
+            deliverDatagrams(index, from: datagram, count: count)
         }
     }
 
-    /// The forwarder has no capability to take a low port with.
-    private func hint(_ error: KernelError, _ port: UInt16) -> String {
-        guard error.errno == .permissionDenied, port < 1024 else { return "" }
-        return " (allow it with the sysctl net.ipv4.ip_unprivileged_port_start=0 in the container)"
+    /// The flow of a client, new if it is one; nil when there is no room for it.
+    private mutating func inboundFlow(_ forward: InboundForward, to guest: Endpoint, client: Endpoint) -> Int? {
+        guard let socket = forward.socket?.number else { return nil }
+        let seen = seenAddress(of: client, v4: guest.address.isV4)
+        if let index = table.find(.inboundUDP, guest: guest, remote: seen) {
+            // Two clients that look the same inside: the one that spoke last is answered.
+            table[index].target = client
+            table[index].socket = socket
+            return index
+        }
+        var flow = Flow(
+            kind: .inboundUDP, socket: socket, guest: guest, remote: seen, target: client, tcp: .unused)
+        flow.createdAt = now.nanoseconds
+        guard makeRoom(), let index = table.insert(flow) else {
+            table.counters.refusedByLimit += 1
+            return nil
+        }
+        if let slot = forward.slot { table.countForward(slot, at: now) }
+        wheel.schedule(index, at: (now + Self.idleTimeout).nanoseconds, in: table)
+        return index
     }
 }

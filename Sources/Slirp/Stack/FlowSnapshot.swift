@@ -53,6 +53,8 @@ public struct ForwarderSnapshot: Hashable, Sendable {
     public let counters: ForwarderCounters
     /// What flows are decided by: the default, what else is built in, and the configuration's.
     public let rules: [RuleSnapshot]
+    /// Ports of the outside that lead inside.
+    public let forwards: [ForwardSnapshot]
 }
 
 extension FlowTable {
@@ -79,7 +81,7 @@ extension FlowTable {
             ("refused_by_limit", c.refusedByLimit), ("retransmitted", c.retransmitted),
             ("out_of_order", c.outOfOrder), ("pool_exhausted", c.poolExhausted), ("link_refused", c.linkRefused),
             ("opened", c.opened), ("closed", c.closed), ("datagrams_in", c.datagramsIn),
-            ("stalled_turns", c.stalledTurns),
+            ("stalled_turns", c.stalledTurns), ("spliced_bytes", c.splicedBytes),
         ]
         let places = min(Int(header.rules), RuleSlot.capacity)
         guard var ruleBytes = read(file, at: rulesOffset, count: places * RuleSlot.stride) else { return nil }
@@ -96,8 +98,17 @@ extension FlowTable {
                     isBuiltIn: place < Egress.Place.builtIn)
             }
         }
+        let used = min(Int(header.forwards), ForwardSlot.capacity)
+        guard let slots = read(file, at: forwardsOffset, count: used * ForwardSlot.stride) else { return nil }
+        let forwards = (0..<used).compactMap { place in
+            ForwardSnapshot(
+                unsafe slots.withUnsafeBytes {
+                    unsafe $0.loadUnaligned(fromByteOffset: place * ForwardSlot.stride, as: ForwardSlot.self)
+                })
+        }
         return ForwarderSnapshot(
-            flows: flows, counters: ForwarderCounters(values: values.map { (name: $0.0, value: $0.1) }), rules: rules)
+            flows: flows, counters: ForwarderCounters(values: values.map { (name: $0.0, value: $0.1) }), rules: rules,
+            forwards: forwards)
     }
 
     private static func read(_ file: Int32, at offset: Int, count: Int) -> [UInt8]? {
@@ -111,16 +122,17 @@ extension FlowTable {
 extension FlowSnapshot {
     fileprivate init(_ flow: Flow) {
         switch flow.kind {
-        case .tcp: transport = "tcp"
+        case .tcp, .spliced: transport = "tcp"
         case .ping: transport = "ping"
         default: transport = "udp"
         }
         let isTCP = flow.kind == .tcp
-        state = isTCP ? flow.tcp.word : ""
+        state = isTCP ? flow.tcp.word : flow.kind == .spliced ? "spliced" : ""
         guest = flow.guest
         remote = flow.remote
         target = flow.target
-        isInbound = flow.kind == .inboundUDP || (isTCP && flow.tcp.marks.contains(.fromOutside))
+        isInbound =
+            flow.kind == .inboundUDP || flow.kind == .spliced || (isTCP && flow.tcp.marks.contains(.fromOutside))
         createdAt = MonotonicInstant(nanoseconds: flow.createdAt)
         activeAt = MonotonicInstant(nanoseconds: flow.activeAt)
         bytesUp = flow.bytesUp

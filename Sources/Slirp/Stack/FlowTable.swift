@@ -8,6 +8,9 @@ struct Flow: Sendable {
         /// A client of a UDP forward: `target` is the client, `remote` what the workspace knows it by, and the socket the
         /// forward's.
         case inboundUDP
+        /// A client from the container's loopback: `guest` is the server, `remote` the inside socket's own end, `target` the
+        /// client.
+        case spliced
     }
 
     var kind = Kind.free
@@ -62,18 +65,20 @@ struct Counters: Sendable {
     var datagramsIn: UInt64 = 0
     /// Turns of the loop that had events and came to nothing.
     var stalledTurns: UInt64 = 0
+    /// Moved between the container's loopback and the workspace's.
+    var splicedBytes: UInt64 = 0
 
     /// Grows with everything that brings the forwarder on.
-    var progress: UInt64 { framesIn &+ framesOut &+ opened &+ closed &+ datagramsIn &+ linkRefused }
+    var progress: UInt64 { framesIn &+ framesOut &+ opened &+ closed &+ datagramsIn &+ linkRefused &+ splicedBytes }
 }
 
 /// # Theory of operation
 ///
-/// All flows live in one memory file of fixed size: a header, the rules with their counters, a bucket array, and the
-/// flows, which a hash over kind, guest and remote finds through chains of indices. No pointer lies in it, so that any process may map it. Pages that
+/// All flows live in one memory file of fixed size: a header, the rules and the forwards with their counters, a bucket
+/// array, and the flows, which a hash over kind, guest and remote finds through chains of indices. No pointer lies in it, so that any process may map it. Pages that
 /// no flow ever used cost nothing; freed flows are used again first.
 @safe struct FlowTable: ~Copyable {
-    static let magic: UInt64 = 0x776b_666c_6f77_0002
+    static let magic: UInt64 = 0x776b_666c_6f77_0003
 
     struct Header {
         var magic: UInt64
@@ -82,6 +87,8 @@ struct Counters: Sendable {
         var highWater: UInt32, firstFree: UInt32
         var counters: Counters
         var rules: UInt32
+        /// Places of forwards that were ever used.
+        var forwards: UInt32
     }
 
     /// A rule's place: what it says, and the flows that it decided.
@@ -94,7 +101,8 @@ struct Counters: Sendable {
         static let textOffset = 32
     }
     static let rulesOffset = 4096
-    static let bucketsOffset = rulesOffset + (RuleSlot.capacity * RuleSlot.stride + 4095) / 4096 * 4096
+    static let forwardsOffset = rulesOffset + (RuleSlot.capacity * RuleSlot.stride + 4095) / 4096 * 4096
+    static let bucketsOffset = forwardsOffset + ForwardSlot.capacity * ForwardSlot.stride
 
     private let region: Region
     private let header: UnsafeMutablePointer<Header>
@@ -122,7 +130,7 @@ struct Counters: Sendable {
         // The region reads as zero: no bucket is touched before a flow needs it.
         unsafe header.pointee = Header(
             magic: Self.magic, capacity: UInt32(capacity), count: 0, highWater: 0, firstFree: 0, counters: Counters(),
-            rules: 0)
+            rules: 0, forwards: 0)
     }
 
     // MARK: rules
@@ -147,6 +155,46 @@ struct Counters: Sendable {
         slot.flows += 1
         slot.lastAt = now.nanoseconds
         unsafe bytes.storeBytes(of: slot, as: RuleSlot.self)
+    }
+
+    // MARK: forwards
+
+    /// A place that no forward has; nil when all are taken.
+    func freeForwardSlot() -> Int? {
+        let used = unsafe Int(header.pointee.forwards)
+        if let place = (0..<used).first(where: { unsafe forwardSlot($0).pointee.origin == 0 }) { return place }
+        guard used < ForwardSlot.capacity else { return nil }
+        unsafe header.pointee.forwards += 1
+        return used
+    }
+
+    /// Writes down a forward; what its place has counted stays.
+    func setForward(_ place: Int, _ slot: ForwardSlot) {
+        var slot = slot
+        let there = unsafe forwardSlot(place)
+        unsafe slot.clients = there.pointee.clients
+        unsafe slot.lastAt = there.pointee.lastAt
+        unsafe there.pointee = slot
+    }
+
+    /// Another client came.
+    func countForward(_ place: Int, at now: MonotonicInstant) {
+        let there = unsafe forwardSlot(place)
+        unsafe there.pointee.clients += 1
+        unsafe there.pointee.lastAt = now.nanoseconds
+    }
+
+    /// The forward is over.
+    func freeForward(_ place: Int) {
+        unsafe UnsafeMutableRawPointer(forwardSlot(place)).initializeMemory(
+            as: UInt8.self, repeating: 0, count: ForwardSlot.stride)
+    }
+
+    /// Within the region: `place` is below the capacity.
+    private func forwardSlot(_ place: Int) -> UnsafeMutablePointer<ForwardSlot> {
+        precondition(place >= 0 && place < ForwardSlot.capacity)
+        return unsafe (UnsafeMutableRawPointer(header) + Self.forwardsOffset + place * ForwardSlot.stride)
+            .assumingMemoryBound(to: ForwardSlot.self)
     }
 
     /// The place's bytes, within the region: `place` is below the capacity.

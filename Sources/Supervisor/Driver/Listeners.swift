@@ -50,7 +50,7 @@ extension Supervisor {
             let endpoint = Endpoint(address.flatMap { IPAddress($0) } ?? .any6, port)
             let socket =
                 try transport == .tcp
-                ? InternetSocket.listen(endpoint) : InternetSocket.bindDatagrams(endpoint)
+                ? InternetSocket.listen(endpoint) : InternetSocket.bind(.udp, endpoint)
             try socket.setNonblocking(false)
             return socket
         }

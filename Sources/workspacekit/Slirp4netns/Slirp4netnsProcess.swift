@@ -334,9 +334,10 @@ final class Slirp4netnsProcess {
         do {
             let outside = Endpoint(host, entry.hostPort)
             let isUDP = entry.proto == "udp"
-            let socket = try isUDP ? InternetSocket.bindDatagrams(outside) : InternetSocket.listen(outside)
+            let socket = try isUDP ? InternetSocket.bind(.udp, outside) : InternetSocket.listen(outside)
             let command = SlirpCommand.addForward(
-                id: entry.id, isUDP: isUDP, guest: Endpoint(guest, entry.guestPort), socket: socket)
+                id: UInt32(entry.id), isUDP: isUDP, guest: Endpoint(guest, entry.guestPort), origin: .requested,
+                socket: socket)
             try forwarder.channel.send(command.message)
             return true
         } catch {
@@ -345,5 +346,5 @@ final class Slirp4netnsProcess {
         }
     }
 
-    private func close(_ id: Int) { try? forwarder?.channel.send(SlirpCommand.removeForward(id: id).message) }
+    private func close(_ id: Int) { try? forwarder?.channel.send(SlirpCommand.removeForward(id: UInt32(id)).message) }
 }
