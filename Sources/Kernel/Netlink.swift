@@ -28,7 +28,7 @@ struct NetlinkMessage {
 
 /// rtnetlink(7): links, addresses and routes of the calling process's network namespace.
 public struct RouteNetlink: ~Copyable {
-    private let socket: OwnedDescriptor
+    let socket: OwnedDescriptor
 
     /// Opens a socket in the current network namespace.
     public init() throws(KernelError) {
@@ -120,14 +120,19 @@ public struct RouteNetlink: ~Copyable {
         try request(message, "add the route to \(subnet)", accept: .fileExists)
     }
 
-    /// Adds a default route through a gateway; one that is there already is no error.
-    public borrowing func addDefaultRoute(via gateway: IPAddress, interface index: UInt32) throws(KernelError) {
-        // rtmsg: family, dst_len, src_len, tos, table main, protocol static, scope universe, type unicast, flags
-        let body: [UInt8] = [gateway.isV4 ? 2 : 10, 0, 0, 0, 254, 4, 0, 1] + NetlinkMessage.u32(0)
+    /// Adds a route; one that is there already is no error. The gateway need not lie in a network of the interface's.
+    public borrowing func addRoute(_ route: Route, interface index: UInt32) throws(KernelError) {
+        let v4 = route.destination.address.isV4
+        // rtmsg: family, dst_len, src_len, tos, table main, protocol static, scope (link without a gateway), type unicast,
+        // flags (RTNH_F_ONLINK)
+        let body: [UInt8] =
+            [v4 ? 2 : 10, UInt8(route.destination.length), 0, 0, 254, 4, route.gateway == nil && v4 ? 253 : 0, 1]
+            + NetlinkMessage.u32(route.gateway == nil ? 0 : 4)
         var message = NetlinkMessage(type: 24, flags: 0x605, body: body)
-        message.add(5, gateway.bytes)  // RTA_GATEWAY
+        if route.destination.length > 0 { message.add(1, route.destination.network.bytes) }  // RTA_DST
+        if let gateway = route.gateway { message.add(5, gateway.bytes) }  // RTA_GATEWAY
         message.add(4, NetlinkMessage.u32(index))  // RTA_OIF
-        try request(message, "add the default route via \(gateway)", accept: .fileExists)
+        try request(message, "add the route to \(route)", accept: .fileExists)
     }
 }
 

@@ -74,7 +74,7 @@ public enum Ring1 {
         // only costs. Reno is in every kernel and open to all.
         try? Files.writeKernelFile("/proc/sys/net/ipv4/tcp_congestion_control", "reno")
         for address in link.addresses { try netlink.addAddress(address, interface: index) }
-        for gateway in link.gateways { try netlink.addDefaultRoute(via: gateway, interface: index) }
+        for route in link.routes { try netlink.addRoute(route, interface: index) }
         try channel.send(.link(handles))
     }
 

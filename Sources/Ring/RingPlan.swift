@@ -34,15 +34,15 @@ public struct LinkPlan: Hashable, Sendable {
     public var hardwareAddress: [UInt8] = [0x02, 0x57, 0x4b, 0x00, 0x02, 0x64]
     /// Its addresses.
     public var addresses: [Subnet]
-    /// The default gateways, one for each family wanted.
-    public var gateways: [IPAddress]
+    /// Its routes, besides those that come with the addresses.
+    public var routes: [Route]
     /// Entries of the interface's queue towards the forwarder. Superpackets or not, a window must fit in it.
     public var queueLength = 8192
 
     /// A link with these addresses.
-    public init(addresses: [Subnet], gateways: [IPAddress]) {
+    public init(addresses: [Subnet], routes: [Route]) {
         self.addresses = addresses
-        self.gateways = gateways
+        self.routes = routes
     }
 }
 
@@ -92,7 +92,7 @@ extension RingPlan {
                 "link", link.name, "\(link.mtu)", "\(link.gso)",
                 link.hardwareAddress.map(String.init).joined(separator: ":"),
                 link.addresses.map(\.description).joined(separator: " "),
-                link.gateways.map(\.description).joined(separator: " "), "\(link.queueLength)",
+                link.routes.map(\.description).joined(separator: ","), "\(link.queueLength)",
                 link.kind.rawValue,
             ]
         } else {
@@ -113,11 +113,11 @@ extension RingPlan {
             let f = Array(rest.prefix(8))
             rest = rest.dropFirst(8)
             let addresses = f[4].split(separator: " ").compactMap { Subnet($0) }
-            let gateways = f[5].split(separator: " ").compactMap { IPAddress($0) }
+            let routes = f[5].split(separator: ",").compactMap { Route($0) }
             guard let mtu = Int(f[1]), let queueLength = Int(f[6]), let kind = LinkKind(rawValue: f[7]) else {
                 return nil
             }
-            var plan = LinkPlan(addresses: addresses, gateways: gateways)
+            var plan = LinkPlan(addresses: addresses, routes: routes)
             plan.name = f[0]
             plan.mtu = mtu
             plan.gso = f[2] == "true"

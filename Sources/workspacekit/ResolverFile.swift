@@ -34,19 +34,21 @@ struct ResolverFile {
 
 /// hosts(5) for the workspace. Pure.
 enum HostsFile {
-    /// The container's file, with the host name on loopback, since the container's address is not the workspace's, and
-    /// with a name for the outside.
-    static func inside(_ text: String, hostName: String, gateway: IPAddress) -> String {
+    /// The container's file with a name for the outside, and with the host name on loopback, unless the container's address
+    /// is the workspace's.
+    static func inside(_ text: String, hostName: String, gateway: IPAddress, keepsAddress: Bool) -> String {
         var lines: [String] = []
         for line in text.split(separator: "\n") {
             let words = line.prefix { $0 != "#" }.split { $0 == " " || $0 == "\t" }
             let isOwn = words.count >= 2 && words.dropFirst().contains { $0 == hostName } && !words[0].hasPrefix("127.")
-            if !isOwn { lines.append(String(line)) }
+            if !isOwn || keepsAddress { lines.append(String(line)) }
         }
         if !lines.contains(where: { $0.split { $0 == " " || $0 == "\t" }.contains("localhost") }) {
             lines.append("127.0.0.1 localhost")
         }
-        if hostName != "localhost" { lines.append("127.0.0.1 \(hostName)") }
+        let isNamed =
+            keepsAddress && lines.contains { $0.split { $0 == " " || $0 == "\t" }.contains { $0 == hostName } }
+        if hostName != "localhost", !isNamed { lines.append("127.0.0.1 \(hostName)") }
         lines.append("\(gateway) host.workspacekit.internal")
         return lines.joined(separator: "\n") + "\n"
     }

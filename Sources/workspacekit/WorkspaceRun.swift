@@ -65,16 +65,17 @@ final class WorkspaceRun {
                 sources: sources, files: files, workspaceDirectory: workspaceDirectory, stateDirectory: state.path,
                 command: command, start: start, isQuiet: isQuiet,
                 budget: max(grace - .milliseconds(1500), .milliseconds(200)))
-            let ringPlan = ringPlan(configuration, mode, grace)
+            let plannedNetwork = mode == .sandbox ? plannedNetwork(configuration) : nil
+            let ringPlan = ringPlan(configuration, mode, grace, plannedNetwork)
             plan.link = ringPlan.link.map { link in
                 WorkspaceLink(
                     name: link.name, mtu: link.mtu, queueLength: link.queueLength, addresses: link.addresses,
-                    gateways: link.gateways, resolvConf: ringPlan.resolvConf ?? "")
+                    routes: link.routes, resolvConf: ringPlan.resolvConf ?? "")
             }
             let memory = try SupervisorProcess.state(for: plan)
             let session = WorkspaceSession(
                 ringPlan: ringPlan, grace: grace, startedAt: startedAt, isQuiet: isQuiet,
-                forwarder: forwarderPlan(configuration, ringPlan))
+                forwarder: forwarderPlan(configuration, ringPlan, plannedNetwork))
             return try session.run(configuration: memory, reportReading: reportReading, reportWriting: reportWriting)
         } catch let failure as StageFailure {
             say("\(failure)")
@@ -119,37 +120,64 @@ final class WorkspaceRun {
 
     // MARK: plans
 
-    private func layout(_ configuration: WorkspaceConfiguration) -> NetworkLayout {
-        let subnet = configuration.network.cidr.flatMap { Subnet($0) } ?? Subnet(IPAddress(v4: 0x0a00_0200), 24)
-        return NetworkLayout(subnet4: subnet, ipv6: configuration.network.ipv6 ?? true)
+    /// The workspace's addresses, and its interface's.
+    private struct PlannedNetwork {
+        let layout: NetworkLayout
+        let own: InterfaceNetwork
     }
 
-    private func ringPlan(_ configuration: WorkspaceConfiguration, _ mode: NetworkMode, _ grace: Duration) -> RingPlan {
+    private func plannedNetwork(_ configuration: WorkspaceConfiguration) -> PlannedNetwork {
+        let network = configuration.network
+        let subnet = network.cidr.flatMap { Subnet($0) }
+        let ipv6 = network.ipv6 ?? true
+        if network.addresses == "copy" {
+            let own = try? InterfaceNetwork.ofDefaultRoute()
+            let services = subnet ?? NetworkLayout.servicesBesideCopies
+            if var own, let layout = NetworkLayout(copying: own, services: services, ipv6: ipv6) {
+                if !ipv6 {
+                    own.addresses.removeAll { !$0.address.isV4 }
+                    own.routes.removeAll { !$0.destination.address.isV4 }
+                }
+                return PlannedNetwork(layout: layout, own: own)
+            }
+            say("network.addresses: the container has no default route to copy: the workspace has addresses of its own")
+        }
+        let layout = NetworkLayout(subnet4: subnet ?? Subnet(IPAddress(v4: 0x0a00_0200), 24), ipv6: ipv6)
+        var own = InterfaceNetwork(
+            addresses: [Subnet(layout.guest4, layout.subnet4.length)], routes: [.default(via: layout.gateway4)])
+        if let subnet6 = layout.subnet6 {
+            own.addresses.append(Subnet(layout.guest6, subnet6.length))
+            own.routes.append(.default(via: layout.gateway6))
+        }
+        return PlannedNetwork(layout: layout, own: own)
+    }
+
+    private func ringPlan(
+        _ configuration: WorkspaceConfiguration, _ mode: NetworkMode, _ grace: Duration, _ network: PlannedNetwork?
+    ) -> RingPlan {
         let hostName = Files.text("/proc/sys/kernel/hostname").map { $0.filter { !$0.isNewline } } ?? "workspace"
         var plan = RingPlan(
             network: mode, stagingDirectory: state.rings, hostName: hostName, supervisor: ["supervise"],
             stopGrace: max(grace - .milliseconds(500), .milliseconds(500)))
-        guard mode == .sandbox else { return plan }
-        let layout = layout(configuration)
-        var addresses = [Subnet(layout.guest4, layout.subnet4.length)]
-        var gateways = [layout.gateway4]
-        if let subnet6 = layout.subnet6 {
-            addresses.append(Subnet(layout.guest6, subnet6.length))
-            gateways.append(layout.gateway6)
-        }
-        var link = LinkPlan(addresses: addresses, gateways: gateways)
+        guard let network else { return plan }
+        let layout = network.layout
+        var link = LinkPlan(addresses: network.own.addresses, routes: network.own.routes)
         link.mtu = configuration.network.mtu ?? 1500
         link.gso = configuration.network.gso ?? true
         link.kind = configuration.network.link.flatMap { LinkKind(rawValue: $0) } ?? .auto
         plan.link = link
         plan.resolvConf = ResolverFile(Files.text("/etc/resolv.conf") ?? "").replacing(
             servers: [layout.nameServer4], search: configuration.network.searchDomains)
-        plan.hosts = HostsFile.inside(Files.text("/etc/hosts") ?? "", hostName: hostName, gateway: layout.gateway4)
+        plan.hosts = HostsFile.inside(
+            Files.text("/etc/hosts") ?? "", hostName: hostName, gateway: layout.gateway4,
+            keepsAddress: layout.isCopied)
         return plan
     }
 
-    private func forwarderPlan(_ configuration: WorkspaceConfiguration, _ plan: RingPlan) -> ForwarderPlan? {
-        guard let link = plan.link else {
+    private func forwarderPlan(
+        _ configuration: WorkspaceConfiguration, _ plan: RingPlan, _ network: PlannedNetwork?
+    ) -> ForwarderPlan? {
+        guard let link = plan.link, let network else {
             if !configuration.network.forwards.isEmpty {
                 say("network.forwards has no effect: this workspace has no network of its own")
             }
@@ -157,7 +185,7 @@ final class WorkspaceRun {
         }
         let servers = configuration.network.nameServers.compactMap { IPAddress($0) }
         return ForwarderPlan(
-            layout: layout(configuration), mtu: link.mtu, ports: DeclaredPorts(configuration.ports),
+            layout: network.layout, mtu: link.mtu, ports: DeclaredPorts(configuration.ports),
             nameServers: servers.isEmpty ? ResolverFile(Files.text("/etc/resolv.conf") ?? "").servers : servers,
             followsResolver: servers.isEmpty,
             loopbackExceptions: configuration.network.hostLoopback.map {

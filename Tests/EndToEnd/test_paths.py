@@ -78,6 +78,16 @@ def test_traceroute_and_mtr_show_every_hop(space, family, far_address, hops):
     assert re.findall(r"\|-- (\S+)", report) == hops
 
 
+@pytest.mark.parametrize("family,far_address,hops", [("-4", FAR4, [WORLD4, "198.18.20.2", FAR4]), ("-6", FAR6, ["fd18::1", "fd20::2", FAR6])])
+def test_with_copied_addresses_the_forwarder_is_no_hop(workspace, far, family, far_address, hops):
+    space = workspace("tasks: [{command: exec sleep 1000}]\nworkspacekit: {network: {addresses: copy}}\n").started()
+    for options in ((), ("-I",)):
+        trace = space.exec("traceroute", family, "-n", "-q", "1", "-w", "2", "-m", "8", *options, far_address).stdout.splitlines()[1:]
+        assert [line.split()[1] for line in trace] == hops, options
+    report = space.exec("mtr", family, "--report", "-n", "-c", "1", "-G", "2", far_address).stdout
+    assert re.findall(r"\|-- (\S+)", report) == hops
+
+
 @pytest.mark.parametrize("family,address,overhead", [(2, FAR4, 28), (10, FAR6, 48)])
 def test_datagrams_learn_the_size_of_the_path(space, family, address, overhead):
     """As behind any router: the first is lost, its sender hears why, and what comes after is cut or made to fit."""

@@ -84,7 +84,10 @@ struct RingPlanTests {
         plan.sharesProcesses = hasLink
         if hasLink {
             plan.link = LinkPlan(
-                addresses: [Subnet(IPAddress(v4: 0x0a00_0264), 24)], gateways: [IPAddress(v4: 0x0a00_0202)])
+                addresses: [Subnet(IPAddress(v4: 0x0a00_0264), 24)],
+                routes: [
+                    .default(via: IPAddress(v4: 0x0a00_0202)), Route(Subnet(IPAddress(v4: 0x0a01_0000), 16), via: nil),
+                ])
         }
         let message = ChannelMessage("plan", plan.fields)
         let decoded = try #require(ChannelMessage(decoding: message.encoded))

@@ -358,6 +358,63 @@ struct PolicyTests {
         #expect(try route("10.0.2.50") == .unreachable && route("fd00::77") == .unreachable)
     }
 
+    private func copied(_ addresses: [String], _ routes: [String]) throws -> NetworkLayout {
+        let network = InterfaceNetwork(
+            addresses: try addresses.map { try #require(Subnet($0)) },
+            routes: try routes.map { try #require(Route($0)) })
+        return try #require(
+            NetworkLayout(copying: network, services: NetworkLayout.servicesBesideCopies, ipv6: true))
+    }
+
+    @Test("with copied addresses neighbours are behind the link, the workspace's own are nobody else's, services stay")
+    func copied() throws {
+        let layout = try copied(
+            ["198.18.0.2/24", "198.18.0.3/24", "fd18::2/64"], ["0.0.0.0/0 via 198.18.0.1", "::/0 via fe80::9"])
+        let policy = Policy(layout: layout)
+        func route(_ text: String, _ port: UInt16 = 80) throws -> Policy.Route {
+            policy.route(Endpoint(try #require(IPAddress(text)), port), isUDP: false)
+        }
+        for text in ["198.18.0.1", "198.18.0.77", "fd18::1", "8.8.8.8", "fd00::77", "10.0.2.2"] {
+            let address = try #require(IPAddress(text))
+            #expect(try route(text) == .outside(Endpoint(address, 80)), "\(text)")
+            #expect(layout.answersFor(address), "\(text)")
+        }
+        for text in ["198.18.0.2", "198.18.0.3", "fd18::2"] {
+            let address = try #require(IPAddress(text))
+            #expect(try route(text) == .unreachable)
+            #expect(!layout.answersFor(address))
+        }
+        #expect(try route("169.254.2.2") == .denied(.hostLoopback) && route("169.254.2.3", 53) == .nameServer)
+        #expect(try route("127.0.0.1") == .denied(.nowhere) && route("169.254.169.254") == .denied(.metadata))
+        // Nobody but the router is answered for by a link-local address: the workspace asks whether its own is free.
+        #expect(layout.answersFor(try #require(IPAddress("fe80::9"))))
+        #expect(!layout.answersFor(try #require(IPAddress("fe80::57:4bff:fe00:264"))))
+        #expect(policy.isGroup(try #require(IPAddress("198.18.0.255"))))
+        #expect(layout.router4 == IPAddress("198.18.0.1") && layout.router6 == IPAddress("fe80::9"))
+        #expect(NetworkLayout(text: layout.text) == layout && NetworkLayout(text: "198.18.0.0/24 - true") == nil)
+        let plain = NetworkLayout(ipv6: false)
+        #expect(NetworkLayout(text: plain.text) == plain && !plain.answersFor(IPAddress(v4: 0x0a00_0232)))
+    }
+
+    @Test("a network of one address or two has no broadcast")
+    func small() throws {
+        for length in [31, 32] {
+            let layout = try copied(["198.18.9.9/\(length)"], ["0.0.0.0/0 via 169.254.1.1"])
+            #expect(!Policy(layout: layout).isGroup(layout.guest4))
+            let router = try #require(IPAddress("169.254.1.1"))
+            #expect(layout.subnet6 == nil && layout.answersFor(router))
+        }
+    }
+
+    @Test(
+        "a route's text is read as it was", arguments: ["0.0.0.0/0 via 10.0.2.2", "10.0.0.0/8", "fd00::/8 via fe80::1"])
+    func routes(text: String) throws {
+        #expect(try #require(Route(text)).description == text)
+        for wrong in ["", "10.0.0.0", "\(text) dev", "10.0.0.0/8 via", "10.0.0.0/8 by 1.2.3.4", "10.0.0.0/8 via x"] {
+            #expect(Route(wrong) == nil, "\(wrong)")
+        }
+    }
+
     @Test("slirp4netns's ways: all of the loopback, or no way to it; no names; metadata as any address")
     func slirp4netns() throws {
         func route(_ policy: Policy, _ text: String, _ port: UInt16) throws -> Policy.Route {

@@ -29,10 +29,12 @@ enum WorkspacekitKeys {
         Key("gso", .boolean, "Superpackets of up to 64 KiB on the link; faster", default: .boolean(true)),
         Key("ipv6", .boolean, "IPv6 inside", default: .boolean(true)),
         Key(
-            "addresses", .choice(["nat", "copy"]), "`nat`: addresses of its own; `copy`: the container's",
-            default: .string("nat"), .later),
+            "addresses", .choice(["nat", "copy"]),
+            "`nat`: addresses of its own; `copy`: the container's own addresses and routes inside",
+            default: .string("nat")),
         Key(
-            "cidr", .text(.network), "The workspace's IPv4 network; the gateway is its second address",
+            "cidr", .text(.network),
+            "The workspace's IPv4 network; the gateway is its second address, the name server the third. With copied addresses these two only, in 169.254.2.0/24 unless said",
             example: "10.0.2.0/24", default: .string("10.0.2.0/24")),
         Key(
             "link", .choice(["auto", "tap", "packet"]), "The device between workspace and forwarder",

@@ -55,12 +55,12 @@ public struct SlirpConfiguration: Sendable {
         ChannelMessage(
             "configure",
             [
-                layout.subnet4.description, layout.subnet6 == nil ? "4" : "46", "\(mtu)",
+                layout.text, "\(mtu)",
                 forwards.description,
                 nameServers.map(\.description).joined(separator: " "),
                 hostLoopback.text,
                 "\(checksumOffload)", "\(segmentationOffload)", "\(datagramOffload)",
-                layout.leased4.description, "\(answersNames)", "\(deniesMetadata)", outbound4?.description ?? "",
+                "\(answersNames)", "\(deniesMetadata)", outbound4?.description ?? "",
                 outbound6?.description ?? "", "\(hasLinkHeader)",
                 searchDomains.joined(separator: " "), "\(isPacketLink)", "\(splicesLoopback)",
             ] + egress.fields, descriptors: [tap, listeners, table])
@@ -69,25 +69,23 @@ public struct SlirpConfiguration: Sendable {
     /// Reads what ``message(tap:listeners:table:)`` wrote; nil for anything else.
     init?(_ message: ChannelMessage) {
         let f = message.fields
-        guard message.kind == "configure", f.count > 18, message.descriptors.count == 3, let subnet = Subnet(f[0]),
-            let mtu = Int(f[2]), let egress = EgressPolicy(fields: f[18...])
+        guard message.kind == "configure", f.count > 16, message.descriptors.count == 3,
+            let layout = NetworkLayout(text: f[0]), let mtu = Int(f[1]), let egress = EgressPolicy(fields: f[16...])
         else { return nil }
-        var layout = NetworkLayout(subnet4: subnet, ipv6: f[1] == "46")
-        layout.leased4 = IPAddress(f[9]) ?? layout.guest4
         self.init(
             layout: layout, mtu: mtu,
-            forwards: PortSet(text: f[3]),
-            nameServers: f[4].split(separator: " ").compactMap { IPAddress($0) },
-            hostLoopback: HostLoopback(text: f[5]), checksumOffload: f[6] == "true",
-            segmentationOffload: f[7] == "true", datagramOffload: f[8] == "true")
-        answersNames = f[10] == "true"
-        deniesMetadata = f[11] == "true"
-        outbound4 = IPAddress(f[12])
-        outbound6 = IPAddress(f[13])
-        hasLinkHeader = f[14] == "true"
-        searchDomains = f[15].split(separator: " ").map(String.init)
-        isPacketLink = f[16] == "true"
-        splicesLoopback = f[17] == "true"
+            forwards: PortSet(text: f[2]),
+            nameServers: f[3].split(separator: " ").compactMap { IPAddress($0) },
+            hostLoopback: HostLoopback(text: f[4]), checksumOffload: f[5] == "true",
+            segmentationOffload: f[6] == "true", datagramOffload: f[7] == "true")
+        answersNames = f[8] == "true"
+        deniesMetadata = f[9] == "true"
+        outbound4 = IPAddress(f[10])
+        outbound6 = IPAddress(f[11])
+        hasLinkHeader = f[12] == "true"
+        searchDomains = f[13].split(separator: " ").map(String.init)
+        isPacketLink = f[14] == "true"
+        splicesLoopback = f[15] == "true"
         self.egress = egress
     }
 }

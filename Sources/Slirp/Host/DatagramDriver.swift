@@ -26,7 +26,7 @@ extension Forwarder {
         let remote = Endpoint(ip.destination, header.destinationPort)
         // Multicast and broadcast of the link are not for us, and nobody expects an answer.
         if policy.isGroup(remote.address) { return }
-        if ip.timeToLive <= 1, !policy.layout.isOurs(remote.address) {
+        if ip.timeToLive <= 1, policy.layout.isHop(to: remote.address) {
             return answer(.timeExceeded, ip, place)
         }
         if !forwards.isEmpty, let index = table.find(.inboundUDP, guest: guest, remote: remote) {
@@ -130,7 +130,7 @@ extension Forwarder {
     /// What the workspace said in IP's header, the outside socket says too, one hop further on.
     mutating func passOn(_ ip: IPHeader, _ index: Int) {
         let v4 = table[index].guest.address.isV4
-        let timeToLive = ip.timeToLive == 0 ? 1 : ip.timeToLive - 1
+        let timeToLive = max(1, ip.timeToLive - (policy.layout.isCopied || ip.timeToLive == 0 ? 0 : 1))
         let isSame =
             table[index].timeToLive == timeToLive && table[index].trafficClass == ip.trafficClass
             && table[index].isUncuttable == ip.isUncuttable

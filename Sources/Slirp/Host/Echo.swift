@@ -24,7 +24,7 @@ extension Forwarder {
                 reply, source: ip.destination, destination: ip.source,
                 proto: v4 ? TransportProtocol.icmp : TransportProtocol.icmpv6, checksumOffset: 2)
         }
-        if ip.timeToLive <= 1 { return answer(.timeExceeded, ip, place) }
+        if ip.timeToLive <= 1, policy.layout.isHop(to: ip.destination) { return answer(.timeExceeded, ip, place) }
         let guest = Endpoint(ip.source, UInt16(header.rest >> 16))
         let (route, rule) = admit(.icmp, guest: guest, remote: Endpoint(ip.destination, 0))
         switch route {

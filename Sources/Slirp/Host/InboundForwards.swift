@@ -202,8 +202,9 @@ extension Forwarder {
     private func seenAddress(of client: Endpoint, v4: Bool) -> Endpoint {
         let layout = configuration.layout
         var seen = client
-        let isInside = layout.subnet4.contains(client.address) || layout.subnet6?.contains(client.address) == true
-        if isInside || client.address.isV4 != v4 || !Policy.isOrdinary(client.address) {
+        if layout.isNobody(client.address) || layout.isOurs(client.address) || client.address.isV4 != v4
+            || !Policy.isOrdinary(client.address)
+        {
             seen.address = v4 ? layout.gateway4 : layout.gateway6
         }
         return seen

@@ -4,7 +4,9 @@ internal import Kernel
 extension Forwarder {
     mutating func handleARP(_ arp: ARPPacket) {
         let layout = configuration.layout
-        guard arp.operation == .request, layout.isOurs(arp.target), arp.target.isV4 else { return }
+        guard arp.operation == .request, layout.answersFor(arp.target), arp.target.isV4 else { return }
+        // Whoever has no address yet asks whether one is free: of copied ones all are.
+        if layout.isCopied, arp.sender == .any4 { return }
         let reply = ARPPacket(
             operation: .reply, senderHardware: .gateway, sender: arp.target, targetHardware: arp.senderHardware,
             target: arp.sender)
@@ -39,8 +41,9 @@ extension Forwarder {
         case 135 where bytes.count >= 24:
             let word = { (range: Range<Int>) in bytes[range].reduce(UInt64(0)) { $0 << 8 | UInt64($1) } }
             let target = IPAddress(high: word(8..<16), low: word(16..<24))
-            guard configuration.layout.isOurs(target), !target.isV4 else { return }
             let isProbe = ip.source == .any6
+            guard configuration.layout.answersFor(target), !target.isV4, !(isProbe && configuration.layout.isCopied)
+            else { return }
             sendBytes(
                 discovery.advertisement(for: target, solicited: !isProbe), source: target,
                 destination: isProbe ? IPAddress(high: 0xff02_0000_0000_0000, low: 1) : ip.source,
@@ -118,7 +121,8 @@ extension Forwarder {
         }
         message += quoted
         sendBytes(
-            message, source: router ?? (v4 ? layout.gateway4 : layout.gateway6), destination: guest,
+            message, source: router ?? (v4 ? layout.router4 : layout.isCopied ? layout.router6 : layout.gateway6),
+            destination: guest,
             proto: v4 ? TransportProtocol.icmp : TransportProtocol.icmpv6, checksumOffset: 2)
     }
 }

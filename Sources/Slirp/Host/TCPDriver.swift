@@ -19,7 +19,7 @@ extension Forwarder {
         let remote = Endpoint(ip.destination, header.destinationPort)
         let count = place.count - header.headerLength
         guard let index = table.find(.tcp, guest: guest, remote: remote) else {
-            if ip.timeToLive <= 1, !policy.layout.isOurs(remote.address) { return answer(.timeExceeded, ip, place) }
+            if ip.timeToLive <= 1, policy.layout.isHop(to: remote.address) { return answer(.timeExceeded, ip, place) }
             if header.flags.intersection([.syn, .ack, .rst, .fin]) == .syn {
                 openOutwards(header, guest: guest, remote: remote)
             } else {

@@ -68,7 +68,7 @@ struct DHCPServer: Sendable {
         reply += [53, 1, type, 54, 4] + layout.gateway4.bytes
         if type != 6 {
             let mask = layout.subnet4.length == 0 ? 0 : UInt32.max << UInt32(32 - layout.subnet4.length)
-            reply += [1, 4] + u32(mask) + [3, 4] + layout.gateway4.bytes + [6, 4] + layout.nameServer4.bytes
+            reply += [1, 4] + u32(mask) + [3, 4] + layout.router4.bytes + [6, 4] + layout.nameServer4.bytes
             reply += [26, 2, UInt8(truncatingIfNeeded: mtu >> 8), UInt8(truncatingIfNeeded: mtu)]
             if request.kind != .inform { reply += [51, 4] + u32(86400) }
         }

@@ -1,39 +1,4 @@
-public import Kernel
-
-/// The addresses of the workspace's network and of what the forwarder plays in it. The defaults are slirp4netns's.
-public struct NetworkLayout: Hashable, Sendable {
-    public var subnet4: Subnet, gateway4: IPAddress, nameServer4: IPAddress, guest4: IPAddress
-    /// What DHCP gives.
-    public var leased4: IPAddress
-    /// nil: no IPv6.
-    public var subnet6: Subnet?
-    public var gateway6: IPAddress, nameServer6: IPAddress, guest6: IPAddress
-
-    /// `.2` the gateway, `.3` the name server, `.100` the workspace, in an IPv4 network of at most 25 bits, and in fd00::/64.
-    public init(subnet4: Subnet = Subnet(IPAddress(v4: 0x0a00_0200), 24), ipv6: Bool = true) {
-        let base = subnet4.address.v4 & (subnet4.length == 0 ? 0 : ~0 << UInt32(32 - subnet4.length))
-        self.subnet4 = Subnet(IPAddress(v4: base), subnet4.length)
-        gateway4 = IPAddress(v4: base | 2)
-        nameServer4 = IPAddress(v4: base | 3)
-        guest4 = IPAddress(v4: base | 100)
-        leased4 = guest4
-        let prefix: UInt64 = 0xfd00_0000_0000_0000
-        subnet6 = ipv6 ? Subnet(IPAddress(high: prefix, low: 0), 64) : nil
-        gateway6 = IPAddress(high: prefix, low: 2)
-        nameServer6 = IPAddress(high: prefix, low: 3)
-        guest6 = IPAddress(high: prefix, low: 0x100)
-    }
-
-    /// The router's link-local address.
-    static let linkLocalGateway = IPAddress(high: 0xfe80_0000_0000_0000, low: 2)
-
-    func isGateway(_ address: IPAddress) -> Bool { address == gateway4 || address == gateway6 }
-    func isNameServer(_ address: IPAddress) -> Bool { address == nameServer4 || address == nameServer6 }
-    /// Addresses that answer ARP, NDP and ping.
-    func isOurs(_ address: IPAddress) -> Bool {
-        isGateway(address) || isNameServer(address) || address == Self.linkLocalGateway
-    }
-}
+internal import Kernel
 
 /// What of the outside's loopback answers at the gateway's address.
 public enum HostLoopback: Hashable, Sendable {
@@ -104,7 +69,7 @@ struct Policy: Sendable {
             if !answersNames { return .outside(destination) }
             return destination.port == 53 ? .nameServer : .denied(.nowhere)
         }
-        if layout.subnet4.contains(address) || layout.subnet6?.contains(address) == true { return .unreachable }
+        if layout.isNobody(address) { return .unreachable }
         if !Self.isOrdinary(address) { return .denied(.nowhere) }
         if deniesMetadata, Self.metadata.contains(Self.embedded(address) ?? address) { return .denied(.metadata) }
         return .outside(destination)
@@ -136,8 +101,11 @@ struct Policy: Sendable {
     /// (RFC 1122, 3.2.2).
     func isGroup(_ address: IPAddress) -> Bool {
         guard address.isV4 else { return address.high >> 56 == 0xff }
-        let hosts = layout.subnet4.length >= 32 ? 0 : UInt32.max >> UInt32(layout.subnet4.length)
-        return address.v4 >> 28 >= 14 || (layout.subnet4.contains(address) && address.v4 & hosts == hosts)
+        if address.v4 >> 28 >= 14 { return true }
+        // RFC 3021: networks of two addresses have no broadcast, nor has one address.
+        guard layout.subnet4.length < 31, layout.subnet4.contains(address) else { return false }
+        let hosts = UInt32.max >> UInt32(layout.subnet4.length)
+        return address.v4 & hosts == hosts
     }
 
     /// Whether a packet's source can be a station of the workspace's: its own address, or one routed behind it.

@@ -9,27 +9,27 @@ public struct WorkspaceLink: Hashable, Sendable {
     public var name: String
     /// Its MTU, and the length of its queue.
     public var mtu: Int, queueLength: Int
-    /// Its addresses, and the default gateways.
-    public var addresses: [Subnet], gateways: [IPAddress]
+    /// Its addresses, and its routes besides those that come with them.
+    public var addresses: [Subnet], routes: [Route]
     /// What stands in /etc/resolv.conf.
     public var resolvConf: String
 
     /// A link as it was made.
     public init(
-        name: String, mtu: Int, queueLength: Int, addresses: [Subnet], gateways: [IPAddress], resolvConf: String
+        name: String, mtu: Int, queueLength: Int, addresses: [Subnet], routes: [Route], resolvConf: String
     ) {
         self.name = name
         self.mtu = mtu
         self.queueLength = queueLength
         self.addresses = addresses
-        self.gateways = gateways
+        self.routes = routes
         self.resolvConf = resolvConf
     }
 
     var fields: [String] {
         [
             name, "\(mtu)", "\(queueLength)", addresses.map(\.description).joined(separator: " "),
-            gateways.map(\.description).joined(separator: " "), resolvConf,
+            routes.map(\.description).joined(separator: ","), resolvConf,
         ]
     }
     static let noFields = [String](repeating: "", count: 6)
@@ -39,7 +39,7 @@ public struct WorkspaceLink: Hashable, Sendable {
         self.init(
             name: f[0], mtu: mtu, queueLength: queueLength,
             addresses: f[3].split(separator: " ").compactMap { Subnet($0) },
-            gateways: f[4].split(separator: " ").compactMap { IPAddress($0) }, resolvConf: f[5])
+            routes: f[4].split(separator: ",").compactMap { Route($0) }, resolvConf: f[5])
     }
 
     /// What is not as it was made, in words; nothing: all is well.
@@ -53,8 +53,11 @@ public struct WorkspaceLink: Hashable, Sendable {
         for subnet in addresses where !InternetSocket.interface(name, has: subnet.address) {
             problems.append("\(name) has lost its address \(subnet.address)")
         }
-        for gateway in gateways where !Self.hasDefaultRoute(via: gateway, interface: name) {
-            problems.append("there is no default route via \(gateway)")
+        for route in routes where !Self.has(route, interface: name) {
+            let isDefault = route.destination.length == 0
+            let via = route.gateway.map { " via \($0)" } ?? ""
+            problems.append(
+                isDefault ? "there is no default route\(via)" : "there is no route to \(route.destination)\(via)")
         }
         if Files.text("/etc/resolv.conf")?.split(separator: "\n").contains(where: { $0.hasPrefix("nameserver") })
             != true
@@ -65,20 +68,28 @@ public struct WorkspaceLink: Hashable, Sendable {
     }
 
     /// proc_pid_net(5): addresses in hexadecimal, those of IPv4 in the machine's order.
-    private static func hasDefaultRoute(via gateway: IPAddress, interface name: String) -> Bool {
+    private static func has(_ route: Route, interface name: String) -> Bool {
+        let network = route.destination.network
+        let gateway = route.gateway ?? (network.isV4 ? .any4 : .any6)
         func lines(_ path: String) -> [[Substring]] {
             Files.text(path)?.split(separator: "\n").map { $0.split { $0 == " " || $0 == "\t" } } ?? []
         }
-        if gateway.isV4 {
+        let length = route.destination.length
+        if network.isV4 {
+            let mask = length == 0 ? 0 : UInt32.max << UInt32(32 - length)
             return lines("/proc/net/route").contains { words in
-                words.count > 7 && words[0] == name && words[1] == "00000000" && words[7] == "00000000"
+                words.count > 7 && words[0] == name && UInt32(words[1], radix: 16) == network.v4.byteSwapped
+                    && UInt32(words[7], radix: 16) == mask.byteSwapped
                     && UInt32(words[2], radix: 16) == gateway.v4.byteSwapped
             }
         }
+        func isAddress(_ word: Substring, _ address: IPAddress) -> Bool {
+            word.count == 32 && UInt64(word.prefix(16), radix: 16) == address.high
+                && UInt64(word.suffix(16), radix: 16) == address.low
+        }
         return lines("/proc/net/ipv6_route").contains { words in
-            words.count > 9 && words[9] == name && words[1] == "00" && words[4].count == 32
-                && UInt64(words[4].prefix(16), radix: 16) == gateway.high
-                && UInt64(words[4].suffix(16), radix: 16) == gateway.low
+            words.count > 9 && words[9] == name && UInt64(words[1], radix: 16) == UInt64(length)
+                && isAddress(words[0], network) && isAddress(words[4], gateway)
         }
     }
 
@@ -94,7 +105,7 @@ public struct WorkspaceLink: Hashable, Sendable {
             try netlink.addAddress(address, interface: index)
             try netlink.addLinkRoute(address, interface: index)
         }
-        for gateway in gateways { try netlink.addDefaultRoute(via: gateway, interface: index) }
+        for route in routes { try netlink.addRoute(route, interface: index) }
         if !resolvConf.isEmpty { try Files.write("/etc/resolv.conf", Array(resolvConf.utf8)) }
     }
 }
@@ -115,7 +126,8 @@ extension Supervisor {
         var response = ControlResponse()
         response.link = LinkStatus(
             name: link.name, mtu: link.mtu, addresses: link.addresses.map(\.description),
-            gateways: link.gateways.map(\.description), problems: link.problems)
+            gateways: link.routes.filter { $0.destination.length == 0 }.compactMap { $0.gateway?.description },
+            problems: link.problems)
         connection.send(response)
     }
 

@@ -69,6 +69,6 @@ enum LinkStage {
             throw KernelError(call: "find interface", subject: plan.interface, errno: Errno(rawValue: 19))
         }
         try netlink.addAddress(address, interface: index)
-        if let gateway = plan.gateway { try netlink.addDefaultRoute(via: gateway, interface: index) }
+        if let gateway = plan.gateway { try netlink.addRoute(.default(via: gateway), interface: index) }
     }
 }
