@@ -5,7 +5,7 @@ SHELL := /bin/bash
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BUILD_PACKAGES := libyaml-dev libcap-dev pkg-config binutils
 RUN_PACKAGES := uidmap python3
-TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-jsonschema busybox-static bsdutils util-linux strace iproute2 nftables iputils-ping dnsutils curl procps groff-base zsh fish podman crun rootlesskit python3-scapy traceroute mtr-tiny isc-dhcp-client
+TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-jsonschema busybox-static bsdutils util-linux strace iproute2 nftables iputils-ping dnsutils curl procps groff-base zsh fish podman crun rootlesskit python3-scapy traceroute mtr-tiny isc-dhcp-client tshark
 BENCH_PACKAGES := python3-yaml iperf3 slirp4netns passt rootlesskit
 
 # Compiled for size, which costs the forwarder nothing that can be measured (make bench). A function a section, so that

@@ -148,6 +148,12 @@ print(json.dumps({{"count": len(packets), "first": flags[:3], "payload": b"".joi
     assert read["count"] == int(shown[1]) >= 8 and read["first"] == ["S", "SA", "A"]
     assert read["payload"].rstrip("\0").endswith("hello from world\n") and abs(read["time"] - time.time()) < 60
     assert file.stat().st_mode & 0o777 == 0o600
+    # And as Wireshark does: both directions on one interface, a whole stream, nothing that it has to remark on.
+    shark = lambda *arguments: subprocess.run(["tshark", "-n", "-r", str(file), *arguments], check=True, capture_output=True, text=True, timeout=60).stdout
+    rows = [line.split("\t") for line in shark("-T", "fields", "-e", "frame.number", "-e", "frame.interface_name", "-e", "ip.src", "-e", "http.request.uri", "-e", "http.file_data").splitlines()]
+    assert len(rows) == int(shown[1]) and {row[1] for row in rows} == {"tap0"} and {row[2] for row in rows} == {"10.0.2.100", WORLD4}
+    assert [row[3] for row in rows if row[3]] == ["/"] and any("hello from world" in row[4] for row in rows)
+    assert shark("-Y", "_ws.malformed or tcp.analysis.lost_segment or tcp.analysis.retransmission") == ""
     # Wrong words are said at once; strangers get nothing; the end of the workspace is the capture's.
     wrong = net(space, "capture", "port", "x", check=False)
     assert wrong.returncode == 64 and "\"port\" needs a number up to 65535" in wrong.stderr
