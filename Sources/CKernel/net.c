@@ -96,7 +96,11 @@ int ck_bind(int fd, int family, const struct ck_endpoint *at)
 
 int ck_listen(int fd, int backlog) { return OR_ERRNO(listen(fd, backlog)); }
 
-int ck_shutdown_read(int fd) { return OR_ERRNO(shutdown(fd, SHUT_RD)); }
+int ck_disconnect(int fd)
+{
+    struct sockaddr nobody = { .sa_family = AF_UNSPEC };
+    return OR_ERRNO(connect(fd, &nobody, sizeof nobody));
+}
 
 int ck_bind_device(int fd, const char *interface)
 {

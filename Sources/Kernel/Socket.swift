@@ -64,9 +64,10 @@ public enum InternetSocket {
         _ = try check(ck_listen(socket.number, 1024), "listen on", "\(endpoint)")
     }
 
-    /// Makes a listener refuse again. KERNEL: shutdown(2) takes a TCP socket out of listening and leaves it its port, so
-    /// that it may listen again.
-    public static func stopListening(_ socket: Descriptor) { _ = ck_shutdown_read(socket.number) }
+    /// Makes a listener refuse again. KERNEL: connect(2) to AF_UNSPEC takes a TCP socket out of whatever state it is in and
+    /// leaves it its port, so that it may listen again. (shutdown(2) does so to a listener, but marks a socket that is none,
+    /// and whoever is accepted later reads an end.)
+    public static func stopListening(_ socket: Descriptor) { _ = ck_disconnect(socket.number) }
 
     /// The interface that a socket was bound to; nil: all.
     public static func interface(of socket: Int32) -> String? {

@@ -6,7 +6,9 @@ import re
 import signal
 import subprocess
 
-from conftest import POD4, POD6, PYTHON, WORLD4, until
+import pytest
+
+from conftest import POD4, POD6, PYTHON, USER, WORLD4, until
 
 SERVER = """
 import select, socket, sys
@@ -139,7 +141,7 @@ def talk(c, peer):
 """
 
 
-def serving(workspace, lab, servers, ports="[{port: 4000}]", forwards="[]", number=4000):
+def serving(workspace, lab, servers, ports="[{port: 4000}]", forwards="[]", number=4000, user=None):
     code = LOCAL + "\n".join(f"threading.Thread(target=serve, args=({args},)).start()" for args in servers) + "\nprint('serving', flush=True)\n"
     folder = lab.folder / "local"
     folder.mkdir(exist_ok=True)
@@ -148,7 +150,7 @@ def serving(workspace, lab, servers, ports="[{port: 4000}]", forwards="[]", numb
 ports: {ports}
 tasks: [{{name: server, command: "exec {PYTHON} {folder}/server.py {number}"}}]
 workspacekit: {{network: {{forwards: {forwards}}}}}
-""").started()
+""", user=user).started()
     until(lambda: any(row["state"] == "open" for row in shown(space)), 10, "a forward")
     return space
 
@@ -187,6 +189,19 @@ def test_clients_of_the_loopback_are_joined_to_the_workspaces_loopback(workspace
     assert [row["clients"] for row in shown(space)] == [2, 1]
     counters = json.loads(space.cli("net flows", "--json").stdout)["counters"]
     assert counters["spliced_bytes"] >= 2 * size and counters["frames_in"] < 1000, "nothing of it went over the link"
+
+
+@pytest.mark.parametrize("user", [None, USER])
+def test_bytes_go_both_ways_through_every_kind_of_forward(workspace, lab, user):
+    space = serving(workspace, lab, ["socket.AF_INET, '0.0.0.0'"], forwards='["4010:4000"]', user=user)
+    until(lambda: [row["state"] for row in shown(space)] == ["open", "open"], 5, "both")
+    size = (3 << 20) + 17
+    for _ in range(2):
+        for port in (4000, 4010):
+            assert talk(lab.in_world, POD4, port, size) == f"{WORLD4} True end after {size}"
+            assert talk(lab.in_pod, "127.0.0.1", port, size) == f"127.0.0.1 True end after {size}"
+        space.cli("restart", "server")
+        until(lambda: talk(lab.in_world, POD4, 4010).startswith(WORLD4) and talk(lab.in_world, POD4, 4000).startswith(WORLD4), 5, "its next life")
 
 
 def test_many_at_once_and_what_ends_them(workspace, lab):

@@ -472,6 +472,47 @@ struct PolicyTests {
     }
 }
 
+@Suite("BusyPoll")
+struct BusyPollTests {
+    @Test("short waits after small messages are looked for, longer and longer; after a long one nothing is")
+    func grows() {
+        var poll = BusyPoll(processors: 2)
+        #expect(poll.limit == 0)
+        var limits: [Int64] = []
+        for _ in 0..<4 {
+            poll.waited(40_000, afterBytes: 120)
+            limits.append(poll.limit)
+        }
+        // What is found within the limit needs no longer one.
+        #expect(limits == [12_500, 25_000, 50_000, 50_000])
+        poll.waited(20_000, afterBytes: 120)
+        #expect(poll.limit == 50_000)
+        poll.waited(BusyPoll.longest + 1, afterBytes: 120)
+        #expect(poll.limit == 0)
+    }
+
+    @Test("bulk is never looked for, between its superpackets neither, and it is soon forgotten")
+    func bulk() {
+        var poll = BusyPoll(processors: 2)
+        for turn in 0..<100 {
+            poll.waited(20_000, afterBytes: turn % 10 == 0 ? 65536 : 66)
+            #expect(poll.limit == 0)
+        }
+        for _ in 0..<30 { poll.waited(20_000, afterBytes: 66) }
+        #expect(poll.limit > 0)
+        // Some sizes that would not fit.
+        poll.waited(1, afterBytes: .max)
+        #expect(poll.limit == 0)
+    }
+
+    @Test("with one processor nothing is looked for")
+    func alone() {
+        var poll = BusyPoll(processors: 1)
+        for _ in 0..<10 { poll.waited(20_000, afterBytes: 66) }
+        #expect(poll.limit == 0)
+    }
+}
+
 @Suite("Reassembly")
 struct ReassemblyTests {
     private let now = MonotonicInstant(nanoseconds: 1)

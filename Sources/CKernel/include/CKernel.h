@@ -142,7 +142,7 @@ int ck_socket(int domain, int type, int protocol);                       /* CLOE
 int ck_connect(int fd, const struct ck_endpoint *to);
 int ck_bind(int fd, int family, const struct ck_endpoint *at);
 int ck_listen(int fd, int backlog);
-int ck_shutdown_read(int fd);                               /* of a listener: refuses, and keeps its port */
+int ck_disconnect(int fd);                                  /* connect(2) to nobody; a listener refuses then */
 int ck_bind_device(int fd, const char *interface);          /* SO_BINDTODEVICE */
 int ck_bound_device(int fd, char name[16]);
 int ck_accept(int fd, struct ck_endpoint *from);

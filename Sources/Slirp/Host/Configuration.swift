@@ -34,6 +34,8 @@ public struct SlirpConfiguration: Sendable {
     public var flowCapacity = 65536
     /// Descriptors that the process may open.
     public var descriptorLimit = 1 << 20
+    /// Processors that it and whoever it serves may use.
+    public var processors = 1
 
     /// A configuration for a tap with those abilities.
     public init(

@@ -81,6 +81,8 @@ struct Forwarder: ~Copyable {
     /// Turns in a row in which the link had frames.
     private var tapStreak = 0
     private var stalledInARow = 0
+    private var busyPoll: BusyPoll
+    private var movedBefore: UInt64 = 0
     private static let stallLimit = 10_000
     static let idleLookInterval = Duration.seconds(600)
     /// When flows without traffic are looked at.
@@ -131,6 +133,7 @@ struct Forwarder: ~Copyable {
         self.pool = pool
         self.poller = poller
         wheel = TimerWheel(at: now)
+        busyPoll = BusyPoll(processors: configuration.processors)
         limits = FlowLimits(capacity: configuration.flowCapacity, descriptors: configuration.descriptorLimit)
         nextListenerLook = now
         nextIdleLook = now + Self.idleLookInterval
@@ -158,8 +161,7 @@ struct Forwarder: ~Copyable {
 
     /// One turn of the loop. False when ring0 or the tap is gone.
     mutating func turn(waiting limit: Duration?) throws(KernelError) -> Bool {
-        let count = try poller.wait(limit)
-        now = .now
+        let count = try awaitEvents(limit)
         let before = table.counters.progress
         var tapIsReadable = false
         for index in 0..<count {
@@ -194,6 +196,31 @@ struct Forwarder: ~Copyable {
             followListeners()
         }
         return true
+    }
+
+    /// Waits for events: looks for them first where they come soon.
+    private mutating func awaitEvents(_ limit: Duration?) throws(KernelError) -> Int {
+        let begin = MonotonicInstant.now
+        let moved = table.counters.bytesIn &+ table.counters.bytesOut
+        defer { movedBefore = moved }
+        if limit == .zero {
+            now = begin
+            return try poller.wait(limit)
+        }
+        let end = begin.nanoseconds + busyPoll.limit
+        var count = 0
+        now = begin
+        while now.nanoseconds < end {
+            count = try poller.wait(.zero)
+            now = .now
+            if count > 0 { break }
+        }
+        if count == 0 {
+            count = try poller.wait(limit)
+            now = .now
+        }
+        busyPoll.waited((now - begin).nanoseconds, afterBytes: moved &- movedBefore)
+        return count
     }
 
     /// The loop's watchdog: an event that comes again and again and leads to nothing would cost a processor in silence.

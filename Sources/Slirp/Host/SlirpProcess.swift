@@ -16,6 +16,7 @@ public enum SlirpProcess {
                 var configuration = SlirpConfiguration(message)
             else { return 70 }
             configuration.descriptorLimit = descriptors
+            configuration.processors = MachineLimits.current.processors
             do { try Sandbox.leaveFileSystem() } catch {
                 // Where user namespaces cannot be nested the forwarder still has no privilege and few calls.
                 try channel.send(SlirpReport.note("it keeps the container's root: \(error)").message)
