@@ -57,6 +57,12 @@ int ck_signal_read(int fd, struct ck_signal *out)
 
 int ck_ignore_signal(int number) { return signal(number, SIG_IGN) == SIG_ERR ? -errno : 0; }
 
+int ck_wait_end(int pid)
+{
+    siginfo_t info;
+    return RETRY(waitid(P_PID, (id_t)pid, &info, WEXITED));
+}
+
 int ck_wait(int pid, int also_stopped, int leave, struct ck_exit *out)
 {
     siginfo_t info = { 0 };

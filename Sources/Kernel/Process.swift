@@ -55,6 +55,9 @@ public func reap(_ pid: Int32 = -1, alsoStopped: Bool = false, leaving: Bool = f
     }
 }
 
+/// Waits for the end of a child that was killed, and reaps it.
+public func awaitEnd(_ pid: Int32) { _ = ck_wait_end(pid) }
+
 /// Sends a signal (kill(2)): to a process, to the group -pid, to all but the caller with -1. False when nobody got it.
 @discardableResult
 public func send(_ signal: Signal, to pid: Int32) -> Bool { ck_kill(pid, signal.rawValue) == 0 }

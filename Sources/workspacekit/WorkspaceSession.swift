@@ -30,6 +30,8 @@ final class WorkspaceSession {
     private var rings: Ring0?
     /// The forwarder, the channel to it, and its flow table, which is readable from here too.
     private var forwarderProcess: (pid: Int32, channel: Channel, table: Descriptor)?
+    /// A forwarder that has no link yet.
+    private var startedForwarder: (pid: Int32, channel: Channel)?
     private var fixedForwards = FixedForwards()
     /// To the supervisor.
     private var supervisorChannel: Channel?
@@ -126,6 +128,12 @@ final class WorkspaceSession {
 
     private func bringUpOnce(_ configuration: Descriptor, _ report: Descriptor) throws -> Ring0 {
         let note = { (text: String) in say("ring1: \(text)") }
+        // It comes up while ring1 makes the link.
+        if forwarder != nil { startedForwarder = try SlirpProcess.start() }
+        defer {
+            if let startedForwarder { send(.kill, to: startedForwarder.pid) }
+            startedForwarder = nil
+        }
         let rings = try Ring0.start(ringPlan, configuration: configuration, report: report, note: note)
         stages.append(("ring1", .now))
         self.rings = rings
@@ -153,14 +161,9 @@ final class WorkspaceSession {
 
     private func startForwarder(_ rings: Ring0) throws(KernelError) {
         guard let forwarder, let link = rings.link else { return }
-        let (ours, theirs) = try Channel.pair()
-        var plan = SpawnPlan(
-            path: "/proc/self/exe", arguments: ["workspacekit", "slirp"], environment: [],
-            descriptors: [0, 2, 2, theirs.descriptor.number])
-        plan.deathSignal = .kill
-        plan.newGroup = true  // the terminal's interrupt key is not for it
-        let pid = try spawn(plan)
-        withExtendedLifetime(theirs) {}
+        if startedForwarder == nil { startedForwarder = try SlirpProcess.start() }
+        guard let (pid, ours) = startedForwarder else { return }
+        startedForwarder = nil
         var configuration = SlirpConfiguration(
             layout: forwarder.layout, mtu: forwarder.mtu, forwards: PortSet(forwarder.ports),
             nameServers: forwarder.nameServers,

@@ -1,8 +1,21 @@
-internal import Kernel
+public import Kernel
 internal import SystemPackage
 
 /// The forwarder as a process of ring0's.
 public enum SlirpProcess {
+    /// Starts the process; it waits for its configuration, so that it is there when that is.
+    public static func start() throws(KernelError) -> (pid: Int32, channel: Channel) {
+        let (ours, theirs) = try Channel.pair()
+        var plan = SpawnPlan(
+            path: "/proc/self/exe", arguments: ["workspacekit", "slirp"], environment: [],
+            descriptors: [0, 2, 2, theirs.descriptor.number])
+        plan.deathSignal = .kill
+        plan.newGroup = true  // the terminal's interrupt key is not for it
+        let pid = try spawn(plan)
+        withExtendedLifetime(theirs) {}
+        return (pid, ours)
+    }
+
     /// The whole life of the process. Returns the exit code.
     ///
     /// It is configured over the channel at `channel`, reports there, and ends when ring0 closes it.
@@ -12,11 +25,8 @@ public enum SlirpProcess {
         do {
             ignore(.pipe)
             let descriptors = CurrentProcess.raiseOpenFilesLimit()
-            guard let message = try channel.receive(within: .seconds(5)),
-                var configuration = SlirpConfiguration(message)
-            else { return 70 }
-            configuration.descriptorLimit = descriptors
-            configuration.processors = MachineLimits.current.processors
+            let processors = MachineLimits.current.processors
+            // All that needs no configuration comes before it, while whoever sends it makes the link.
             do { try Sandbox.leaveFileSystem() } catch {
                 // Where user namespaces cannot be nested the forwarder still has no privilege and few calls.
                 try channel.send(SlirpReport.note("it keeps the container's root: \(error)").message)
@@ -24,6 +34,11 @@ public enum SlirpProcess {
             try Sandbox.dropPrivileges()
             // These changes of credentials cleared it (prctl(2)).
             try CurrentProcess.setDeathSignal(.kill)
+            guard let message = try channel.receive(within: .seconds(60)),
+                var configuration = SlirpConfiguration(message)
+            else { return 70 }
+            configuration.descriptorLimit = descriptors
+            configuration.processors = processors
             var forwarder = try Forwarder(
                 configuration, tap: message.descriptors[0],
                 listeners: SocketDiagnosis(descriptor: message.descriptors[1]), table: message.descriptors[2],

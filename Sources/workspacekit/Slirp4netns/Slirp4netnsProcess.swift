@@ -82,7 +82,7 @@ final class Slirp4netnsProcess {
         let poller = try Poller()
         let signals = try SignalReader([.child])
         try poller.add(signals.number, .readable, token: Token.signals)
-        guard let link = try makeLink() else { return 1 }
+        guard let link = try makeLink() else { return end(1) }
         printBanner()
         if let path = options.apiSocket {
             let listener = try LocalSocket.listen(path)
@@ -91,7 +91,7 @@ final class Slirp4netnsProcess {
         }
         let resolver = ResolverWatch()
         for descriptor in resolver.descriptors { try? poller.add(descriptor.number, .readable, token: Token.resolver) }
-        let channel = try startForwarder(link)
+        let channel = try configureForwarder(link)
         try poller.add(channel.descriptor.number, .readable, token: Token.forwarder)
         try enterSandbox()
         if let ready = options.readyDescriptor {
@@ -180,11 +180,11 @@ final class Slirp4netnsProcess {
         let pid = try spawn(spawnPlan)
         withExtendedLifetime(theirs) {}
         try ours.send(plan.message)
+        // It comes up while the link is made.
+        forwarder = try SlirpProcess.start()
         defer {
             send(.kill, to: pid)
-            for _ in 0..<1000 {
-                if case .nothingYet = reap(pid) { pause(.milliseconds(1)) } else { break }
-            }
+            awaitEnd(pid)
         }
         guard let answer = try ours.receive(within: .seconds(10)) else {
             throw KernelError(call: "hear from", subject: "the process in the namespaces", errno: .connectionReset)
@@ -198,14 +198,9 @@ final class Slirp4netnsProcess {
             tso: answer.fields[1] == "true", uso: answer.fields[2] == "true")
     }
 
-    private func startForwarder(_ link: Link) throws(KernelError) -> Channel {
-        let (ours, theirs) = try Channel.pair()
-        var plan = SpawnPlan(
-            path: "/proc/self/exe", arguments: ["workspacekit", "slirp"], environment: [],
-            descriptors: [0, 2, 2, theirs.descriptor.number])
-        plan.deathSignal = .kill
-        let pid = try spawn(plan)
-        withExtendedLifetime(theirs) {}
+    private func configureForwarder(_ link: Link) throws(KernelError) -> Channel {
+        if forwarder == nil { forwarder = try SlirpProcess.start() }
+        guard let ours = forwarder?.channel else { throw KernelError(call: "start", errno: .noChildProcess) }
         var configuration = SlirpConfiguration(
             layout: layout, mtu: options.mtu, forwards: PortSet([]),
             nameServers: ResolverFile(Files.text("/etc/resolv.conf") ?? "").servers,
@@ -220,7 +215,6 @@ final class Slirp4netnsProcess {
         // Nothing is asked of it here; one of the guest's namespace would keep that alive.
         let query = try SocketDiagnosis.open()
         try ours.send(configuration.message(tap: link.device, listeners: query.descriptor, table: table))
-        forwarder = (pid, ours)
         while let message = try ours.receive(within: .seconds(5)) {
             switch SlirpReport(message) {
             case .ready?: return ours
