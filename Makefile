@@ -76,7 +76,7 @@ soak: build ## 300 services that crash at random, SOAK_SECONDS long
 .PHONY: load
 LOAD_SECONDS ?= 600
 load: build ## bulk, short connections, datagrams and look-ups at once, LOAD_SECONDS long: nothing is left afterwards
-	LOAD_SECONDS=$(LOAD_SECONDS) $(SUDO) -E /usr/bin/python3 -m pytest -q -s Tests/EndToEnd/test_load.py
+	$(SUDO) env LOAD_SECONDS=$(LOAD_SECONDS) /usr/bin/python3 -m pytest -q -s Tests/EndToEnd/test_load.py
 
 .PHONY: lint
 lint: ## formatting, and the rules that only a grep can keep

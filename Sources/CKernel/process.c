@@ -288,6 +288,13 @@ int ck_pivot_root(const char *new_root, const char *put_old)
     return OR_ERRNO((int)syscall(SYS_pivot_root, new_root, put_old));
 }
 int ck_chdir(const char *path) { return OR_ERRNO(chdir(path)); }
+int ck_try_chroot(void) { return OR_ERRNO(chroot("/")); }
+int ck_try_keyring(void) { return OR_ERRNO((int)syscall(SYS_keyctl, 1 /* KEYCTL_JOIN_SESSION_KEYRING */, NULL)); }
+int ck_try_notification(void)
+{
+    unsigned action = 0x7fc00000u; /* SECCOMP_RET_USER_NOTIF */
+    return OR_ERRNO((int)syscall(SYS_seccomp, 2 /* SECCOMP_GET_ACTION_AVAIL */, 0, &action));
+}
 int ck_sethostname(const char *name) { return OR_ERRNO(sethostname(name, strlen(name))); }
 int ck_set_death_signal(int number) { return OR_ERRNO(prctl(PR_SET_PDEATHSIG, number)); }
 int ck_set_subreaper(void) { return OR_ERRNO(prctl(PR_SET_CHILD_SUBREAPER, 1)); }

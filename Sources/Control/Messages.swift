@@ -91,14 +91,17 @@ public struct ControlResponse: Codable, Hashable, Sendable {
 public struct WorkspaceStatus: Codable, Hashable, Sendable {
     /// `running` or `stopping`.
     public var state: String
+    /// `full`, `shared-pid` or `supervise-only`: what of it all is the workspace's own.
+    public var isolation: String
     /// Services, tasks, then the command.
     public var units: [UnitStatus]
     /// What of the workspace's network is not as it was made; nil for nothing.
     public var problems: [String]?
 
     /// A status.
-    public init(state: String, units: [UnitStatus]) {
+    public init(state: String, isolation: String, units: [UnitStatus]) {
         self.state = state
+        self.isolation = isolation
         self.units = units
     }
 }

@@ -22,8 +22,8 @@ public struct Ring0 {
     public let channel: Channel
     /// The link, with a network of its own that has one.
     public let link: LinkHandles?
-    /// How the ids were mapped.
-    public let idMap: IDMap
+    /// How the ids were mapped; nil: they are the container's.
+    public let idMap: IDMap?
     private static let deadline = Duration.seconds(10)
 
     /// Starts ring1 in its namespaces, writes its id maps, sends the plan, and waits for the link if there is one.
@@ -35,7 +35,7 @@ public struct Ring0 {
     public static func start(
         _ plan: RingPlan, configuration: Descriptor, report: Descriptor, note: (String) -> Void
     ) throws(StageFailure) -> Ring0 {
-        let idMap = IDMap.choose(situation())
+        let idMap = plan.isolation == .superviseOnly ? nil : IDMap.choose(situation())
         let launched: (pid: Int32, channel: Channel)
         do { launched = try launch(plan, idMap, configuration, report) } catch { throw StageFailure("ring0", error) }
         var link: LinkHandles?
@@ -48,18 +48,20 @@ public struct Ring0 {
     /// ring1 in its namespaces, with its ids and its plan. Its end of the channel is its alone once this returns, so that
     /// its death shows.
     private static func launch(
-        _ plan: RingPlan, _ idMap: IDMap, _ configuration: Descriptor, _ report: Descriptor
+        _ plan: RingPlan, _ idMap: IDMap?, _ configuration: Descriptor, _ report: Descriptor
     ) throws(KernelError) -> (pid: Int32, channel: Channel) {
         let (ours, theirs) = try Channel.pair()
         var spawnPlan = SpawnPlan(
             path: "/proc/self/exe", arguments: ["workspacekit", "ring1"], environment: currentEnvironment(),
             descriptors: [0, 1, 2, theirs.descriptor.number, configuration.number, report.number])
-        spawnPlan.namespaces = [.user, .mount, .ipc, .uts, .cgroup]
-        if plan.network != .host { spawnPlan.namespaces.insert(.network) }
-        spawnPlan.becomeRoot = true
+        if idMap != nil {
+            spawnPlan.namespaces = [.user, .mount, .ipc, .uts, .cgroup]
+            if plan.network != .host { spawnPlan.namespaces.insert(.network) }
+            spawnPlan.becomeRoot = true
+        }
         spawnPlan.deathSignal = .kill
         let pid = try spawn(spawnPlan, deadline: deadline) { (pid) throws(KernelError) in
-            try write(idMap, to: pid)
+            if let idMap { try write(idMap, to: pid) }
         }
         withExtendedLifetime((theirs, configuration, report)) {}
         try ours.send(.plan(plan))
@@ -111,7 +113,7 @@ public struct Ring0 {
 
     // MARK: id maps
 
-    private static func situation() -> IDMap.Situation {
+    static func situation() -> IDMap.Situation {
         let uid = CurrentProcess.effectiveUser
         let helpers = ["newuidmap", "newgidmap"].allSatisfy { findExecutable($0) != nil }
         return IDMap.Situation(
@@ -122,7 +124,7 @@ public struct Ring0 {
             userName: UserDatabase.system.user(id: uid)?.name, hasHelpers: helpers)
     }
 
-    private static func write(_ map: IDMap, to pid: Int32) throws(KernelError) {
+    static func write(_ map: IDMap, to pid: Int32) throws(KernelError) {
         func text(_ ranges: [IDRange]) -> String { ranges.map(\.description).joined(separator: "\n") + "\n" }
         switch map.method {
         case .direct, .single:
@@ -184,6 +186,19 @@ extension Ring0 {
 }
 
 extension StageFailure {
-    /// A fresh /proc was refused because the container's is masked: sharing the container's processes is the way out.
-    public var isMaskedProc: Bool { underlying.call.hasPrefix("mount proc") && underlying.errno == .notPermitted }
+    /// What is to be given up where this was refused; nil: nothing helps.
+    ///
+    /// A fresh /proc is refused where the container's is masked. Namespaces, mounts and id maps are refused by seccomp,
+    /// AppArmor, sysctls, or for want of capabilities.
+    public var wayOut: Isolation? {
+        let call = underlying.call
+        guard [.notPermitted, .permissionDenied, .noSpace, .tooManyUsers].contains(underlying.errno) else { return nil }
+        if call.hasPrefix("mount proc") { return .sharedProcesses }
+        let isRefused =
+            call == "make namespaces" || call.hasPrefix("mount") || call.hasPrefix("bind")
+            || call.hasPrefix("change the mount") || call == "pivot_root to"
+            || call.hasPrefix("write")
+                && underlying.subject.contains("_map")
+        return isRefused ? .superviseOnly : nil
+    }
 }

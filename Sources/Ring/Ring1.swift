@@ -42,15 +42,19 @@ public enum Ring1 {
     }
 
     private static func build(_ plan: RingPlan, _ channel: Channel) throws(KernelError) -> Child {
-        if plan.network != .host { try bringUpNetwork(plan, channel) }
-        try RootFilesystem(root: plan.stagingDirectory, plan: plan, note: { try? channel.send(.note($0)) }).assemble()
+        let isOwn = plan.isolation != .superviseOnly
+        if isOwn {
+            if plan.network != .host { try bringUpNetwork(plan, channel) }
+            try RootFilesystem(root: plan.stagingDirectory, plan: plan, note: { try? channel.send(.note($0)) })
+                .assemble()
+        }
         let (ours, theirs) = try Channel.pair()
         // The PID namespace is for ring2, our only child; clone flags are what seccomp profiles forbid, unshare they allow.
-        if !plan.sharesProcesses { try unshare(.pid) }
+        if plan.isolation == .full { try unshare(.pid) }
         var spawnPlan = SpawnPlan(
             path: "/proc/self/exe", arguments: ["workspacekit", "ring2"], environment: currentEnvironment(),
             descriptors: [0, 1, 2, theirs.descriptor.number, StageDescriptor.configuration, StageDescriptor.report])
-        spawnPlan.namespaces = .mount
+        if isOwn { spawnPlan.namespaces = .mount }
         spawnPlan.deathSignal = .kill
         let pid = try spawn(spawnPlan)
         withExtendedLifetime(theirs) {}

@@ -27,8 +27,11 @@ public enum Ring2 {
             let signals = try SignalReader(relayedSignals + [.child])
             guard case .plan(let plan)? = try channel.next(within: .seconds(5)) else { return 71 }
             try CurrentProcess.becomeSubreaper()
-            try setHostName(plan.hostName)
-            try RootFilesystem(root: plan.stagingDirectory, plan: plan, note: { try? channel.send(.note($0)) }).enter()
+            if plan.isolation != .superviseOnly {
+                try setHostName(plan.hostName)
+                try RootFilesystem(root: plan.stagingDirectory, plan: plan, note: { try? channel.send(.note($0)) })
+                    .enter()
+            }
             CurrentProcess.raiseOpenFilesLimit()
             try channel.send(.ready)
             // ring0 answers once the forwarder is up.
@@ -269,7 +272,7 @@ private struct WorkspaceLife: ~Copyable {
     /// Signals every process of the workspace but this one. In a shared PID namespace kill(-1) would reach the
     /// container's processes too: there, only our descendants count, which all are ours because we are their subreaper.
     private func signalEveryone(_ signal: Signal) {
-        guard plan.sharesProcesses else {
+        guard plan.isolation != .full else {
             send(signal, to: -1)
             return
         }

@@ -10,6 +10,22 @@ public enum NetworkMode: String, Sendable, CaseIterable {
     case none
 }
 
+/// How much of the workspace is its own: what cannot be had is given up in this order.
+public enum Isolation: String, Sendable, CaseIterable, Comparable {
+    /// Users, mounts, processes, and what ``NetworkMode`` says.
+    case full
+    /// The PID namespace is the container's: its /proc is masked, so that no fresh one can be mounted.
+    case sharedProcesses = "shared-pid"
+    /// Nothing: the container may make no user namespaces, so tasks and services are only supervised.
+    case superviseOnly = "supervise-only"
+
+    /// The more is given up, the greater.
+    public static func < (a: Isolation, b: Isolation) -> Bool {
+        let order = allCases
+        return (order.firstIndex(of: a) ?? 0) < (order.firstIndex(of: b) ?? 0)
+    }
+}
+
 /// What carries the workspace's frames to the forwarder.
 public enum LinkKind: String, Sendable, CaseIterable {
     /// A tap device where there is one, else a packet socket.
@@ -58,8 +74,8 @@ public struct RingPlan: Hashable, Sendable {
     public var hostName: String
     /// Contents of the workspace's own /etc/resolv.conf and /etc/hosts; nil leaves the container's.
     public var resolvConf: String?, hosts: String?
-    /// The PID namespace is the container's (its /proc is masked, so that no fresh one can be mounted).
-    public var sharesProcesses = false
+    /// What of it all is the workspace's own.
+    public var isolation = Isolation.full
     /// Arguments of the program that ring2 starts, from the same executable.
     public var supervisor: [String]
     /// How long ring2 waits for the supervisor after a request to stop, before it kills everything.
@@ -83,7 +99,7 @@ extension RingPlan {
     /// The plan as fields of a channel message.
     var fields: [String] {
         var fields = [
-            network.rawValue, stagingDirectory, hostName, sharesProcesses ? "shared" : "own",
+            network.rawValue, stagingDirectory, hostName, isolation.rawValue,
             "\(stopGrace.nanoseconds)", "\(strayGrace.nanoseconds)", resolvConf.map { "=" + $0 } ?? "",
             hosts.map { "=" + $0 } ?? "",
         ]
@@ -103,7 +119,8 @@ extension RingPlan {
 
     /// Reads what ``fields`` wrote; nil for anything else.
     init?(fields: [String]) {
-        guard fields.count >= 9, let network = NetworkMode(rawValue: fields[0]), let stop = Int64(fields[4]),
+        guard fields.count >= 9, let network = NetworkMode(rawValue: fields[0]),
+            let isolation = Isolation(rawValue: fields[3]), let stop = Int64(fields[4]),
             let stray = Int64(fields[5])
         else { return nil }
         var rest = fields[9...]
@@ -130,7 +147,7 @@ extension RingPlan {
             network: network, stagingDirectory: fields[1], hostName: fields[2], supervisor: Array(rest),
             stopGrace: .nanoseconds(stop))
         self.link = link
-        sharesProcesses = fields[3] == "shared"
+        self.isolation = isolation
         strayGrace = .nanoseconds(stray)
         resolvConf = fields[6].isEmpty ? nil : String(fields[6].dropFirst())
         hosts = fields[7].isEmpty ? nil : String(fields[7].dropFirst())

@@ -136,7 +136,7 @@ struct RootFilesystem {
 
     /// ring2's part: /proc, then the new root becomes the root.
     func enter() throws(KernelError) {
-        if !plan.sharesProcesses {
+        if plan.isolation == .full {
             try Mounts.mount(
                 "proc", on: root + "/proc", type: "proc", flags: [.noSetuid, .noDevices, .noExecute])
         }

@@ -16,7 +16,7 @@ struct WorkspacekitCommand: ParsableCommand {
             Run.self, Prebuild.self, Status.self, Start.self, Stop.self, Restart.self, SendSignal.self, Wait.self,
             Logs.self, Events.self, Top.self, Attach.self, Exec.self, Ports.self, Net.self, Metrics.self, Validate.self,
             Graph.self,
-            Plan.self, Reload.self,
+            Plan.self, Reload.self, DoctorCommand.self,
             Configuration.self, Completions.self, Init.self,
         ])
 }
@@ -53,6 +53,18 @@ struct WorkspaceOptions: ParsableArguments {
         })
     var network: NetworkMode?
     @Option(
+        help: ArgumentHelp(
+            "What may not be given up where the container allows less: full, shared-pid, or supervise-only (default), which gives up all but supervision.",
+            valueName: "mode"),
+        completion: .list(Isolation.allCases.map(\.rawValue)),
+        transform: { text in
+            guard let isolation = Isolation(rawValue: text) else {
+                throw ValidationError("'\(text)' is no mode: full, shared-pid or supervise-only")
+            }
+            return isolation
+        })
+    var require: Isolation?
+    @Option(
         help: ArgumentHelp("The workspace directory (default: the current one).", valueName: "dir"),
         completion: .directory)
     var workspace: String?
@@ -62,7 +74,7 @@ struct WorkspaceOptions: ParsableArguments {
         quit(
             WorkspaceRun(
                 configurationFile: config, network: network, workspaceDirectory: workspace ?? ".",
-                state: state.directory, command: command, start: start
+                state: state.directory, command: command, start: start, leastIsolation: require ?? .superviseOnly
             ).run())
     }
 }

@@ -29,6 +29,13 @@ struct Main {
                         report: StageDescriptor.report)))
         case "link": exit(Int32(LinkStage.main(channel: StageDescriptor.channel)))
         case "slirp4netns": exit(Slirp4netnsProcess.main(Array(arguments.dropFirst(2))))
+        case "examine":
+            let isGrandchild = arguments.dropFirst(2).first == "proc"
+            exit(
+                Int32(
+                    isGrandchild
+                        ? Examination.mountProc(channel: StageDescriptor.channel)
+                        : Examination.main(channel: StageDescriptor.channel)))
         case "probe": exit(Int32(NetworkProbe.main(Array(CommandLine.arguments.dropFirst(2)))))
         default: WorkspacekitCommand.main()
         }

@@ -19,6 +19,9 @@ struct Status: ParsableCommand {
         if json { return print(prettyJSON(status)) }
         let rows = [["NAME", "KIND", "STATE", "PID", "RESTARTS", "EXIT", "DETAIL"]] + status.units.map(row)
         printTable(rows)
+        if status.isolation != "full" {
+            say("this workspace is \(status.isolation) (\"workspacekit doctor\" says what would help)")
+        }
         for problem in status.problems ?? [] { say("network: \(problem) (\"workspacekit net reset\" mends it)") }
     }
 

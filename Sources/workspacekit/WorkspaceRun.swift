@@ -21,13 +21,15 @@ final class WorkspaceRun {
     private let state: StateDirectory
     private let command: [String]
     private let start: StartKind
+    private let leastIsolation: Isolation
     private let startedAt = MonotonicInstant.now
     private var lock: Descriptor?
 
     init(
         configurationFile: String?, network: NetworkMode?, workspaceDirectory: String, state: StateDirectory,
-        command: [String] = [], start: StartKind = .run
+        command: [String] = [], start: StartKind = .run, leastIsolation: Isolation = .superviseOnly
     ) {
+        self.leastIsolation = leastIsolation
         self.configurationFile = configurationFile
         networkOption = network
         self.workspaceDirectory = Files.absolute(workspaceDirectory)
@@ -67,18 +69,26 @@ final class WorkspaceRun {
                 budget: max(grace - .milliseconds(1500), .milliseconds(200)))
             let plannedNetwork = mode == .sandbox ? plannedNetwork(configuration) : nil
             let ringPlan = ringPlan(configuration, mode, grace, plannedNetwork)
-            plan.link = ringPlan.link.map { link in
-                WorkspaceLink(
-                    name: link.name, mtu: link.mtu, queueLength: link.queueLength, addresses: link.addresses,
-                    routes: link.routes, resolvConf: ringPlan.resolvConf ?? "")
+            /// What the supervisor is told, which depends on what could be had.
+            func supervisorState(_ rings: RingPlan) throws -> Descriptor {
+                plan.isolation = rings.isolation.rawValue
+                plan.link = rings.link.map { link in
+                    WorkspaceLink(
+                        name: link.name, mtu: link.mtu, queueLength: link.queueLength, addresses: link.addresses,
+                        routes: link.routes, resolvConf: rings.resolvConf ?? "")
+                }
+                return try SupervisorProcess.state(for: plan)
             }
-            let memory = try SupervisorProcess.state(for: plan)
             let session = WorkspaceSession(
                 ringPlan: ringPlan, grace: grace, startedAt: startedAt, isQuiet: isQuiet,
-                forwarder: forwarderPlan(configuration, ringPlan, plannedNetwork))
-            return try session.run(configuration: memory, reportReading: reportReading, reportWriting: reportWriting)
+                forwarder: forwarderPlan(configuration, ringPlan, plannedNetwork), leastIsolation: leastIsolation)
+            return try session.run(
+                supervisorState: supervisorState, reportReading: reportReading, reportWriting: reportWriting)
         } catch let failure as StageFailure {
             say("\(failure)")
+            return ExitCodes.setUp
+        } catch let degradation as Degradation {
+            say("\(degradation)")
             return ExitCodes.setUp
         } catch {
             say("ring0: \(error)")

@@ -20,10 +20,20 @@ struct ForwarderPlan {
     var searchDomains: [String]
 }
 
+/// Something had to be given up that was required.
+struct Degradation: Error, CustomStringConvertible {
+    let failure: StageFailure
+    let isolation: Isolation
+
+    var description: String { "\(failure): this is \(isolation.rawValue) at most, and --require asks for more" }
+}
+
 /// ring0's event loop: from the start of the rings to the end of the last process.
 final class WorkspaceSession {
     private var ringPlan: RingPlan
     private let grace: Duration
+    /// What may be given up at most.
+    private let leastIsolation: Isolation
     private let startedAt: MonotonicInstant
     private let isQuiet: Bool
     private var forwarder: ForwarderPlan?
@@ -42,8 +52,10 @@ final class WorkspaceSession {
     private var stages: [(name: String, at: MonotonicInstant)] = []
 
     init(
-        ringPlan: RingPlan, grace: Duration, startedAt: MonotonicInstant, isQuiet: Bool, forwarder: ForwarderPlan?
+        ringPlan: RingPlan, grace: Duration, startedAt: MonotonicInstant, isQuiet: Bool, forwarder: ForwarderPlan?,
+        leastIsolation: Isolation = .superviseOnly
     ) {
+        self.leastIsolation = leastIsolation
         self.ringPlan = ringPlan
         self.grace = grace
         self.startedAt = startedAt
@@ -57,7 +69,9 @@ final class WorkspaceSession {
     }
 
     /// Runs the workspace; its exit code.
-    func run(configuration: Descriptor, reportReading: Channel, reportWriting: Channel) throws -> Int32 {
+    func run(
+        supervisorState: (RingPlan) throws -> Descriptor, reportReading: Channel, reportWriting: Channel
+    ) throws -> Int32 {
         let terminalGroup = CurrentProcess.processGroup
         let signals = try SignalReader([.child, .terminate, .interrupt, .hangup, .quit, .user1, .user2])
         let poller = try Poller()
@@ -69,7 +83,7 @@ final class WorkspaceSession {
             try poller.add(descriptor.number, .readable, token: Token.resolver)
         }
         stages.append(("configuration", .now))
-        let rings = try bringUp(configuration, reportWriting.descriptor)
+        let rings = try bringUp(supervisorState, reportWriting.descriptor)
         self.rings = rings
         try poller.add(rings.channel.descriptor.number, .readable, token: Token.rings)
         if let forwarderProcess {
@@ -115,15 +129,32 @@ final class WorkspaceSession {
 
     // MARK: bringing up
 
-    private func bringUp(_ configuration: Descriptor, _ report: Descriptor) throws -> Ring0 {
-        do {
-            return try bringUpOnce(configuration, report)
-        } catch let failure as StageFailure where failure.isMaskedProc && !ringPlan.sharesProcesses {
-            say("\(failure): the workspace shares the container's process numbers instead")
-            stopForwarder()
-            ringPlan.sharesProcesses = true
-            return try bringUpOnce(configuration, report)
+    private func bringUp(
+        _ supervisorState: (RingPlan) throws -> Descriptor, _ report: Descriptor
+    ) throws -> Ring0 {
+        while true {
+            do { return try bringUpOnce(supervisorState(ringPlan), report) } catch let failure as StageFailure {
+                guard let next = failure.wayOut, next > ringPlan.isolation else { throw failure }
+                stopForwarder()
+                if next > leastIsolation { throw Degradation(failure: failure, isolation: next) }
+                try degrade(to: next, because: failure)
+            }
         }
+    }
+
+    /// What could not be had is given up, aloud.
+    private func degrade(to isolation: Isolation, because failure: StageFailure) throws {
+        ringPlan.isolation = isolation
+        guard isolation == .superviseOnly else {
+            return say("\(failure): the workspace shares the container's process numbers instead (shared-pid)")
+        }
+        // Whoever must be kept in is not let out because the walls could not be built.
+        let isKeptIn = ringPlan.network == .none || forwarder?.egress.isOpen == false
+        if isKeptIn { throw failure }
+        say("\(failure): tasks and services are only supervised, in the container as it is (supervise-only)")
+        ringPlan.network = .host
+        ringPlan.link = nil
+        forwarder = nil
     }
 
     private func bringUpOnce(_ configuration: Descriptor, _ report: Descriptor) throws -> Ring0 {
@@ -137,14 +168,14 @@ final class WorkspaceSession {
         let rings = try Ring0.start(ringPlan, configuration: configuration, report: report, note: note)
         stages.append(("ring1", .now))
         self.rings = rings
-        switch rings.idMap.method {
-        case .single:
+        switch rings.idMap?.method {
+        case .single?:
             say(
                 "only one user id is mapped, so apt, sudo and dockerd do not work inside: install uidmap and add a range "
                     + "for this user to /etc/subuid and /etc/subgid")
-        case .direct where rings.idMap.users.first.map({ $0.inside == 0 && $0.outside != 0 }) == true:
+        case .direct? where rings.idMap?.users.first.map({ $0.inside == 0 && $0.outside != 0 }) == true:
             say("root inside is another user outside: to keep the container's root, add CAP_SETFCAP")
-        case .direct, .helper: break
+        case .direct?, .helper?, nil: break
         }
         // The forwarder starts while ring2 mounts; both must be there before anything of the user's runs.
         if let forwarder {

@@ -81,7 +81,7 @@ struct RingPlanTests {
             supervisor: ["supervise", ""], stopGrace: .milliseconds(7500))
         plan.resolvConf = "nameserver 10.0.2.3\n"
         plan.hosts = hasLink ? "" : nil
-        plan.sharesProcesses = hasLink
+        plan.isolation = hasLink ? .sharedProcesses : .superviseOnly
         if hasLink {
             plan.link = LinkPlan(
                 addresses: [Subnet(IPAddress(v4: 0x0a00_0264), 24)],
@@ -102,7 +102,7 @@ struct RingPlanTests {
             #expect(message == nil || message?.fields.count ?? 9 < 2)
         }
         #expect(ChannelMessage(decoding: [255, 255, 255, 255, 1]) == nil)
-        #expect(RingPlan(fields: ["sandbox", "/", "h", "own", "x", "y", "", "", "no link"]) == nil)
+        #expect(RingPlan(fields: ["sandbox", "/", "h", "full", "x", "y", "", "", "no link"]) == nil)
     }
 
     @Test("a failure names stage, call, reason and cure")
@@ -112,6 +112,6 @@ struct RingPlanTests {
         #expect(
             failure.description.hasPrefix(
                 "ring2: cannot mount proc on /r/proc: Operation not permitted (the container's"))
-        #expect(failure.description.contains("systempaths=unconfined") && failure.isMaskedProc)
+        #expect(failure.description.contains("systempaths=unconfined") && failure.wayOut == .sharedProcesses)
     }
 }

@@ -122,6 +122,10 @@ int ck_mount(const char *source, const char *target, const char *type, unsigned 
 int ck_umount(const char *target, int flags);
 int ck_pivot_root(const char *new_root, const char *put_old);
 int ck_chdir(const char *path);
+/* Whether the kernel lets us: for who asks what a container allows. */
+int ck_try_chroot(void);                                    /* chroot(2) to the root that it is */
+int ck_try_keyring(void);                                   /* keyctl(2): a session keyring of one's own */
+int ck_try_notification(void);                              /* seccomp(2) knows SECCOMP_RET_USER_NOTIF */
 int ck_sethostname(const char *name);
 int ck_set_death_signal(int number);
 int ck_set_subreaper(void);

@@ -41,7 +41,7 @@ public struct EgressPolicy: Hashable, Sendable {
     public init() {}
 
     /// Nothing is to be decided.
-    var isOpen: Bool { allowsByDefault && rules.isEmpty }
+    public var isOpen: Bool { allowsByDefault && rules.isEmpty }
 }
 
 extension EgressPolicy.Rule: CustomStringConvertible {

@@ -330,7 +330,8 @@ extension Supervisor {
             }
             return unit
         }
-        var status = WorkspaceStatus(state: engine.isStopping ? "stopping" : "running", units: list)
+        var status = WorkspaceStatus(
+            state: engine.isStopping ? "stopping" : "running", isolation: plan.isolation, units: list)
         if let problems = plan.link?.problems, !problems.isEmpty { status.problems = problems }
         return status
     }

@@ -34,6 +34,8 @@ public struct SupervisorPlan: Hashable, Sendable {
     public var budget: Duration
     /// The workspace's link, as it was made; nil where it has none of its own.
     public var link: WorkspaceLink?
+    /// What of it all is the workspace's own, in a word for those who ask for its status.
+    public var isolation = "full"
 
     /// A plan for one run.
     public init(
@@ -58,7 +60,7 @@ public struct SupervisorPlan: Hashable, Sendable {
             [
                 files.path, files.name, workspaceDirectory, stateDirectory, isQuiet ? "quiet" : "",
                 "\(budget.nanoseconds)",
-                "\(command.count)", start.rawValue,
+                "\(command.count)", start.rawValue, isolation,
             ] + (link?.fields ?? WorkspaceLink.noFields)
         let described = sources.flatMap { [$0.name, $0.role.rawValue, "\($0.bytes.count)"] }
         return ChannelMessage("supervise", head + command + described).encoded + Self.marker + sources.flatMap(\.bytes)
@@ -71,13 +73,14 @@ public struct SupervisorPlan: Hashable, Sendable {
             let message = ChannelMessage(decoding: bytes[..<split]), message.kind == "supervise"
         else { return nil }
         let f = message.fields
-        guard f.count >= 14, let budget = Int64(f[5]), let count = Int(f[6]), count >= 0, f.count >= 14 + count,
+        let head = 9 + WorkspaceLink.noFields.count
+        guard f.count >= head, let budget = Int64(f[5]), let count = Int(f[6]), count >= 0, f.count >= head + count,
             let start = StartKind(rawValue: f[7]),
-            (f.count - 14 - count) % 3 == 0
+            (f.count - head - count) % 3 == 0
         else { return nil }
         var sources: [Source] = []
         var rest = bytes[(split + 4)...]
-        for index in stride(from: 14 + count, to: f.count, by: 3) {
+        for index in stride(from: head + count, to: f.count, by: 3) {
             guard let role = Source.Role(rawValue: f[index + 1]), let length = Int(f[index + 2]), length >= 0,
                 length <= rest.count
             else { return nil }
@@ -86,8 +89,9 @@ public struct SupervisorPlan: Hashable, Sendable {
         }
         self.init(
             sources: sources, files: ConfigurationFiles(path: f[0], name: f[1]), workspaceDirectory: f[2],
-            stateDirectory: f[3], command: Array(f[14..<(14 + count)]), start: start, isQuiet: !f[4].isEmpty,
+            stateDirectory: f[3], command: Array(f[head..<(head + count)]), start: start, isQuiet: !f[4].isEmpty,
             budget: .nanoseconds(budget))
-        link = WorkspaceLink(fields: Array(f[8..<14]))
+        isolation = f[8]
+        link = WorkspaceLink(fields: Array(f[9..<head]))
     }
 }
