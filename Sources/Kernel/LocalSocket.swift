@@ -1,0 +1,91 @@
+internal import CKernel
+internal import SystemPackage
+
+/// Local sockets that carry descriptors (unix(7)).
+public enum LocalSocket {
+    /// Listens at a path with mode 0600. A socket there that nobody serves any more is replaced; anything else stays, and
+    /// EADDRINUSE is thrown.
+    public static func listen(_ path: String) throws(KernelError) -> Descriptor {
+        let owned = OwnedDescriptor(owning: try check(ck_socket(1, 1, 0), "make a socket"))
+        if Files.status(path, followLinks: false)?.kind == .socket, !isServed(path) { try Files.remove(path) }
+        let mask = ck_set_umask(0o177)
+        let bound = unsafe ck_unix_bind(owned.number, path)
+        _ = ck_set_umask(UInt32(bitPattern: mask))
+        _ = try check(bound, "listen on", path)
+        _ = try check(ck_listen(owned.number, 1024), "listen on", path)
+        return Descriptor(owned)
+    }
+
+    /// Whether somebody listens at the path. Does not block: a full queue is an answer too.
+    private static func isServed(_ path: String) -> Bool {
+        let number = ck_socket(1, 1, 0)
+        guard number >= 0 else { return true }
+        defer { _ = ck_close(number) }
+        return unsafe ck_unix_connect(number, path) != -Errno.connectionRefused.rawValue
+    }
+
+    /// Listens at a path for whoever may reach it; with `mode`, which users.
+    public static func listen(_ path: String, mode: UInt32) throws(KernelError) -> Descriptor {
+        let socket = try listen(path)
+        _ = try check(unsafe ck_chmod(path, mode), "set the mode of", path)
+        return socket
+    }
+
+    /// Takes datagrams at a name; `@name` is an abstract one, which leaves no file.
+    public static func datagrams(at name: String) throws(KernelError) -> Descriptor {
+        let owned = OwnedDescriptor(owning: try check(ck_socket(1, 2, 0), "make a socket"))
+        _ = try check(unsafe ck_unix_bind(owned.number, name), "take messages at", name)
+        return Descriptor(owned)
+    }
+
+    /// Connects to a path; the socket blocks.
+    public static func connect(_ path: String) throws(KernelError) -> Descriptor {
+        let owned = OwnedDescriptor(owning: try check(ck_socket(1, 1, 0), "make a socket"))
+        try owned.setNonblocking(false)
+        _ = try check(unsafe ck_unix_connect(owned.number, path), "connect to", path)
+        return Descriptor(owned)
+    }
+
+    /// Connects to a path for whole messages (SOCK_SEQPACKET); the socket does not block.
+    public static func connectForMessages(_ path: String) throws(KernelError) -> Descriptor {
+        let owned = OwnedDescriptor(owning: try check(ck_socket(1, 5, 0), "make a socket"))
+        _ = try check(unsafe ck_unix_connect(owned.number, path), "connect to", path)
+        return Descriptor(owned)
+    }
+
+    /// accept(2) on a local socket; the connection does not block.
+    public static func accept(_ listener: Int32) -> Descriptor? {
+        var raw = ck_endpoint()
+        let socket = unsafe ck_accept(listener, &raw)
+        return socket < 0 ? nil : Descriptor(OwnedDescriptor(owning: socket))
+    }
+
+    /// Who is at the other end (SO_PEERCRED).
+    public static func peer(_ socket: Int32) -> (pid: Int32, uid: UInt32, gid: UInt32)? {
+        var pid: CInt = 0
+        var uid: UInt32 = 0
+        var gid: UInt32 = 0
+        return unsafe ck_peer_credentials(socket, &pid, &uid, &gid) == 0 ? (pid, uid, gid) : nil
+    }
+
+    /// Sends bytes, with descriptors beside the first of them (SCM_RIGHTS). At most 8 descriptors.
+    public static func send(_ socket: Int32, _ bytes: [UInt8], descriptors: [Int32] = []) -> IOOutcome {
+        unsafe bytes.withUnsafeBytes { data in
+            unsafe descriptors.withUnsafeBufferPointer { fds in
+                unsafe IOOutcome(ck_send_fds(socket, data.baseAddress, data.count, fds.baseAddress, CInt(fds.count)))
+            }
+        }
+    }
+
+    /// Receives bytes and the descriptors that came with them.
+    public static func receive(_ socket: Int32, into buffer: inout [UInt8]) -> (IOOutcome, [Descriptor]) {
+        var fds = [Int32](repeating: -1, count: 8)
+        var count: CInt = 0
+        let outcome = unsafe buffer.withUnsafeMutableBytes { data in
+            unsafe fds.withUnsafeMutableBufferPointer {
+                unsafe IOOutcome(ck_receive_fds(socket, data.baseAddress, data.count, $0.baseAddress, 8, &count))
+            }
+        }
+        return (outcome, fds[..<Int(count)].map { Descriptor(OwnedDescriptor(owning: $0)) })
+    }
+}

@@ -1,0 +1,206 @@
+"""workspacekit as the entry point of real containers: a dockerd of the test's own, in namespaces of its own, with a way to the
+lab's world and to nowhere else. Needs Debian's docker.io and busybox-static."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from conftest import BINARY, PYTHON, die_with_parent, until
+
+DEPLOY = pathlib.Path(__file__).parents[2] / "deploy"
+DOCKER = shutil.which("docker", path="/usr/bin:/usr/sbin")
+pytestmark = pytest.mark.skipif(
+    not (DOCKER and shutil.which("dockerd") and shutil.which("iptables")), reason="docker.io and iptables are not installed")
+
+ENGINE, GATEWAY = "198.18.30.2", "198.18.30.1"
+IDS = ["--cap-drop", "ALL", "--cap-add", "SETUID", "--cap-add", "SETGID", "--cap-add", "SETFCAP", "--cap-add", "SYS_CHROOT"]
+SECCOMP = ["--security-opt", f"seccomp={DEPLOY}/seccomp.json"]
+UNMASKED = ["--security-opt", "systempaths=unconfined"]
+TUN = ["--device", "/dev/net/tun"]
+ALL = [*IDS, "--security-opt", "no-new-privileges", *SECCOMP, *UNMASKED, *TUN]
+
+CONFIG = """
+tasks:
+  - {name: hello, command: "echo hello from a task; exec sleep 1000"}
+ports: [{port: 8400}]
+workspacekit: {services: {web: {command: "httpd -f -p 8400 -h /workspace"}}}
+"""
+
+
+class Engine:
+    """dockerd in its own PID, mount and network namespaces: all of it ends with the process that holds them."""
+
+    def __init__(self, lab, folder):
+        self.folder = folder
+        os.mknod(folder / "tun", 0o666 | 0o020000, os.makedev(10, 200))
+        os.chmod(folder / "tun", 0o666)
+        script = f"""
+mount --bind {folder}/tun /dev/net/tun; mount -t tmpfs tmpfs /run; ip link set lo up
+echo ready; read go
+exec dockerd --data-root {folder}/data --exec-root /run/docker-exec --pidfile /run/docker.pid -H unix://{folder}/docker.sock >{folder}/log 2>&1
+"""
+        self.process = subprocess.Popen(["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
+        assert self.process.stdout.readline() == "ready\n"
+        self.inside = int(pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0])
+        lab.in_world("ip", "link", "add", "engine", "type", "veth", "peer", "name", "eth0", "netns", str(self.inside))
+        lab.in_world("ip", "addr", "add", f"{GATEWAY}/24", "dev", "engine")
+        lab.in_world("ip", "link", "set", "engine", "up")
+        for command in (f"ip addr add {ENGINE}/24 dev eth0", "ip link set eth0 up", f"ip route add default via {GATEWAY}"):
+            subprocess.run(["nsenter", f"--net=/proc/{self.inside}/ns/net", "--", *command.split()], check=True)
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        until(lambda: self("version", check=False).returncode == 0, 30, "dockerd")
+
+    def __call__(self, *arguments, check=True, **options):
+        result = subprocess.run([DOCKER, "-H", f"unix://{self.folder}/docker.sock", *map(str, arguments)], capture_output=True, text=True, timeout=60, **options)
+        assert not check or result.returncode == 0, (arguments, result.stdout, result.stderr)
+        return result
+
+    def logs(self, name):
+        result = self("logs", name)
+        return result.stdout + result.stderr
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        # All that was in its PID namespace goes with it, and then what was mounted.
+        until(lambda: not os.path.exists(f"/proc/{self.inside}"), 10, "the end of the namespaces")
+
+
+@pytest.fixture(scope="module")
+def engine(lab, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("engine")
+    engine = Engine(lab, folder)
+    try:
+        root = folder / "root"
+        for name in ("bin", "usr/bin", "etc", "tmp", "run", "proc", "sys", "dev", "workspace", "var", "root"):
+            (root / name).mkdir(parents=True)
+        os.chmod(root / "tmp", 0o1777)
+        shutil.copy("/bin/busybox", root / "bin/busybox")
+        for applet in ("sh", "id", "wget", "httpd", "sleep", "cat", "ps", "ip", "mount", "setsid", "stat", "readlink", "df", "dd"):
+            os.symlink("busybox", root / "bin" / applet)
+        shutil.copy(BINARY, root / "usr/bin/workspacekit")
+        (root / "workspace/.gitpod.yml").write_text(CONFIG)
+        (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\ngitpod:x:33333:33333::/workspace:/bin/sh\n")
+        (root / "etc/group").write_text("root:x:0:\ntty:x:5:\ngitpod:x:33333:\n")
+        for name in ("hosts", "resolv.conf"):
+            (root / "etc" / name).write_text("")
+        subprocess.run(["tar", "--owner=0", "--group=0", "-C", root, "-cf", folder / "image.tar", "."], check=True)
+        engine("import", "-c", "WORKDIR /workspace", "-c", 'ENTRYPOINT ["/usr/bin/workspacekit","run"]', folder / "image.tar", "workspace:1")
+        yield engine
+    finally:
+        engine.close()
+        lab.in_world("ip", "link", "del", "engine", check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def container(engine):
+    """Starts one and removes it afterwards."""
+    names = []
+
+    def run(*flags, command=()):
+        name = f"ws-{time.monotonic_ns()}"
+        names.append(name)
+        engine("run", "-d", "--name", name, *flags, "workspace:1", *command)
+        return name
+    yield run
+    for name in names:
+        engine("rm", "-f", name, check=False)
+
+
+def mode(engine, *flags):
+    """What doctor finds under these flags, and what run makes of it: they agree."""
+    asked = engine("run", "--rm", "--entrypoint", "/usr/bin/workspacekit", *flags, "workspace:1", "doctor", "--json", check=False)
+    assert asked.returncode in (0, 1), asked.stderr
+    return json.loads(asked.stdout)
+
+
+LADDER = [
+    ("nothing", [], "supervise-only", "host"),
+    ("seccomp", [*IDS, *SECCOMP], "shared-pid", "sandbox, by a packet socket"),
+    ("unmasked", [*IDS, *SECCOMP, *UNMASKED], "full", "sandbox, by a packet socket"),
+    ("tun", [*IDS, *SECCOMP, *UNMASKED, *TUN], "full", "sandbox, by a tap device"),
+    ("no-new-privileges", ALL, "full", "sandbox, by a tap device"),
+    ("user", [*SECCOMP, *UNMASKED, *TUN, "--user", "33333"], "full", "sandbox, by a tap device"),
+    ("read-only", [*ALL, "--read-only", "--tmpfs", "/run", "--tmpfs", "/tmp"], "full", "sandbox, by a tap device"),
+    ("init", [*ALL, "--init"], "full", "sandbox, by a tap device"),
+]
+
+
+@pytest.mark.parametrize("flags,isolation,network", [row[1:] for row in LADDER], ids=[row[0] for row in LADDER])
+def test_each_flag_gives_what_doctor_says(engine, container, flags, isolation, network):
+    report = mode(engine, *flags)
+    assert (report["mode"], report["network"]) == (isolation, network)
+    state = ["--state-dir", "/tmp/state"] if "--user" in flags else []
+    name = container(*flags, command=state)
+    until(lambda: "[hello] hello from a task" in engine.logs(name), 10, "the task: " + engine.logs(name))
+    status = json.loads(engine("exec", name, "workspacekit", "status", "--json", *state).stdout)
+    assert status["isolation"] == isolation
+    assert {unit["name"]: unit["state"] for unit in status["units"]} == {"web": "running", "hello": "running"}
+    # The network, both ways.
+    inside = lambda *command: engine("exec", name, "workspacekit", "exec", *state, "--", *command).stdout
+    assert inside("wget", "-qO-", f"http://{GATEWAY}:8000/") == "hello from world\n"
+    address = engine("inspect", "-f", "{{.NetworkSettings.IPAddress}}", name).stdout.strip()
+    fetch = lambda: subprocess.run(["nsenter", f"--net=/proc/{engine.inside}/ns/net", "curl", "-s", "-m", "3", f"http://{address}:8400/.gitpod.yml"], capture_output=True, text=True).stdout
+    until(lambda: fetch() == CONFIG, 5, "the port")
+    assert ("tap0" in inside("ip", "link")) == (isolation != "supervise-only")
+    begun = time.monotonic()
+    engine("stop", "-t", "9", name)
+    assert time.monotonic() - begun < 6, "it stops in its own time, not in Docker's"
+    assert engine("inspect", "-f", "{{.State.ExitCode}}", name).stdout.strip() == "0"
+
+
+def test_the_shipped_script_gives_a_whole_workspace(engine):
+    environment = {**os.environ, "DOCKER": f"{DOCKER} -H unix://{engine.folder}/docker.sock"}
+    # $DOCKER is one word for the script: a wrapper of it.
+    wrapper = engine.folder / "docker"
+    wrapper.write_text(f'#!/bin/sh\nexec {DOCKER} -H unix://{engine.folder}/docker.sock "$@"\n')
+    wrapper.chmod(0o755)
+    environment["DOCKER"] = str(wrapper)
+    run = lambda *arguments, **more: subprocess.run([DEPLOY / "docker-run.sh", "workspace:1", *arguments], env={**environment, **more}, capture_output=True, text=True, timeout=60)
+    result = run("--require", "full", "--", "sh", "-c", f"id -u; wget -qO- http://{GATEWAY}:8000/; exit 5")
+    assert (result.returncode, result.stdout) == (5, "0\nhello from world\n"), result.stderr
+    report = run("doctor", "--json", DOCKER_FLAGS="--entrypoint /usr/bin/workspacekit")
+    findings = {row["feature"]: row for row in json.loads(report.stdout)["findings"]}
+    assert report.returncode == 0
+    for feature in ("user namespaces", "id maps", "fresh /proc", "fresh /sys", "pivot_root", "tap device", "ping", "overlayfs", "chroot", "runc inside", "nftables"):
+        assert findings[feature]["state"] == "ok", findings[feature]
+
+
+def test_kill_leaves_nothing_and_orphans_are_reaped(engine, container):
+    name = container(*ALL)
+    until(lambda: "hello from a task" in engine.logs(name), 10, "the task")
+    engine("exec", name, "workspacekit", "exec", "--", "sh", "-c", "for i in 1 2 3 4 5; do (setsid sleep 0.1 &); done")
+    pid = int(engine("inspect", "-f", "{{.State.Pid}}", name).stdout)
+    zombies = lambda: [line for line in engine("top", name, "-eo", "pid,stat,comm").stdout.splitlines()[1:] if line.split()[1].startswith("Z")]
+    until(lambda: not zombies(), 5, "no zombies")
+    engine("kill", name)
+    assert engine("inspect", "-f", "{{.State.ExitCode}}", name).stdout.strip() == "137"
+    assert pid > 1
+
+
+def test_a_full_disk_is_said_and_the_workspace_goes_on(engine, container):
+    name = container(*ALL, "--tmpfs", "/run:size=64k")
+    until(lambda: engine("exec", name, "workspacekit", "status", check=False).returncode == 0, 10, "the workspace: " + engine.logs(name))
+    engine("exec", name, "sh", "-c", "dd if=/dev/zero of=/run/filler bs=1k 2>/dev/null; true")
+    status = json.loads(engine("exec", name, "workspacekit", "status", "--json").stdout)
+    assert {unit["state"] for unit in status["units"]} == {"running"}
+    assert engine("exec", name, "workspacekit", "exec", "--", "id", "-u").stdout == "0\n"
+    engine("stop", "-t", "9", name)
+
+
+def test_the_profile_is_what_its_rule_makes():
+    made = subprocess.run([PYTHON, DEPLOY / "seccomp.py"], check=True, capture_output=True, text=True).stdout
+    assert made == (DEPLOY / "seccomp.json").read_text()
+    compose = (DEPLOY / "compose.yaml").read_text()
+    script = (DEPLOY / "docker-run.sh").read_text()
+    for flag in ("no-new-privileges", "systempaths=unconfined", "apparmor=unconfined", "SETUID", "SETGID", "SETFCAP", "SYS_CHROOT", "ping_group_range", "/dev/net/tun", "seccomp.json"):
+        assert flag in compose and flag in script, flag
