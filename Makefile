@@ -5,8 +5,10 @@ SHELL := /bin/bash
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BUILD_PACKAGES := libyaml-dev libcap-dev pkg-config binutils
 RUN_PACKAGES := uidmap python3
-TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-jsonschema busybox-static bsdutils util-linux strace iproute2 nftables iputils-ping dnsutils curl procps groff-base zsh fish podman crun rootlesskit python3-scapy traceroute mtr-tiny isc-dhcp-client tshark
-BENCH_PACKAGES := python3-yaml iperf3 slirp4netns passt rootlesskit
+TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-jsonschema busybox-static bsdutils util-linux strace iproute2 nftables iputils-ping dnsutils curl procps groff-base zsh fish podman crun rootlesskit python3-scapy traceroute mtr-tiny isc-dhcp-client tshark iperf3
+# Where /usr/sbin/policy-rc.d allows it, docker.io starts a dockerd at once: the tests use none but their own.
+DOCKER_PACKAGES := docker.io iptables
+BENCH_PACKAGES := python3-yaml slirp4netns passt rootlesskit
 
 # Compiled for size, which costs the forwarder nothing that can be measured (make bench). A function a section, so that
 # what is not called is not linked. Nothing here unwinds its stack, so the tables for that (1.5 MB) are left to the
@@ -41,6 +43,11 @@ run: build ## bring up examples/.gitpod.yml; Ctrl-C ends it
 test: build unit ## unit tests and end-to-end tests
 	$(call install,$(TEST_PACKAGES))
 	$(SUDO) /usr/bin/python3 -m pytest -q -ra Tests/EndToEnd
+
+.PHONY: test-containers
+test-containers: build ## only those that run real Docker: dockerd inside, and ourselves as a container's entry point
+	$(call install,$(TEST_PACKAGES) $(DOCKER_PACKAGES))
+	$(SUDO) /usr/bin/python3 -m pytest -q -ra Tests/EndToEnd/test_containers.py Tests/EndToEnd/test_docker.py
 
 .PHONY: unit
 unit: ## unit tests: pure, no privileges

@@ -56,6 +56,28 @@ def test_a_gibibyte_arrives_whole(space, verb, host):
     assert client(space, verb, host, GIB) == {"length": 1 << 30, "equal": True}
 
 
+@pytest.mark.parametrize("host", [WORLD4, WORLD6])
+def test_iperf3_measures_both_ways(space, lab, host):
+    """Streams both ways, one and several, and datagrams, as others measure them."""
+    server = lab.popen_in(lab.world, ["iperf3", "-s", "-p", "5301", "--forceflush"], stdout=subprocess.PIPE, text=True)
+    try:
+        until(lambda: "listening" in server.stdout.readline(), 5, "iperf3")
+        def measure(*options):
+            found = json.loads(space.exec("iperf3", "-J", "-c", host, "-p", "5301", *options).stdout)
+            assert "error" not in found, found
+            return found["end"]
+        # What is under way when the senders have sent all is not counted by the receivers.
+        for options in ((), ("-R",), ("-P", "4"), ("-P", "4", "-R")):
+            end = measure("-n", "64M", *options)
+            assert end["sum_sent"]["bytes"] >= 64 << 20 and end["sum_received"]["bytes"] > 30_000_000, options
+        for options in ((), ("-R",)):
+            end = measure("-u", "-b", "20M", "-l", "1200", "-t", "1", *options)["sum"]
+            assert end["packets"] > 1000 and end["lost_percent"] < 1, options
+    finally:
+        server.kill()
+        server.wait()
+
+
 LOSS = """table inet loss { chain in { type filter hook prerouting priority -300;
 iifname "%s" numgen random mod 100 == 0 counter drop; };
 chain out { type filter hook postrouting priority 300; oifname "%s" numgen random mod 100 == 0 counter drop; }; }"""
