@@ -1,4 +1,3 @@
-internal import CKernel
 internal import SystemPackage
 
 /// Where packets to a network go. Plain data.
@@ -79,7 +78,8 @@ extension RouteNetlink {
     )] {
         var found: [(interface: UInt32, metric: UInt32, route: Route)] = []
         // rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags.
-        try dump(26, [family] + [UInt8](repeating: 0, count: 11)) { body, attributes in
+        try dump(26, [family] + [UInt8](repeating: 0, count: 11)) { head, attributes in
+            let body = Array(head)
             let isOurs = body[0] == family && body[4] == 254 && body[5] != 2 && body[7] == 1
             // RTM_F_CLONED: of a cache.
             guard isOurs, body[9] & 2 == 0, let interface = attributes.number(4) else { return }
@@ -98,7 +98,8 @@ extension RouteNetlink {
     fileprivate borrowing func addresses(_ family: UInt8, interface: UInt32) throws(KernelError) -> [Subnet] {
         var found: [Subnet] = []
         // ifaddrmsg: family, prefix length, flags, scope, index.
-        try dump(22, [family] + [UInt8](repeating: 0, count: 7)) { body, attributes in
+        try dump(22, [family] + [UInt8](repeating: 0, count: 7)) { head, attributes in
+            let body = Array(head)
             let index = (0..<4).reduce(UInt32(0)) { $0 | UInt32(body[4 + $1]) << (8 * UInt32($1)) }
             // IFA_F_TENTATIVE and IFA_F_DADFAILED: not its own yet, or not at all.
             guard body[0] == family, body[3] == 0, index == interface, body[2] & 0x48 == 0,
@@ -110,63 +111,10 @@ extension RouteNetlink {
     }
 
     private borrowing func dump(
-        _ type: UInt16, _ request: [UInt8], _ take: (_ body: [UInt8], _ attributes: Attributes) -> Void
+        _ type: UInt16, _ request: [UInt8], _ take: (_ body: ArraySlice<UInt8>, _ attributes: NetlinkAttributes) -> Void
     ) throws(KernelError) {
-        let bytes = NetlinkMessage(type: type, flags: 0x301, body: request).finished
-        let sent = unsafe bytes.withUnsafeBytes { unsafe ck_netlink_send(socket.number, $0.baseAddress, $0.count) }
-        _ = try check(sent, "send to netlink")
-        var buffer = [UInt8](repeating: 0, count: 32768)
-        for _ in 0..<1000 {
-            guard waitReadable(socket.number, .seconds(5)), case .bytes(let count) = socket.read(into: &buffer) else {
-                throw KernelError(call: "read from netlink", errno: .timedOut)
-            }
-            var offset = 0
-            while offset + 16 <= count {
-                let length = Int(buffer[offset]) | Int(buffer[offset + 1]) << 8 | Int(buffer[offset + 2]) << 16
-                let kind = UInt16(buffer[offset + 4]) | UInt16(buffer[offset + 5]) << 8
-                if kind == 3 || kind == 2 { return }  // NLMSG_DONE, NLMSG_ERROR
-                guard length >= 16, offset + length <= count else { return }
-                if length >= 16 + request.count {
-                    let start = offset + 16
-                    take(
-                        Array(buffer[start..<start + request.count]),
-                        Attributes(bytes: Array(buffer[start + request.count..<offset + length])))
-                }
-                offset += (length + 3) & ~3
-            }
-        }
-    }
-}
-
-/// The attributes of a netlink message (struct rtattr).
-private struct Attributes {
-    let bytes: [UInt8]
-
-    func find(_ type: UInt16) -> ArraySlice<UInt8>? {
-        var at = 0
-        while at + 4 <= bytes.count {
-            let length = Int(bytes[at]) | Int(bytes[at + 1]) << 8
-            guard length >= 4, at + length <= bytes.count else { return nil }
-            if UInt16(bytes[at + 2]) | UInt16(bytes[at + 3]) << 8 == type { return bytes[at + 4..<at + length] }
-            at += (length + 3) & ~3
-        }
-        return nil
-    }
-
-    func number(_ type: UInt16) -> UInt32? {
-        guard let found = find(type), found.count >= 4 else { return nil }
-        return found.prefix(4).reversed().reduce(0) { $0 << 8 | UInt32($1) }
-    }
-
-    func address(_ type: UInt16) -> IPAddress? {
-        guard let found = find(type) else { return nil }
-        switch found.count {
-        case 4: return IPAddress(v4: found.reduce(0) { $0 << 8 | UInt32($1) })
-        case 16:
-            return IPAddress(
-                high: found.prefix(8).reduce(0) { $0 << 8 | UInt64($1) },
-                low: found.suffix(8).reduce(0) { $0 << 8 | UInt64($1) })
-        default: return nil
-        }
+        try dumpNetlink(
+            socket.number, NetlinkMessage(type: type, flags: 0x301, body: request), headLength: request.count, "routes",
+            take)
     }
 }

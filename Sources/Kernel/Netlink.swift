@@ -26,6 +26,69 @@ struct NetlinkMessage {
     }
 }
 
+/// The attributes of a netlink message (struct rtattr).
+struct NetlinkAttributes {
+    let bytes: ArraySlice<UInt8>
+
+    func find(_ type: UInt16) -> ArraySlice<UInt8>? {
+        var at = bytes.startIndex
+        while at + 4 <= bytes.endIndex {
+            let length = Int(bytes[at]) | Int(bytes[at + 1]) << 8
+            guard length >= 4, at + length <= bytes.endIndex else { return nil }
+            if UInt16(bytes[at + 2]) | UInt16(bytes[at + 3]) << 8 == type { return bytes[at + 4..<at + length] }
+            at += (length + 3) & ~3
+        }
+        return nil
+    }
+
+    func number(_ type: UInt16) -> UInt32? {
+        guard let found = find(type), found.count >= 4 else { return nil }
+        return found.prefix(4).reversed().reduce(0) { $0 << 8 | UInt32($1) }
+    }
+
+    func address(_ type: UInt16) -> IPAddress? {
+        guard let found = find(type) else { return nil }
+        switch found.count {
+        case 4: return IPAddress(v4: found.reduce(0) { $0 << 8 | UInt32($1) })
+        case 16:
+            return IPAddress(
+                high: found.prefix(8).reduce(0) { $0 << 8 | UInt64($1) },
+                low: found.suffix(8).reduce(0) { $0 << 8 | UInt64($1) })
+        default: return nil
+        }
+    }
+}
+
+/// Asks for a dump and hands on each message: what comes first in it, so many bytes, and its attributes.
+func dumpNetlink(
+    _ socket: Int32, _ request: NetlinkMessage, headLength: Int, _ what: String,
+    _ take: (_ head: ArraySlice<UInt8>, _ attributes: NetlinkAttributes) -> Void
+) throws(KernelError) {
+    let bytes = request.finished
+    let sent = unsafe bytes.withUnsafeBytes { unsafe ck_netlink_send(socket, $0.baseAddress, $0.count) }
+    _ = try check(sent, "ask the kernel for", what)
+    var buffer = [UInt8](repeating: 0, count: 32768)
+    for _ in 0..<1000 {
+        guard waitReadable(socket, .seconds(1)), case .bytes(let count) = read(socket, into: &buffer) else {
+            throw KernelError(call: "ask the kernel for", subject: what, errno: .timedOut)
+        }
+        var offset = 0
+        while offset + 16 <= count {
+            let length = Int(buffer[offset]) | Int(buffer[offset + 1]) << 8 | Int(buffer[offset + 2]) << 16
+            let type = UInt16(buffer[offset + 4]) | UInt16(buffer[offset + 5]) << 8
+            if type == 3 || type == 2 { return }  // NLMSG_DONE, NLMSG_ERROR
+            guard length >= 16, offset + length <= count else { return }
+            let start = offset + 16
+            if length >= 16 + headLength {
+                take(
+                    buffer[start..<start + headLength],
+                    NetlinkAttributes(bytes: buffer[start + headLength..<offset + length]))
+            }
+            offset += (length + 3) & ~3
+        }
+    }
+}
+
 /// rtnetlink(7): links, addresses and routes of the calling process's network namespace.
 public struct RouteNetlink: ~Copyable {
     let socket: OwnedDescriptor

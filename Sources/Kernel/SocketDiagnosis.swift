@@ -87,7 +87,7 @@ public struct SocketDiagnosis {
             found.append(
                 ListeningSocket(
                     endpoint: message.endpoint(port: 4, address: 8), isUDP: isUDP, uid: message.number(64),
-                    inode: message.number(68), isV6Only: message.attribute(11)?.first == 1))
+                    inode: message.number(68), isV6Only: message.attributes.find(11)?.first == 1))
         }
     }
 
@@ -97,7 +97,7 @@ public struct SocketDiagnosis {
         for family in [UInt8(2), 10] {
             // INET_DIAG_INFO: struct tcp_info.
             try ask(family, 6, States.connected, extensions: 1 << 1) { message in
-                guard let info = message.attribute(2), info.count >= 136 else { return }
+                guard let info = message.attributes.find(2), info.count >= 136 else { return }
                 func number(_ at: Int) -> UInt64 {
                     (0..<8).reduce(0) { $0 | UInt64(info[info.startIndex + at + $1]) << (8 * UInt64($1)) }
                 }
@@ -116,6 +116,7 @@ public struct SocketDiagnosis {
     private struct Message {
         static let size = 72
         let bytes: ArraySlice<UInt8>
+        let attributes: NetlinkAttributes
 
         func byte(_ at: Int) -> UInt8 { bytes[bytes.startIndex + at] }
         func number(_ at: Int) -> UInt32 { (0..<4).reduce(0) { $0 | UInt32(byte(at + $1)) << (8 * UInt32($1)) } }
@@ -130,19 +131,6 @@ public struct SocketDiagnosis {
                     low: bytes.suffix(8).reduce(0) { $0 << 8 | UInt64($1) })
             return Endpoint(ip, UInt16(byte(port)) << 8 | UInt16(byte(port + 1)))
         }
-
-        func attribute(_ type: UInt16) -> ArraySlice<UInt8>? {
-            var at = Self.size
-            while at + 4 <= bytes.count {
-                let length = Int(byte(at)) | Int(byte(at + 1)) << 8
-                guard length >= 4, at + length <= bytes.count else { return nil }
-                if UInt16(byte(at + 2)) | UInt16(byte(at + 3)) << 8 == type {
-                    return bytes[(bytes.startIndex + at + 4)..<(bytes.startIndex + at + length)]
-                }
-                at += (length + 3) & ~3
-            }
-            return nil
-        }
     }
 
     private func ask(
@@ -151,27 +139,9 @@ public struct SocketDiagnosis {
         // inet_diag_req_v2: family, protocol, ext, pad, states, id of 48 bytes.
         let body: [UInt8] =
             [family, proto, extensions, 0] + NetlinkMessage.u32(states) + [UInt8](repeating: 0, count: 48)
-        let bytes = NetlinkMessage(type: 20, flags: 0x301, body: body).finished
-        let sent = unsafe bytes.withUnsafeBytes {
-            unsafe ck_netlink_send(descriptor.number, $0.baseAddress, $0.count)
-        }
-        _ = try check(sent, "ask sock_diag")
-        var buffer = [UInt8](repeating: 0, count: 32768)
-        for _ in 0..<1000 {
-            guard waitReadable(descriptor.number, .seconds(1)),
-                case .bytes(let n) = Kernel.read(descriptor.number, into: &buffer)
-            else { throw KernelError(call: "read from sock_diag", errno: .timedOut) }
-            var offset = 0
-            while offset + 16 <= n {
-                let length = Int(buffer[offset]) | Int(buffer[offset + 1]) << 8 | Int(buffer[offset + 2]) << 16
-                let type = UInt16(buffer[offset + 4]) | UInt16(buffer[offset + 5]) << 8
-                if type == 3 || type == 2 { return }  // NLMSG_DONE, NLMSG_ERROR
-                guard length >= 16, offset + length <= n else { return }
-                if length >= 16 + Message.size {
-                    take(Message(bytes: buffer[(offset + 16)..<(offset + length)]))
-                }
-                offset += (length + 3) & ~3
-            }
+        let request = NetlinkMessage(type: 20, flags: 0x301, body: body)
+        try dumpNetlink(descriptor.number, request, headLength: Message.size, "sockets") { head, attributes in
+            take(Message(bytes: head, attributes: attributes))
         }
     }
 }
