@@ -35,9 +35,17 @@ public struct Ring0 {
     public static func start(
         _ plan: RingPlan, configuration: Descriptor, report: Descriptor, note: (String) -> Void
     ) throws(StageFailure) -> Ring0 {
-        let idMap = plan.isolation == .superviseOnly ? nil : IDMap.choose(situation())
-        let launched: (pid: Int32, channel: Channel)
-        do { launched = try launch(plan, idMap, configuration, report) } catch { throw StageFailure("ring0", error) }
+        var idMap = plan.isolation == .superviseOnly ? nil : IDMap.choose(situation())
+        var launched: (pid: Int32, channel: Channel)
+        do throws(KernelError) { launched = try launch(plan, idMap, configuration, report) } catch {
+            // newuidmap is there and cannot: setuid programs are dead under no_new_privs, for example.
+            guard idMap?.method == .helper, error.call != "make namespaces" else { throw StageFailure("ring0", error) }
+            note("\(error): only this user's own id is mapped")
+            idMap = IDMap.choose(situation(withHelpers: false))
+            do { launched = try launch(plan, idMap, configuration, report) } catch {
+                throw StageFailure("ring0", error)
+            }
+        }
         var link: LinkHandles?
         while plan.link != nil, link == nil {
             if case .link(let handles) = try next(launched, note: note) { link = handles }
@@ -113,9 +121,9 @@ public struct Ring0 {
 
     // MARK: id maps
 
-    static func situation() -> IDMap.Situation {
+    static func situation(withHelpers: Bool = true) -> IDMap.Situation {
         let uid = CurrentProcess.effectiveUser
-        let helpers = ["newuidmap", "newgidmap"].allSatisfy { findExecutable($0) != nil }
+        let helpers = withHelpers && ["newuidmap", "newgidmap"].allSatisfy { findExecutable($0) != nil }
         return IDMap.Situation(
             uid: uid, gid: CurrentProcess.group,
             maySetIDs: Capabilities.has(.setuid) && Capabilities.has(.setgid), mayMapRoot: Capabilities.has(.setfcap),

@@ -511,7 +511,7 @@ def test_no_user_namespaces(workspace, lab):
     folder = lab.folder / "no-userns"
     folder.mkdir()
     result = lab.in_pod("unshare", "--user", "--map-root-user", "sh", "-c",
-                        f"echo 0 >/proc/sys/user/max_user_namespaces && exec {BINARY} run --workspace {folder} "
+                        f"echo 0 >/proc/sys/user/max_user_namespaces && exec {BINARY} run --require full --workspace {folder} "
                         f"--state-dir {folder}/state -- true", check=False)
     assert result.returncode == 71
     assert "ring0: cannot make namespaces user+mnt" in result.stderr

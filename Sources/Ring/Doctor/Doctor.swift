@@ -8,15 +8,23 @@ public enum Doctor {
     /// Everything, in a second or two at most.
     public static func examine() -> Diagnosis {
         var findings = outside()
-        let idMap = IDMap.choose(Ring0.situation())
+        var idMap = IDMap.choose(Ring0.situation())
         do throws(KernelError) {
-            let (pid, ours) = try launch(idMap)
+            var refusal = ""
+            var launched: (pid: Int32, channel: Channel)
+            do throws(KernelError) { launched = try launch(idMap) } catch {
+                guard idMap.method == .helper, error.call != "make namespaces" else { throw error }
+                refusal = "\(error)"
+                idMap = IDMap.choose(Ring0.situation(withHelpers: false))
+                launched = try launch(idMap)
+            }
+            let (pid, ours) = launched
             defer {
                 send(.kill, to: pid)
                 awaitEnd(pid)
             }
             findings.append(Finding(.users, .present("")))
-            findings.append(ids(idMap))
+            findings.append(ids(idMap, refusal))
             while let message = try ours.receive(within: deadline) {
                 if let finding = finding(message) { findings.append(finding) }
             }
@@ -76,12 +84,13 @@ public enum Doctor {
         return nil
     }
 
-    private static func ids(_ map: IDMap) -> Finding {
+    private static func ids(_ map: IDMap, _ refusal: String) -> Finding {
         let count = map.users.reduce(0) { $0 + Int($1.count) }
         switch map.method {
         case .direct: return Finding(.ids, .present("\(count) users, written by ourselves"))
         case .helper: return Finding(.ids, .present("\(count) users, by newuidmap"))
         case .single:
+            if !refusal.isEmpty { return Finding(.ids, .lesser("one user only: \(refusal)")) }
             return Finding(
                 .ids, .lesser("one user only"),
                 host: CurrentProcess.effectiveUser == 0
