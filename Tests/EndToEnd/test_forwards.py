@@ -162,10 +162,15 @@ try: s = socket.create_connection((address, port), 5)
 except OSError as error: print(type(error).__name__); raise SystemExit
 s.settimeout(30)
 f = s.makefile("rb")
-seen = f.readline().decode().strip()
+try: seen = f.readline().decode().strip()
+except OSError as error: print(type(error).__name__); raise SystemExit
 data = os.urandom(1 << 20) * (size >> 20) + b"x" * (size & 0xfffff)
-threading.Thread(target=lambda: (s.sendall(data), s.shutdown(socket.SHUT_WR))).start()
-got = f.read()
+def send():
+    try: s.sendall(data); s.shutdown(socket.SHUT_WR)
+    except OSError: pass  # whoever reads hears of it
+threading.Thread(target=send).start()
+try: got = f.read()
+except OSError as error: print(type(error).__name__); raise SystemExit
 print(seen, hashlib.sha256(got[:size]).digest() == hashlib.sha256(data).digest(), got[size:].decode())
 """
 
