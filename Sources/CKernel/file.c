@@ -208,6 +208,8 @@ int ck_inotify(const char *path, uint32_t mask)
     return fd;
 }
 
+int ck_inotify_add(int fd, const char *path, uint32_t mask) { return OR_ERRNO(inotify_add_watch(fd, path, mask)); }
+
 void *ck_directory_open(const char *path) { return opendir(path); }
 const char *ck_directory_next(void *directory)
 {

@@ -203,3 +203,8 @@ public struct RouteNetlink: ~Copyable {
 public func watchDirectory(_ path: String) throws(KernelError) -> Descriptor {
     Descriptor(OwnedDescriptor(owning: try check(unsafe ck_inotify(path, 0x3ca), "watch", path)))
 }
+
+/// Watches another directory by a descriptor of ``watchDirectory(_:)``; one that it watches already is no error.
+public func watchDirectory(_ path: String, by watch: Descriptor) throws(KernelError) {
+    _ = try check(unsafe ck_inotify_add(watch.number, path, 0x3ca), "watch", path)
+}

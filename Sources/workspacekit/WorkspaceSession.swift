@@ -79,8 +79,8 @@ final class WorkspaceSession {
         try poller.add(reportReading.descriptor.number, .readable, token: Token.report)
         supervisorChannel = reportReading
         let resolver = ResolverWatch()
-        for descriptor in resolver.descriptors where forwarder?.followsResolver == true {
-            try poller.add(descriptor.number, .readable, token: Token.resolver)
+        if let watch = resolver.descriptor, forwarder?.followsResolver == true {
+            try poller.add(watch.number, .readable, token: Token.resolver)
         }
         stages.append(("configuration", .now))
         let rings = try bringUp(supervisorState, reportWriting.descriptor)

@@ -173,6 +173,28 @@ def test_the_containers_resolv_conf_is_followed(workspace, resolver):
     until(lambda: dig() == WORLD4, 5, "the new name server")
 
 
+def test_an_edit_and_a_link_that_is_switched_are_followed_too(workspace, resolver, lab):
+    """As systemd-resolved and NetworkManager have it: a link, to a file elsewhere, which is edited and later another one."""
+    etc = lab.folder / "etc"
+    dead, alive = "nameserver 198.18.0.77\n", f"nameserver {WORLD4}\n"
+    for name in ("first", "second"):
+        (etc / name).mkdir(exist_ok=True)
+        (etc / name / "resolv.conf").write_text(dead)
+    def link(target):
+        (etc / "resolv.new").symlink_to(target)
+        os.rename(etc / "resolv.new", etc / "resolv.conf")
+    link("/etc/first/resolv.conf")
+    space = workspace("").started()
+    dig = lambda: space.exec("dig", "+short", "+time=1", "+tries=1", "@10.0.2.3", "www.example.test", check=False).stdout.strip()
+    assert dig() != WORLD4
+    (etc / "first/resolv.conf").write_text(alive)
+    until(lambda: dig() == WORLD4, 5, "the edit of what the link leads to")
+    link("/etc/second/resolv.conf")
+    until(lambda: dig() != WORLD4, 5, "the other link")
+    (etc / "second/resolv.conf").write_text(alive)
+    until(lambda: dig() == WORLD4, 5, "the edit of what the other link leads to")
+
+
 @pytest.mark.parametrize("host", ["10.0.2.2", WORLD4, "fd00::2", WORLD6])
 def test_ping(space, host):
     result = space.exec("ping", "-c", "2", "-i", "0.2", "-W", "2", host)

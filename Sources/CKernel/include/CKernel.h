@@ -219,5 +219,6 @@ int ck_terminal_foreground(int fd, int group);                           /* tcse
 int ck_getpgrp(void);
 
 int ck_inotify(const char *path, uint32_t mask);                         /* nonblocking, one watch */
+int ck_inotify_add(int fd, const char *path, uint32_t mask);
 
 #endif

@@ -90,7 +90,7 @@ final class Slirp4netnsProcess {
             try poller.add(listener.number, .readable, token: Token.api)
         }
         let resolver = ResolverWatch()
-        for descriptor in resolver.descriptors { try? poller.add(descriptor.number, .readable, token: Token.resolver) }
+        if let watch = resolver.descriptor { try? poller.add(watch.number, .readable, token: Token.resolver) }
         let channel = try configureForwarder(link)
         try poller.add(channel.descriptor.number, .readable, token: Token.forwarder)
         try enterSandbox()
