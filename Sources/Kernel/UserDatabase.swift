@@ -33,6 +33,11 @@ public struct UserDatabase: Sendable {
     /// The user of that id.
     public func user(id: UInt32) -> UserRecord? { users.first { $0.uid == id } }
 
+    /// The number of the group of that name, or written as a number.
+    public func group(_ name: String) -> UInt32? {
+        UInt32(name) ?? groups.first { $0.name == name }?.gid
+    }
+
     /// The identity for `name`, `uid` or `uid:gid`; nil when a name is unknown. A named user gets all its groups.
     public func identity(for text: String) -> Identity? {
         let parts = text.split(separator: ":", omittingEmptySubsequences: false)
@@ -42,7 +47,7 @@ public struct UserDatabase: Sendable {
         guard let uid = record?.uid ?? UInt32(parts[0]) else { return nil }
         var gid = record?.gid ?? uid
         if parts.count == 2 {
-            guard let given = UInt32(parts[1]) ?? groups.first(where: { $0.name == parts[1] })?.gid else { return nil }
+            guard let given = group(String(parts[1])) else { return nil }
             gid = given
         }
         let supplementary = groups.filter { group in group.members.contains { $0 == record?.name ?? "" } }.map(\.gid)

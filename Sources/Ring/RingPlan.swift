@@ -74,6 +74,8 @@ public struct RingPlan: Hashable, Sendable {
     public var hostName: String
     /// Contents of the workspace's own /etc/resolv.conf and /etc/hosts; nil leaves the container's.
     public var resolvConf: String?, hosts: String?
+    /// Directories in which the workspace's root is to make files even where the container does not let it.
+    public var writable: [String] = []
     /// What of it all is the workspace's own.
     public var isolation = Isolation.full
     /// Arguments of the program that ring2 starts, from the same executable.
@@ -101,7 +103,7 @@ extension RingPlan {
         var fields = [
             network.rawValue, stagingDirectory, hostName, isolation.rawValue,
             "\(stopGrace.nanoseconds)", "\(strayGrace.nanoseconds)", resolvConf.map { "=" + $0 } ?? "",
-            hosts.map { "=" + $0 } ?? "",
+            hosts.map { "=" + $0 } ?? "", writable.joined(separator: "\n"),
         ]
         if let link {
             fields += [
@@ -119,13 +121,13 @@ extension RingPlan {
 
     /// Reads what ``fields`` wrote; nil for anything else.
     init?(fields: [String]) {
-        guard fields.count >= 9, let network = NetworkMode(rawValue: fields[0]),
+        guard fields.count >= 10, let network = NetworkMode(rawValue: fields[0]),
             let isolation = Isolation(rawValue: fields[3]), let stop = Int64(fields[4]),
             let stray = Int64(fields[5])
         else { return nil }
-        var rest = fields[9...]
+        var rest = fields[10...]
         var link: LinkPlan?
-        if fields[8] == "link" {
+        if fields[9] == "link" {
             guard rest.count >= 8 else { return nil }
             let f = Array(rest.prefix(8))
             rest = rest.dropFirst(8)
@@ -148,6 +150,7 @@ extension RingPlan {
             stopGrace: .nanoseconds(stop))
         self.link = link
         self.isolation = isolation
+        writable = fields[8].split(separator: "\n").map(String.init)
         strayGrace = .nanoseconds(stray)
         resolvConf = fields[6].isEmpty ? nil : String(fields[6].dropFirst())
         hosts = fields[7].isEmpty ? nil : String(fields[7].dropFirst())

@@ -20,30 +20,56 @@ struct RootFilesystem {
         try Mounts.mount("none", on: "/", flags: [.isSlave, .recursive])
         try Mounts.mount("/", on: root, flags: [.bind, .recursive])
         try Mounts.mount("none", on: root, flags: [.isPrivate, .recursive])
+        try coverUnwritable()
         try mountEditableCopies()
         try mountDevices()
         if plan.network != .host { mountSys() }
         mountControlGroups()
     }
 
+    /// Where the workspace's root could make no file (a read-only root, or one that belongs to ids which are not mapped), a
+    /// tmpfs lies over the directory, and leads to what was there.
+    private func coverUnwritable() throws(KernelError) {
+        for path in plan.writable {
+            guard let target = resolve(path), Files.isDirectory(target) else {
+                note("writable: there is no directory \(path) in the container")
+                continue
+            }
+            guard !Files.isAccessible(target, 2), Files.isDirectory(root + "/dev") else { continue }
+            var cover = WritableCover(target, visible: target.dropFirst(root.count) + "/.below")
+            try onScratch("mode=755") { (scratch) throws(KernelError) in
+                try cover.fill(scratch)
+                try Files.makeDirectory("\(scratch)/.below")
+                try Mounts.mount(target, on: "\(scratch)/.below", flags: [.bind, .recursive])
+                try Mounts.mount(scratch, on: target, flags: [.bind, .recursive])
+            }
+        }
+    }
+
+    /// A tmpfs at a place where nothing else is yet: what is bound from it elsewhere lives on once it is detached.
+    private func onScratch(_ options: String, _ fill: (String) throws(KernelError) -> Void) throws(KernelError) {
+        let scratch = root + "/dev"
+        try Mounts.mount("tmpfs", on: scratch, type: "tmpfs", flags: [.noSetuid, .noDevices], options: options)
+        try fill(scratch)
+        try Mounts.detach(scratch)
+    }
+
     /// Binds the workspace's own resolv.conf and hosts over the container's: ordinary files that its root can edit.
     private func mountEditableCopies() throws(KernelError) {
         let copies = [("/etc/resolv.conf", plan.resolvConf), ("/etc/hosts", plan.hosts)]
         guard copies.contains(where: { $0.1 != nil }), Files.isDirectory(root + "/dev") else { return }
-        // A scratch tmpfs that lives on below the binds once it is detached itself.
-        try Mounts.mount(
-            "tmpfs", on: root + "/dev", type: "tmpfs", flags: [.noSetuid, .noDevices], options: "mode=755")
-        for (path, contents) in copies {
-            guard let contents else { continue }
-            let copy = root + "/dev/" + path.split(separator: "/").joined(separator: "-")
-            try Files.write(copy, Array(contents.utf8))
-            guard let target = resolve(path) else {
-                note("\(path) does not exist in the container: the workspace has none either")
-                continue
+        try onScratch("mode=755") { (scratch) throws(KernelError) in
+            for (path, contents) in copies {
+                guard let contents else { continue }
+                let copy = "\(scratch)/" + path.split(separator: "/").joined(separator: "-")
+                try Files.write(copy, Array(contents.utf8))
+                guard let target = resolve(path) else {
+                    note("\(path) does not exist in the container: the workspace has none either")
+                    continue
+                }
+                try Mounts.mount(copy, on: target, flags: .bind)
             }
-            try Mounts.mount(copy, on: target, flags: .bind)
         }
-        try Mounts.detach(root + "/dev")
     }
 
     /// The file that `path` leads to inside the new root, at most eight links deep; nil when it leads nowhere.

@@ -169,6 +169,7 @@ final class WorkspaceRun {
         var plan = RingPlan(
             network: mode, stagingDirectory: state.rings, hostName: hostName, supervisor: ["supervise"],
             stopGrace: max(grace - .milliseconds(500), .milliseconds(500)))
+        plan.writable = configuration.writable
         guard let network else { return plan }
         let layout = network.layout
         var link = LinkPlan(addresses: network.own.addresses, routes: network.own.routes)

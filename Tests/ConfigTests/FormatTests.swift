@@ -33,7 +33,8 @@ struct FormatTests {
         (.expression, ["ready", "^a(b|c)*$", "[[:digit:]]+", "a{2,3}"]),
         (.url, ["http://localhost", "http://a:1/b?c=d"]),
         (.listener, ["/run/x.sock", "80", "127.0.0.1:80", "[::1]:80", "53/udp"]), (.name, ["a", "A-b_c.1"]),
-        (.variable, ["A", "a.b"]), (.taskName, ["Start it"]), (.path, ["/x"]), (.mask, ["0", "022", "77", "0777"]),
+        (.variable, ["A", "a.b"]), (.taskName, ["Start it"]), (.path, ["/x"]), (.absolutePath, ["/", "/run/a b"]),
+        (.mask, ["0", "022", "77", "0777"]),
         (.processors, ["1", "0.5", "1.25", "0.01", "64"]),
         (.any, ["", "x"]),
     ]
@@ -75,6 +76,7 @@ struct FormatTests {
             (.listener, ["", "x", "0", "a:80", "::1:80", "/" + String(repeating: "a", count: 107)]),
             (.name, ["", "a b", "ä", "a/b"]),
             (.variable, ["", "A=B"]), (.taskName, [""]), (.path, [""]),
+            (.absolutePath, ["", "run", "./x", "/a\nb"]),
             (.mask, ["", "8", "1000", "0o22", "-1", "00022", "u=rwx"]),
             (.processors, ["", "0", "0.009", "1.", ".5", "1.5.2", "-1", "1e3", "9999", "50%"]),
         ])
@@ -100,6 +102,7 @@ struct FormatTests {
         #expect(EgressRule("*.npmjs.org")?.destination == .name("*.npmjs.org"))
         #expect(EgressRule("*:25")?.destination == .everything)
         #expect(ListenerSpec("/run/x") == .local(path: "/run/x"))
+        #expect(ListenerSpec.local(path: "/run/x", SocketAccess(mode: 0o660, group: "docker")).name == "/run/x")
         #expect(ListenerSpec("[::1]:53/udp") == .internet(address: "::1", port: 53, .udp))
     }
 }

@@ -31,14 +31,14 @@ def die_with_parent():
 
 
 def until(condition, seconds=10.0, what="the condition"):
-    """Waits for an event by looking often; never longer than `seconds`."""
+    """Waits for an event by looking often; never longer than `seconds`. `what` may be a function that tells it then."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         value = condition()
         if value:
             return value
         time.sleep(0.01)
-    raise AssertionError(f"{what} did not come true within {seconds} s")
+    raise AssertionError(f"{what() if callable(what) else what} did not come true within {seconds} s")
 
 
 def run(*command, check=True, **options):
@@ -128,7 +128,7 @@ class Lab:
         (etc / "resolv.conf").unlink(missing_ok=True)
         (etc / "resolv.conf").write_text(f"nameserver {WORLD4}\nsearch example.test\n")
         self.in_pod("mount", "--bind", str(etc), "/etc")
-        self.in_pod("mount", "-t", "tmpfs", "tmpfs", "/run")
+        self.in_pod("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
 
     def serve(self):
         server = self.popen_in(self.world, [PYTHON, str(HERE / "world.py"), WORLD4, WORLD6], stdout=subprocess.PIPE)

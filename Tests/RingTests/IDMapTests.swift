@@ -80,6 +80,7 @@ struct RingPlanTests {
             network: hasLink ? .sandbox : .none, stagingDirectory: "/run/x y", hostName: "h",
             supervisor: ["supervise", ""], stopGrace: .milliseconds(7500))
         plan.resolvConf = "nameserver 10.0.2.3\n"
+        plan.writable = hasLink ? ["/etc", "/run x"] : []
         plan.hosts = hasLink ? "" : nil
         plan.isolation = hasLink ? .sharedProcesses : .superviseOnly
         if hasLink {
@@ -102,7 +103,7 @@ struct RingPlanTests {
             #expect(message == nil || message?.fields.count ?? 9 < 2)
         }
         #expect(ChannelMessage(decoding: [255, 255, 255, 255, 1]) == nil)
-        #expect(RingPlan(fields: ["sandbox", "/", "h", "full", "x", "y", "", "", "no link"]) == nil)
+        #expect(RingPlan(fields: ["sandbox", "/", "h", "full", "x", "y", "", "", "", "no link"]) == nil)
     }
 
     @Test("a failure names stage, call, reason and cure")

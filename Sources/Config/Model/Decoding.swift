@@ -15,6 +15,7 @@ extension WorkspaceConfiguration {
         services =
             ours["services"]?.pairs.map { ServiceSpec(name: $0.key.text ?? "", decoding: $0.value, $0.key) } ?? []
         stopGrace = ours["shutdown"]?["grace"]?.duration
+        writable = ours["writable"]?.texts ?? []
         for (key, value) in ours["tasks"]?.pairs ?? [] {
             guard let index = tasks.firstIndex(where: { $0.name == key.text }) else { continue }
             tasks[index].options = UnitOptions(decoding: value)
@@ -106,8 +107,21 @@ extension ServiceSpec {
         self.init(name: name, command: command, mark: key.start)
         environment = node["environment"].map(variables) ?? []
         requires = node["requires"]?.texts ?? []
-        listeners = node["listen"]?.texts.compactMap { ListenerSpec($0) } ?? []
+        listeners = node["listen"]?.items.compactMap { ListenerSpec(decoding: $0) } ?? []
         options = UnitOptions(decoding: node)
+    }
+}
+
+extension ListenerSpec {
+    init?(decoding node: Node) {
+        guard node.text == nil else {
+            self.init(node.text ?? "")
+            return
+        }
+        guard let path = node["path"]?.text else { return nil }
+        self = .local(
+            path: path,
+            SocketAccess(mode: node["mode"]?.text.flatMap(parseMask), group: node["group"]?.text))
     }
 }
 

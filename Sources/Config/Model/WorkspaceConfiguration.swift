@@ -24,6 +24,9 @@ public struct WorkspaceConfiguration: Hashable, Sendable {
     public var user: UserSpec?
     /// How long everything may take to stop.
     public var stopGrace: Duration?
+    /// Directories, by absolute paths, in which the workspace's root is to make files even where the container does not
+    /// let it.
+    public var writable: [String] = []
 
     /// An empty configuration.
     public init() {}

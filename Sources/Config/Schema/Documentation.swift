@@ -51,7 +51,7 @@ public enum Documentation {
         switch shape {
         case .text(let format):
             switch format {
-            case .any, .taskName, .command, .path, .relativePath: "text"
+            case .any, .taskName, .command, .path, .absolutePath, .relativePath: "text"
             case .name, .variable: "name"
             case .portRange: "port or range"
             case .portAndProtocol: "port/protocol"

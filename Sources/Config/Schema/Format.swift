@@ -46,6 +46,8 @@ public enum Format: String, Sendable, CaseIterable {
     case listener
     /// A path.
     case path
+    /// A path from the root on.
+    case absolutePath
     /// The bits of umask(2), octal.
     case mask
     /// A number of processors, with a fraction.
@@ -76,6 +78,7 @@ public enum Format: String, Sendable, CaseIterable {
         case .url: "a URL such as http://localhost:8080/healthz"
         case .listener: "a path such as /run/web.sock, a port or ADDRESS:PORT"
         case .path: "a path"
+        case .absolutePath: "an absolute path such as /run"
         case .mask: "an octal number from 0 to 777 such as 022"
         case .processors: "a number of processors from 0.01 to 8192 such as 1.5"
         }
@@ -121,6 +124,7 @@ public enum Format: String, Sendable, CaseIterable {
         switch self {
         case .any, .relativePath, .command, .expression: return true
         case .taskName, .path: return !text.isEmpty && !text.utf8.contains(0)
+        case .absolutePath: return text.hasPrefix("/") && text.utf8.allSatisfy { $0 >= 32 && $0 != 127 }
         case .name: return isUnitName(text)
         case .variable: return !text.isEmpty && !text.utf8.contains(0) && !text.utf8.contains(61)
         case .portRange: return parsePortRange(text) != nil
@@ -155,6 +159,7 @@ public enum Format: String, Sendable, CaseIterable {
         switch self {
         case .any, .command, .expression, .relativePath: nil
         case .taskName, .path: "."
+        case .absolutePath: "^/"
         case .name: "^[A-Za-z0-9._-]+$"
         case .variable: "^[^=]+$"
         case .portRange: "^[0-9]{1,5}([:-][0-9]{1,5})?$"

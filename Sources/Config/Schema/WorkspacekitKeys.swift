@@ -12,6 +12,10 @@ enum WorkspacekitKeys {
             "tasks", .table(names: .taskName, .record(unit)), "More about a task, by its name",
             example: "{web: {restart: on-failure}}"),
         Key("shutdown", .record(shutdown), "How the workspace stops"),
+        Key(
+            "writable", .list(.text(.absolutePath)),
+            "Directories in which root inside may make files; where the container does not allow it, a tmpfs covers it, with what was there as copies and links, and what is written ends with the workspace",
+            example: "[/etc, /run]"),
     ]
 
     static let shutdown: [Key] = [
@@ -88,7 +92,9 @@ enum WorkspacekitKeys {
                 "requires", .oneOf([.string, .list(.string)], expected: "a program or a list of programs"),
                 "Executables without which the service is skipped, said in one line", example: "[dockerd]"),
             Key(
-                "listen", .list(.text(.listener)),
+                "listen",
+                .list(
+                    .oneOf([.text(.listener), .record(listener)], expected: "a path, a port or {path, mode, group}")),
                 "Sockets made for it before it starts and kept across restarts (sd_listen_fds)",
                 example: "[/var/run/docker.sock]"),
         ] + unit
@@ -164,6 +170,12 @@ enum WorkspacekitKeys {
         Key(
             "tty", .boolean, "It runs on a terminal of its own, for `workspacekit attach`", default: .boolean(false)),
         Key("logging", .record(logging), "Its log files"),
+    ]
+
+    static let listener: [Key] = [
+        Key("path", .text(.absolutePath), "Where the socket is", required: true),
+        Key("mode", .text(.mask), "Its permissions; without, everybody may connect", example: "\"0660\""),
+        Key("group", .text(.name), "Whose group it is; without, that of whom the service runs as", example: "docker"),
     ]
 
     static let dependency: [Key] = [

@@ -154,9 +154,23 @@ private func splitAddress(_ text: Substring) -> (address: String?, rest: Substri
     return (String(text[..<colon]), text[text.index(after: colon)...])
 }
 
+/// Who may connect to a socket at a path (systemd.socket(5): SocketMode, SocketGroup).
+public struct SocketAccess: Hashable, Sendable {
+    /// The socket's permissions; nil: whoever may enter its directory may connect.
+    public var mode: UInt32?
+    /// Whose group it is, by name or number; nil: of whoever the unit runs as.
+    public var group: String?
+
+    /// Everybody, unless said otherwise.
+    public init(mode: UInt32? = nil, group: String? = nil) {
+        self.mode = mode
+        self.group = group
+    }
+}
+
 /// A socket to listen on: a path, or `[ADDRESS:]PORT[/PROTOCOL]`.
 public enum ListenerSpec: Hashable, Sendable {
-    case local(path: String)
+    case local(path: String, SocketAccess = SocketAccess())
     /// Every address where none is named.
     case internet(address: String?, port: UInt16, TransportProtocol)
 
@@ -176,10 +190,17 @@ public enum ListenerSpec: Hashable, Sendable {
 }
 
 extension ListenerSpec: CustomStringConvertible {
-    /// As it is written.
+    /// The place as it is written.
+    public var name: String {
+        if case .local(let path, _) = self { return path }
+        return description
+    }
+
+    /// All that is written about it.
     public var description: String {
         switch self {
-        case .local(let path): path
+        case .local(let path, let access):
+            path + (access.mode.map { " \(String($0, radix: 8))" } ?? "") + (access.group.map { " \($0)" } ?? "")
         case .internet(let address, let port, let transport):
             (address.map { $0.contains(":") ? "[\($0)]:" : "\($0):" } ?? "") + "\(port)"
                 + (transport == .udp ? "/udp" : "")

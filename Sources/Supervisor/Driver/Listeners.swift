@@ -13,6 +13,8 @@ extension Supervisor {
             if wanted.contains(spec) {
                 kept[spec] = socket
             } else {
+                // The keeper still holds it for a moment: another may take the path at once.
+                if case .local(let path, _) = spec { try? Files.remove(path) }
                 keeper.discard(.listener(id, checksum("\(spec)".utf8)))
             }
         }
@@ -35,14 +37,24 @@ extension Supervisor {
         watchListeners(id)
     }
 
+    private func group(_ name: String) throws(KernelError) -> UInt32 {
+        guard let group = UserDatabase.system.group(name) else {
+            throw KernelError(call: "find group", subject: name, errno: .noSuchFileOrDirectory)
+        }
+        return group
+    }
+
     private func listen(_ spec: ListenerSpec, _ identity: Identity?) throws(KernelError) -> Descriptor {
         switch spec {
-        case .local(let path):
+        case .local(let path, let access):
+            let owningGroup = try access.group.map(group) ?? identity?.gid
             let directory = "/" + path.split(separator: "/").dropLast().joined(separator: "/")
             try Files.makeDirectories(directory, mode: 0o755)
             // As systemd's SocketMode: whoever may enter the directory may connect.
-            let socket = try LocalSocket.listen(path, mode: 0o666)
-            if let identity { try Files.changeOwner(path, uid: identity.uid, gid: identity.gid) }
+            let socket = try LocalSocket.listen(path, mode: access.mode ?? 0o666)
+            if identity != nil || owningGroup != nil {
+                try Files.changeOwner(path, uid: identity?.uid ?? 0, gid: owningGroup ?? 0)
+            }
             // As systemd passes them; we never accept ourselves.
             try socket.setNonblocking(false)
             return socket
@@ -78,7 +90,7 @@ extension Supervisor {
         spawnPlan.environment += [
             "LISTEN_FDS=\(open.count)", "LISTEN_PID=0000000000",
             "LISTEN_FDNAMES="
-                + open.map { "\($0.spec)".map { $0 == ":" ? "_" : String($0) }.joined() }
+                + open.map { $0.spec.name.map { $0 == ":" ? "_" : String($0) }.joined() }
                 .joined(separator: ":"),
         ]
         spawnPlan.writesListenPid = true
@@ -87,7 +99,7 @@ extension Supervisor {
     /// The sockets of units that are gone.
     func closeListeners() {
         for (_, open) in listeners {
-            for case (.local(let path), _) in open { try? Files.remove(path) }
+            for case (.local(let path, _), _) in open { try? Files.remove(path) }
         }
         listeners = [:]
     }
