@@ -42,7 +42,9 @@ def until(condition, seconds=10.0, what="the condition"):
 
 
 def run(*command, check=True, **options):
-    return subprocess.run(command, check=check, capture_output=True, text=True, timeout=60, **options)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+    assert not check or result.returncode == 0, (command, result.returncode, result.stdout, result.stderr)
+    return result
 
 
 def tagged(tag):

@@ -1,29 +1,18 @@
-"""workspacekit as the entry point of real containers: a dockerd of the test's own, in namespaces of its own, with a way to the
-lab's world and to nowhere else. Needs Debian's docker.io and busybox-static."""
+"""workspacekit as the entry point of real containers. Needs Debian's docker.io and busybox-static."""
 
 import json
 import os
-import pathlib
-import re
 import shutil
 import subprocess
 import time
 
 import pytest
 
-from conftest import BINARY, PYTHON, die_with_parent, until
+from conftest import BINARY, PYTHON, until
+from containers import ALL, DEPLOY, GATEWAY, IDS, SECCOMP, TUN, UNMASKED, needs_docker, removed_afterwards, running_engine
+from images import busybox_root
 
-DEPLOY = pathlib.Path(__file__).parents[2] / "deploy"
-DOCKER = shutil.which("docker", path="/usr/bin:/usr/sbin")
-pytestmark = pytest.mark.skipif(
-    not (DOCKER and shutil.which("dockerd") and shutil.which("iptables")), reason="docker.io and iptables are not installed")
-
-ENGINE, GATEWAY = "198.18.30.2", "198.18.30.1"
-IDS = ["--cap-drop", "ALL", "--cap-add", "SETUID", "--cap-add", "SETGID", "--cap-add", "SETFCAP", "--cap-add", "SYS_CHROOT"]
-SECCOMP = ["--security-opt", f"seccomp={DEPLOY}/seccomp.json"]
-UNMASKED = ["--security-opt", "systempaths=unconfined"]
-TUN = ["--device", "/dev/net/tun"]
-ALL = [*IDS, "--security-opt", "no-new-privileges", *SECCOMP, *UNMASKED, *TUN]
+pytestmark = needs_docker
 
 CONFIG = """
 tasks:
@@ -33,87 +22,33 @@ workspacekit: {services: {web: {command: "httpd -f -p 8400 -h /workspace"}}}
 """
 
 
-class Engine:
-    """dockerd in its own PID, mount and network namespaces: all of it ends with the process that holds them."""
-
-    def __init__(self, lab, folder):
-        self.folder = folder
-        os.mknod(folder / "tun", 0o666 | 0o020000, os.makedev(10, 200))
-        os.chmod(folder / "tun", 0o666)
-        script = f"""
-mount --bind {folder}/tun /dev/net/tun; mount -t tmpfs tmpfs /run; ip link set lo up
-echo ready; read go
-exec dockerd --data-root {folder}/data --exec-root /run/docker-exec --pidfile /run/docker.pid -H unix://{folder}/docker.sock >{folder}/log 2>&1
-"""
-        self.process = subprocess.Popen(["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script],
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
-        assert self.process.stdout.readline() == "ready\n"
-        self.inside = int(pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0])
-        lab.in_world("ip", "link", "add", "engine", "type", "veth", "peer", "name", "eth0", "netns", str(self.inside))
-        lab.in_world("ip", "addr", "add", f"{GATEWAY}/24", "dev", "engine")
-        lab.in_world("ip", "link", "set", "engine", "up")
-        for command in (f"ip addr add {ENGINE}/24 dev eth0", "ip link set eth0 up", f"ip route add default via {GATEWAY}"):
-            subprocess.run(["nsenter", f"--net=/proc/{self.inside}/ns/net", "--", *command.split()], check=True)
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
-        until(lambda: self("version", check=False).returncode == 0, 30, "dockerd")
-
-    def __call__(self, *arguments, check=True, **options):
-        result = subprocess.run([DOCKER, "-H", f"unix://{self.folder}/docker.sock", *map(str, arguments)], capture_output=True, text=True, timeout=60, **options)
-        assert not check or result.returncode == 0, (arguments, result.stdout, result.stderr)
-        return result
-
-    def logs(self, name):
-        result = self("logs", name)
-        return result.stdout + result.stderr
-
-    def close(self):
-        self.process.kill()
-        self.process.wait()
-        # All that was in its PID namespace goes with it, and then what was mounted.
-        until(lambda: not os.path.exists(f"/proc/{self.inside}"), 10, "the end of the namespaces")
-
-
 @pytest.fixture(scope="module")
 def engine(lab, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("engine")
-    engine = Engine(lab, folder)
-    try:
-        root = folder / "root"
-        for name in ("bin", "usr/bin", "etc", "tmp", "run", "proc", "sys", "dev", "workspace", "var", "root"):
+    with running_engine(lab, tmp_path_factory.mktemp("engine")) as engine:
+        root = busybox_root(engine.folder / "root")
+        for name in ("usr/bin", "etc", "tmp", "run", "proc", "sys", "dev", "workspace", "var", "root"):
             (root / name).mkdir(parents=True)
         os.chmod(root / "tmp", 0o1777)
-        shutil.copy("/bin/busybox", root / "bin/busybox")
-        for applet in ("sh", "id", "wget", "httpd", "sleep", "cat", "ps", "ip", "mount", "setsid", "stat", "readlink", "df", "dd"):
-            os.symlink("busybox", root / "bin" / applet)
         shutil.copy(BINARY, root / "usr/bin/workspacekit")
         (root / "workspace/.gitpod.yml").write_text(CONFIG)
         (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\ngitpod:x:33333:33333::/workspace:/bin/sh\n")
         (root / "etc/group").write_text("root:x:0:\ntty:x:5:\ngitpod:x:33333:\n")
         for name in ("hosts", "resolv.conf"):
             (root / "etc" / name).write_text("")
-        subprocess.run(["tar", "--owner=0", "--group=0", "-C", root, "-cf", folder / "image.tar", "."], check=True)
-        engine("import", "-c", "WORKDIR /workspace", "-c", 'ENTRYPOINT ["/usr/bin/workspacekit","run"]', folder / "image.tar", "workspace:1")
+        subprocess.run(["tar", "--owner=0", "--group=0", "-C", root, "-cf", engine.folder / "image.tar", "."], check=True)
+        engine("import", "-c", "WORKDIR /workspace", "-c", 'ENTRYPOINT ["/usr/bin/workspacekit","run"]', engine.folder / "image.tar", "workspace:1")
         yield engine
-    finally:
-        engine.close()
-        lab.in_world("ip", "link", "del", "engine", check=False)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
 def container(engine):
     """Starts one and removes it afterwards."""
-    names = []
-
-    def run(*flags, command=()):
-        name = f"ws-{time.monotonic_ns()}"
-        names.append(name)
-        engine("run", "-d", "--name", name, *flags, "workspace:1", *command)
-        return name
-    yield run
-    for name in names:
-        engine("rm", "-f", name, check=False)
+    with removed_afterwards(engine) as name:
+        def run(*flags, command=()):
+            made = name()
+            engine("run", "-d", "--name", made, *flags, "workspace:1", *command)
+            return made
+        yield run
 
 
 def mode(engine, *flags):
@@ -149,8 +84,7 @@ def test_each_flag_gives_what_doctor_says(engine, container, flags, isolation, n
     inside = lambda *command: engine("exec", name, "workspacekit", "exec", *state, "--", *command).stdout
     assert inside("wget", "-qO-", f"http://{GATEWAY}:8000/") == "hello from world\n"
     address = engine("inspect", "-f", "{{.NetworkSettings.IPAddress}}", name).stdout.strip()
-    fetch = lambda: subprocess.run(["nsenter", f"--net=/proc/{engine.inside}/ns/net", "curl", "-s", "-m", "3", f"http://{address}:8400/.gitpod.yml"], capture_output=True, text=True).stdout
-    until(lambda: fetch() == CONFIG, 5, "the port")
+    until(lambda: engine.fetch(f"http://{address}:8400/.gitpod.yml") == CONFIG, 5, "the port")
     assert ("tap0" in inside("ip", "link")) == (isolation != "supervise-only")
     begun = time.monotonic()
     engine("stop", "-t", "9", name)
@@ -159,12 +93,7 @@ def test_each_flag_gives_what_doctor_says(engine, container, flags, isolation, n
 
 
 def test_the_shipped_script_gives_a_whole_workspace(engine):
-    environment = {**os.environ, "DOCKER": f"{DOCKER} -H unix://{engine.folder}/docker.sock"}
-    # $DOCKER is one word for the script: a wrapper of it.
-    wrapper = engine.folder / "docker"
-    wrapper.write_text(f'#!/bin/sh\nexec {DOCKER} -H unix://{engine.folder}/docker.sock "$@"\n')
-    wrapper.chmod(0o755)
-    environment["DOCKER"] = str(wrapper)
+    environment = {**os.environ, "DOCKER": str(engine.wrapper())}
     run = lambda *arguments, **more: subprocess.run([DEPLOY / "docker-run.sh", "workspace:1", *arguments], env={**environment, **more}, capture_output=True, text=True, timeout=60)
     result = run("--require", "full", "--", "sh", "-c", f"id -u; wget -qO- http://{GATEWAY}:8000/; exit 5")
     assert (result.returncode, result.stdout) == (5, "0\nhello from world\n"), result.stderr

@@ -1,7 +1,6 @@
 """Container engines inside a workspace: the reason many people install one. `examples/docker/.gitpod.yml` as it is, run by
 root and by an ordinary user; podman, containerd and runc alone. Needs Debian's docker.io and busybox-static."""
 
-import json
 import os
 import pathlib
 import re
@@ -12,7 +11,7 @@ import time
 import pytest
 
 from conftest import POD4, USER, WORLD4, tagged, until
-from images import BUSYBOX_APPLETS, busybox_root
+from images import busybox_root, docker_archive
 
 DOCKER = shutil.which("docker", path="/usr/bin:/usr/sbin")
 pytestmark = pytest.mark.skipif(
@@ -107,3 +106,62 @@ def test_docker_in_a_workspace(workspace, lab, image, user):
     assert space.wait(12) == 0
     assert time.monotonic() - begun < 9
     space.gone(2)
+
+
+def test_runc_and_crun_alone(workspace, image):
+    space = workspace(environment=PATH, arguments=["--require", "full"]).started()
+    for runtime in ("runc", "crun"):
+        bundle = space.folder / runtime
+        (bundle / "rootfs").mkdir(parents=True)
+        subprocess.run(["tar", "-C", bundle / "rootfs", "-xf", image], check=True)
+        script = f"cd {bundle} && {runtime} spec && sed -i 's/\"terminal\": true/\"terminal\": false/; s/\"sh\"/\"id\",\"-u\"/' config.json && {runtime} --root {bundle}/state run alone"
+        assert space.exec("sh", "-c", script).stdout == "0\n", runtime
+
+
+def test_containerd_alone(workspace, image, lab):
+    place = lab.folder / "containerd"
+    config = f"""
+workspacekit:
+  services:
+    containerd:
+      command: containerd --config {place}/config.toml
+      healthcheck: {{test: [CMD, ctr, --address, {place}/sock, version]}}
+"""
+    place.mkdir(exist_ok=True)
+    (place / "config.toml").write_text(f"""
+version = 2
+root = "{place}/root"
+state = "{place}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+  address = "{place}/sock"
+""")
+    space = workspace(config, environment=PATH).started()
+    until(lambda: space.status()["containerd"].get("isHealthy"), 20, lambda: "containerd: " + space.stdout)
+    ctr = lambda *arguments: space.exec("ctr", "--address", f"{place}/sock", *map(str, arguments)).stdout
+    # An image as docker save and skopeo write them: one layer and its configuration.
+    docker_archive(image, place / "archive.tar")
+    ctr("images", "import", place / "archive.tar")
+    assert ctr("run", "--rm", "--cgroup", "", "--cpu-shares", "0", "docker.io/library/base:1", "one", "id", "-u") == "0\n"
+    assert ctr("run", "--rm", "--net-host", "--cgroup", "", "--cpu-shares", "0", "docker.io/library/base:1", "two", "wget", "-qO-", f"http://{WORLD4}:8000/") == "hello from world\n"
+    space.stop()
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.mark.skipif(not shutil.which("podman") or not os.path.exists("/usr/lib/podman/netavark"), reason="podman and netavark are not installed")
+@pytest.mark.parametrize("user", [None, USER], ids=["root", "ordinary-user"])
+def test_podman_alone(workspace, lab, image, user):
+    space = workspace("workspacekit: {writable: [/etc, /run, /var/lib, /var/cache], network: {forwards: [\"8091\"]}}\n", environment=PATH, user=user, arguments=["--require", "full"]).started()
+    place = space.folder / "podman"
+    podman = lambda *arguments: space.exec("podman", "--root", str(place), "--runroot", "/run/podman-test", "--network-backend", "netavark", *map(str, arguments)).stdout
+    podman("import", image, "base:1")
+    run = ["run", "--rm", "--cgroups=disabled"]
+    assert podman(*run, "base:1", "id", "-u") == "0\n"
+    assert podman(*run, "base:1", "wget", "-qO-", f"http://{WORLD4}:8000/") == "hello from world\n"
+    podman("run", "-d", "--name", "web", "--cgroups=disabled", "-p", "8091:80", "base:1", "sh", "-c", "echo by podman >/index.html; exec httpd -f -p 80 -h /")
+    until(lambda: space.exec("curl", "-s", "-m", "2", "http://127.0.0.1:8091/", check=False).stdout == "by podman\n", 10, "the published port")
+    until(lambda: lab.in_world("curl", "-s", "-m", "2", f"http://{POD4}:8091/", check=False).stdout == "by podman\n", 5, "the port outside")
+    (space.folder / "Containerfile").write_text("FROM localhost/base:1\nRUN echo built >/made\nCMD [\"cat\", \"/made\"]\n")
+    podman("build", "-q", "--cgroupns", "host", "-t", "made:1", "-f", space.folder / "Containerfile", space.folder / "state")
+    assert podman(*run, "localhost/made:1") == "built\n"
+    podman("stop", "-t", "1", "web")

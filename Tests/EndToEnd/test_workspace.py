@@ -82,6 +82,12 @@ def test_an_ordinary_user_gets_a_workspace(inside, user, ids):
         assert result.stderr == ""
 
 
+def test_home_is_one_that_can_be_used(inside):
+    for user, home in ((None, "/root"), (USER, "/tmp"), (PLAIN_USER, "/tmp")):
+        result = inside("sh", "-c", 'touch "$HOME/.wk-test" && rm "$HOME/.wk-test" && echo "$HOME $USER"', user=user)
+        assert (result.returncode, result.stdout) == (0, f"{home} root\n"), result.stderr
+
+
 def test_other_users_can_be_had_with_a_range(inside):
     result = inside("sh", "-c", "touch mine && chown 33:33 mine && setpriv --reuid 33 --regid 33 --clear-groups id -u", user=USER)
     assert (result.returncode, result.stdout) == (0, "33\n"), result.stderr

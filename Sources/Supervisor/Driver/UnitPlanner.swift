@@ -104,10 +104,13 @@ struct UnitPlanner {
         // Last: a program of that name in the image is the one that was meant.
         set("PATH", (values["PATH"] ?? "") + ":" + StateDirectory(plan.stateDirectory).commands)
         set("WORKSPACEKIT_STATE_DIR", plan.stateDirectory)
-        // ring0's user is root inside, and needs root's HOME; another user its own.
+        // ring0's user is root inside, and needs root's HOME, but where that is closed to them: an ordinary user keeps
+        // their own. Another user has its own.
         let record = users.user(id: identity?.uid ?? 0)
         if identity != nil || CurrentProcess.user == 0 {
-            set("HOME", record?.home ?? "/")
+            let home = record?.home ?? "/"
+            let isClosed = record?.uid == 0 && !Files.isAccessible(home, 2)
+            if !isClosed || !Files.isAccessible(values["HOME"] ?? "", 2) { set("HOME", home) }
             set("USER", record?.name ?? "\(identity?.uid ?? 0)")
             set("LOGNAME", record?.name ?? "\(identity?.uid ?? 0)")
         }

@@ -1,0 +1,102 @@
+"""A dockerd of the test's own, in namespaces of its own, with a way to the lab's world and to nowhere else; and the flags of
+`docker run` that the shipped files give."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+from conftest import die_with_parent, until
+
+DEPLOY = pathlib.Path(__file__).parents[2] / "deploy"
+# Debian's client, whatever else is installed on the machine.
+DOCKER = shutil.which("docker", path="/usr/bin:/usr/sbin")
+needs_docker = pytest.mark.skipif(
+    not (DOCKER and shutil.which("dockerd") and shutil.which("iptables")), reason="docker.io and iptables are not installed")
+
+ENGINE, GATEWAY = "198.18.30.2", "198.18.30.1"
+IDS = ["--cap-drop", "ALL", "--cap-add", "SETUID", "--cap-add", "SETGID", "--cap-add", "SETFCAP", "--cap-add", "SYS_CHROOT"]
+SECCOMP = ["--security-opt", f"seccomp={DEPLOY}/seccomp.json"]
+UNMASKED = ["--security-opt", "systempaths=unconfined"]
+TUN = ["--device", "/dev/net/tun"]
+ALL = [*IDS, "--security-opt", "no-new-privileges", *SECCOMP, *UNMASKED, *TUN]
+
+
+class Engine:
+    """dockerd in its own PID, mount and network namespaces: all of it ends with the process that holds them."""
+
+    def __init__(self, lab, folder, *flags):
+        self.folder = folder
+        os.mknod(folder / "tun", 0o666 | 0o020000, os.makedev(10, 200))
+        os.chmod(folder / "tun", 0o666)
+        script = f"""
+mount --bind {folder}/tun /dev/net/tun; mount -t tmpfs tmpfs /run; ip link set lo up
+echo ready; read go
+exec dockerd --data-root {folder}/data --exec-root /run/docker-exec --pidfile /run/docker.pid -H unix://{folder}/docker.sock {" ".join(flags)} >{folder}/log 2>&1
+"""
+        self.process = subprocess.Popen(["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
+        assert self.process.stdout.readline() == "ready\n"
+        self.inside = int(pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0])
+        lab.in_world("ip", "link", "add", "engine", "type", "veth", "peer", "name", "eth0", "netns", str(self.inside))
+        lab.in_world("ip", "addr", "add", f"{GATEWAY}/24", "dev", "engine")
+        lab.in_world("ip", "link", "set", "engine", "up")
+        for command in (f"ip addr add {ENGINE}/24 dev eth0", "ip link set eth0 up", f"ip route add default via {GATEWAY}"):
+            subprocess.run(["nsenter", f"--net=/proc/{self.inside}/ns/net", "--", *command.split()], check=True)
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        until(lambda: self("version", check=False).returncode == 0, 30, "dockerd")
+
+    def __call__(self, *arguments, check=True, timeout=60, **options):
+        result = subprocess.run([DOCKER, "-H", f"unix://{self.folder}/docker.sock", *map(str, arguments)], capture_output=True, text=True, timeout=timeout, **options)
+        assert not check or result.returncode == 0, (arguments, result.stdout, result.stderr)
+        return result
+
+    def logs(self, name):
+        result = self("logs", name)
+        return result.stdout + result.stderr
+
+    def wrapper(self):
+        """A program that is this engine's docker, for scripts that call one."""
+        wrapper = self.folder / "docker"
+        wrapper.write_text(f'#!/bin/sh\nexec {DOCKER} -H unix://{self.folder}/docker.sock "$@"\n')
+        wrapper.chmod(0o755)
+        return wrapper
+
+    def fetch(self, url):
+        """What is there for one beside the containers, on the engine's machine."""
+        return subprocess.run(["nsenter", f"--net=/proc/{self.inside}/ns/net", "curl", "-s", "-m", "3", url], capture_output=True, text=True).stdout
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        # All that was in its PID namespace goes with it, and then what was mounted.
+        until(lambda: not os.path.exists(f"/proc/{self.inside}"), 10, "the end of the namespaces")
+
+
+@contextlib.contextmanager
+def running_engine(lab, folder, *flags):
+    """One engine, and none of it is left afterwards."""
+    engine = Engine(lab, folder, *flags)
+    try:
+        yield engine
+    finally:
+        engine.close()
+        lab.in_world("ip", "link", "del", "engine", check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def removed_afterwards(engine):
+    """A function that makes names for containers; those are removed in the end."""
+    names = []
+
+    def name():
+        names.append(f"ws-{len(names)}-{os.getpid()}")
+        return names[-1]
+    yield name
+    for each in names:
+        engine("rm", "-f", each, check=False)
