@@ -7,6 +7,8 @@ public struct LinkHandles {
     public let tap: Descriptor
     /// A sock_diag socket of the workspace's network namespace.
     public let listeners: Descriptor
+    /// A ``RouteQuery``'s socket of the workspace's network namespace.
+    public let routes: Descriptor
     /// Which offloads the link has.
     public let checksum: Bool, tso: Bool, uso: Bool
     /// It is a packet socket.

@@ -85,11 +85,13 @@ public enum Ring1 {
     /// A tap device; or, where there is none, a packet socket on the other end of a pair of interfaces.
     private static func openLink(_ link: LinkPlan, _ channel: Channel) throws(KernelError) -> LinkHandles {
         let query = try SocketDiagnosis.open()
+        let routes = try RouteQuery.open()
         if link.kind != .packet {
             do {
                 let tap = try Tap.open(link.name, gso: link.gso)
                 return LinkHandles(
-                    tap: tap.descriptor, listeners: query.descriptor, checksum: tap.checksumOffload,
+                    tap: tap.descriptor, listeners: query.descriptor, routes: routes.descriptor,
+                    checksum: tap.checksumOffload,
                     tso: tap.segmentationOffload, uso: tap.datagramOffload, isPacketLink: false)
             } catch {
                 if link.kind == .tap { throw error }
@@ -99,7 +101,7 @@ public enum Ring1 {
         let socket = try makePair(link)
         if !link.gso { try PacketLink.turnSegmentationOff(link.name) }
         return LinkHandles(
-            tap: socket, listeners: query.descriptor, checksum: true, tso: link.gso,
+            tap: socket, listeners: query.descriptor, routes: routes.descriptor, checksum: true, tso: link.gso,
             uso: link.gso && hasDatagramSuperpackets, isPacketLink: true)
     }
 

@@ -28,7 +28,7 @@ enum RingMessage {
         case .link(let link):
             ChannelMessage(
                 "link", ["\(link.checksum)", "\(link.tso)", "\(link.uso)", "\(link.isPacketLink)"],
-                descriptors: [link.tap, link.listeners])
+                descriptors: [link.tap, link.listeners, link.routes])
         case .note(let text): ChannelMessage("note", [text])
         case .ready: ChannelMessage("ready")
         case .go: ChannelMessage("go")
@@ -52,10 +52,11 @@ enum RingMessage {
             guard let plan = RingPlan(fields: fields) else { return nil }
             self = .plan(plan)
         case "link":
-            guard fields.count == 4, message.descriptors.count == 2 else { return nil }
+            guard fields.count == 4, message.descriptors.count == 3 else { return nil }
             self = .link(
                 LinkHandles(
-                    tap: message.descriptors[0], listeners: message.descriptors[1], checksum: fields[0] == "true",
+                    tap: message.descriptors[0], listeners: message.descriptors[1],
+                    routes: message.descriptors[2], checksum: fields[0] == "true",
                     tso: fields[1] == "true", uso: fields[2] == "true", isPacketLink: fields[3] == "true"))
         case "note" where fields.count == 1: self = .note(fields[0])
         case "ready": self = .ready

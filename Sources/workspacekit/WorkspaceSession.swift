@@ -205,7 +205,8 @@ final class WorkspaceSession {
         configuration.egress = forwarder.egress
         configuration.searchDomains = forwarder.searchDomains
         let table = try makeMemoryFile("workspacekit-flows", holding: [])
-        try ours.send(configuration.message(tap: link.tap, listeners: link.listeners, table: table))
+        try ours.send(
+            configuration.message(tap: link.tap, listeners: link.listeners, table: table, routes: link.routes))
         try fixedForwards.replay(to: ours)
         // Whoever is asked for flows reads them there, and writes nothing.
         if let readable = try? Files.open("/proc/self/fd/\(table.number)", flags: 0) {

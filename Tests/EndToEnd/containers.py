@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import time
 
 import pytest
 
@@ -28,12 +29,12 @@ ALL = [*IDS, "--security-opt", "no-new-privileges", *SECCOMP, *UNMASKED, *TUN]
 class Engine:
     """dockerd in its own PID, mount and network namespaces: all of it ends with the process that holds them."""
 
-    def __init__(self, lab, folder, *flags):
+    def __init__(self, lab, folder, *flags, prepare=""):
         self.folder = folder
         os.mknod(folder / "tun", 0o666 | 0o020000, os.makedev(10, 200))
         os.chmod(folder / "tun", 0o666)
         script = f"""
-mount --bind {folder}/tun /dev/net/tun; mount -t tmpfs tmpfs /run; ip link set lo up
+mount --bind {folder}/tun /dev/net/tun; mount -t tmpfs tmpfs /run; {prepare or ":"}; ip link set lo up
 echo ready; read go
 exec dockerd --data-root {folder}/data --exec-root /run/docker-exec --pidfile /run/docker.pid -H unix://{folder}/docker.sock {" ".join(flags)} >{folder}/log 2>&1
 """
@@ -78,9 +79,9 @@ exec dockerd --data-root {folder}/data --exec-root /run/docker-exec --pidfile /r
 
 
 @contextlib.contextmanager
-def running_engine(lab, folder, *flags):
+def running_engine(lab, folder, *flags, **options):
     """One engine, and none of it is left afterwards."""
-    engine = Engine(lab, folder, *flags)
+    engine = Engine(lab, folder, *flags, **options)
     try:
         yield engine
     finally:
@@ -95,7 +96,7 @@ def removed_afterwards(engine):
     names = []
 
     def name():
-        names.append(f"ws-{len(names)}-{os.getpid()}")
+        names.append(f"ws-{time.monotonic_ns()}")
         return names[-1]
     yield name
     for each in names:

@@ -285,3 +285,20 @@ def test_declared_ports_that_wait_and_such_that_are_taken_are_shown(workspace, l
         holder.wait()
     # And open once it is free.
     until(lambda: {row["outside"]: row["state"] for row in shown(space)}["*:4001"] == "open", 5, "the port")
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+def test_a_client_whose_address_means_something_else_inside_is_the_gateway(workspace, lab, udp):
+    """As with a Docker inside, whose bridge has the address of the one outside; and as with a VPN that takes everything."""
+    space = started(workspace, lab, ["8080:80", "5300:53/udp"])
+    seen = lambda address: address in ask(lab.in_world, POD4, 5300 if udp else 8080, udp=udp).split()
+    assert seen(WORLD4)
+    space.exec("sh", "-c", f"ip link add bridge type bridge && ip addr add {WORLD4}/24 dev bridge && ip link set bridge up")
+    until(lambda: seen("10.0.2.2"), 10, "the gateway's address")
+    space.exec("ip", "link", "del", "bridge")
+    until(lambda: seen(WORLD4), 10, "its own address")
+    space.exec("sh", "-c", "ip link add vpn type veth peer name far && ip link set vpn up && ip route add 0.0.0.0/1 dev vpn && ip route add 128.0.0.0/1 dev vpn")
+    until(lambda: seen("10.0.2.2"), 10, "the gateway's address")
+    space.exec("ip", "link", "del", "vpn")
+    space.exec("ip", "route", "del", "default")
+    until(lambda: seen("10.0.2.2"), 10, "the gateway's address")

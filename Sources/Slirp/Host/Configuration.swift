@@ -52,8 +52,11 @@ public struct SlirpConfiguration: Sendable {
         self.datagramOffload = datagramOffload
     }
 
-    /// The configuration as a channel message; the descriptors are the tap's, the listener query's and the table's.
-    public func message(tap: Descriptor, listeners: Descriptor, table: Descriptor) -> ChannelMessage {
+    /// The configuration as a channel message; the descriptors are the tap's, the listener query's, the table's and, where
+    /// there is one, that of a ``RouteQuery`` of the workspace's network.
+    public func message(tap: Descriptor, listeners: Descriptor, table: Descriptor, routes: Descriptor? = nil)
+        -> ChannelMessage
+    {
         ChannelMessage(
             "configure",
             [
@@ -65,13 +68,13 @@ public struct SlirpConfiguration: Sendable {
                 "\(answersNames)", "\(deniesMetadata)", outbound4?.description ?? "",
                 outbound6?.description ?? "", "\(hasLinkHeader)",
                 searchDomains.joined(separator: " "), "\(isPacketLink)", "\(splicesLoopback)",
-            ] + egress.fields, descriptors: [tap, listeners, table])
+            ] + egress.fields, descriptors: [tap, listeners, table] + (routes.map { [$0] } ?? []))
     }
 
     /// Reads what ``message(tap:listeners:table:)`` wrote; nil for anything else.
     init?(_ message: ChannelMessage) {
         let f = message.fields
-        guard message.kind == "configure", f.count > 16, message.descriptors.count == 3,
+        guard message.kind == "configure", f.count > 16, (3...4).contains(message.descriptors.count),
             let layout = NetworkLayout(text: f[0]), let mtu = Int(f[1]), let egress = EgressPolicy(fields: f[16...])
         else { return nil }
         self.init(

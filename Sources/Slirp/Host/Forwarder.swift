@@ -39,6 +39,9 @@ struct Forwarder: ~Copyable {
     private var ring: PacketRing?
     private let hasRing: Bool
     let listeners: SocketDiagnosis
+    /// Where the workspace would send packets; nil when nobody can tell.
+    let routes: RouteQuery?
+    var clientAddresses: ClientAddresses
     let report: Channel
     let poller: Poller
     /// The frame being read, and the frame being written.
@@ -102,8 +105,8 @@ struct Forwarder: ~Copyable {
     }
 
     init(
-        _ configuration: SlirpConfiguration, tap: Descriptor, listeners: SocketDiagnosis, table file: Descriptor,
-        report: Channel
+        _ configuration: SlirpConfiguration, tap: Descriptor, listeners: SocketDiagnosis, routes: RouteQuery? = nil,
+        table file: Descriptor, report: Channel
     ) throws(KernelError) {
         let secret = randomUInt64()
         let incoming = try Region(count: 1 << 18)
@@ -123,6 +126,8 @@ struct Forwarder: ~Copyable {
         self.ring = ring
         ringFrames = hasRing ? PacketRing.capacity / 2 : 4096
         self.listeners = listeners
+        self.routes = routes
+        clientAddresses = ClientAddresses(at: now)
         self.report = report
         self.secret = secret
         self.incoming = incoming

@@ -199,15 +199,24 @@ extension Forwarder {
     }
 
     /// What the workspace knows a client of the outside by: its own address, unless that means something else inside.
-    private func seenAddress(of client: Endpoint, v4: Bool) -> Endpoint {
+    private mutating func seenAddress(of client: Endpoint, v4: Bool) -> Endpoint {
         let layout = configuration.layout
         var seen = client
         if layout.isNobody(client.address) || layout.isOurs(client.address) || client.address.isV4 != v4
-            || !Policy.isOrdinary(client.address)
+            || !Policy.isOrdinary(client.address) || !isAnswered(client.address)
         {
             seen.address = v4 ? layout.gateway4 : layout.gateway6
         }
         return seen
+    }
+
+    private mutating func isAnswered(_ address: IPAddress) -> Bool {
+        guard let routes else { return true }
+        let gateway = address.isV4 ? configuration.layout.gateway4 : configuration.layout.gateway6
+        return clientAddresses.isAnswered(address, at: now) { address in
+            guard let link = routes.interface(towards: gateway) else { return true }
+            return routes.interface(towards: address) == link
+        }
     }
 
     /// Offers an accepted connection to a server over the link. False when that cannot be.

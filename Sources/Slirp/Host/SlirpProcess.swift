@@ -41,8 +41,9 @@ public enum SlirpProcess {
             configuration.processors = processors
             var forwarder = try Forwarder(
                 configuration, tap: message.descriptors[0],
-                listeners: SocketDiagnosis(descriptor: message.descriptors[1]), table: message.descriptors[2],
-                report: channel)
+                listeners: SocketDiagnosis(descriptor: message.descriptors[1]),
+                routes: message.descriptors.count > 3 ? RouteQuery(descriptor: message.descriptors[3]) : nil,
+                table: message.descriptors[2], report: channel)
             try Sandbox.allowForwarderCallsOnly()
             try channel.send(SlirpReport.ready.message)
             try forwarder.run()

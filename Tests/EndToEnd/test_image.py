@@ -1,0 +1,203 @@
+"""The Dockerfile's own image, on a Debian base: what the README says one starts with. Docker in it, its users, its files."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from conftest import BINARY, until
+from containers import ALL, DEPLOY, GATEWAY, SECCOMP, UNMASKED, needs_docker, removed_afterwards, running_engine
+from images import REPOSITORY, busybox_root, debian_tar, toolchain_context
+
+pytestmark = needs_docker
+
+
+@pytest.fixture(scope="module")
+def engine(lab, tmp_path_factory):
+    base = debian_tar()
+    if base is None:
+        pytest.skip("no Debian base: debootstrap is not installed, or reaches no mirror")
+    with running_engine(lab, tmp_path_factory.mktemp("engine")) as engine:
+        engine("import", base, "debian:1", timeout=240)
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def image(engine):
+    """The Dockerfile's last stage with the binary that is there; see test_the_dockerfile_builds_and_runs for all of it."""
+    last = (REPOSITORY / "Dockerfile").read_text().split("FROM ${BASE}\n")[1].replace("--from=build /src/dist/", "")
+    context = engine.folder / "last"
+    context.mkdir()
+    shutil.copy(BINARY, context / "workspacekit")
+    (context / "Dockerfile").write_text(f"FROM debian:1\n{last}")
+    engine("build", "-t", "workspace:1", context)
+    (context / "Dockerfile").write_text("FROM workspace:1\nRUN useradd -u 33333 -m gitpod && chown gitpod /workspace && grep gitpod /etc/subuid\nUSER gitpod\n")
+    engine("build", "-t", "ordinary:1", context)
+    return "workspace:1"
+
+
+@pytest.fixture
+def started(engine, image):
+    """Starts a container with this .gitpod.yml in its workspace, a volume, and waits until it answers."""
+    with removed_afterwards(engine) as name:
+        def start(config, *flags, image=image, arguments=("--require", "full")):
+            made = name()
+            engine("create", "--name", made, "-v", f"{made}:/workspace", *flags, image, *arguments)
+            folder = engine.folder / made
+            folder.mkdir()
+            (folder / ".gitpod.yml").write_text(config)
+            engine("cp", f"{folder}/.", f"{made}:/workspace")
+            engine("start", made)
+            space = Container(engine, made)
+            until(lambda: space.status(), 15, lambda: "the workspace: " + engine.logs(made))
+            return space
+        yield start
+
+
+class Container:
+    """A container whose entry point is a workspace."""
+
+    def __init__(self, engine, name):
+        self.engine, self.name = engine, name
+
+    def cli(self, *arguments, check=True):
+        return self.engine("exec", self.name, "workspacekit", *arguments, check=check)
+
+    def exec(self, *command, check=True):
+        return self.cli("exec", "--", *command, check=check)
+
+    def status(self):
+        result = self.cli("status", "--json", check=False)
+        return json.loads(result.stdout) if result.returncode == 0 else None
+
+    def unit(self, name):
+        return next(unit for unit in self.status()["units"] if unit["name"] == name)
+
+    def address(self):
+        return self.engine("inspect", "-f", "{{.NetworkSettings.IPAddress}}", self.name).stdout.strip()
+
+
+# ---- Docker in it
+
+EXAMPLE = (REPOSITORY / "examples/docker/.gitpod.yml").read_text() + "  network: {forwards: [\"8090\"]}\n"
+
+
+@pytest.mark.parametrize("flags,variant", [(ALL, "workspace:1"), ([*SECCOMP, *UNMASKED], "ordinary:1")], ids=["root, least privileges", "ordinary user, no tun"])
+def test_docker_in_a_container(engine, started, flags, variant):
+    space = started(EXAMPLE, *flags, image=variant)
+    until(lambda: re.search(r"\[hello\] Docker \S+ answers inside", engine.logs(space.name)), 30, lambda: "the task: " + engine.logs(space.name))
+    assert space.status()["isolation"] == "full"
+    docker = lambda *arguments: space.exec("docker", *arguments).stdout
+    assert docker("info", "-f", "{{.Driver}}") == "overlay2\n"
+    root = busybox_root(engine.folder / space.name / "root")
+    subprocess.run(["tar", "--owner=0", "--group=0", "-C", root, "-cf", engine.folder / "busybox.tar", "."], check=True)
+    engine("cp", engine.folder / "busybox.tar", f"{space.name}:/workspace/busybox.tar")
+    docker("import", "/workspace/busybox.tar", "base:1")
+    assert docker("run", "--rm", "base:1", "id", "-u") == "0\n"
+    assert docker("run", "--rm", "base:1", "wget", "-qO-", f"http://{GATEWAY}:8000/") == "hello from world\n"
+    docker("run", "-d", "--name", "web", "-p", "8090:80", "base:1", "sh", "-c", "echo published >/index.html; exec httpd -f -p 80 -h /")
+    until(lambda: engine.fetch(f"http://{space.address()}:8090/") == "published\n", 10, lambda: "the published port: " + repr([space.exec("curl", "-sS", "-m", "2", "http://127.0.0.1:8090/", check=False), space.cli("net", "forwards"), space.exec("ip", "addr"), engine.logs(space.name)]))
+    space.exec("sh", "-c", "printf 'FROM base:1\nRUN echo built >/made\nCMD cat /made\n' | docker build -q -t made:1 -")
+    assert docker("run", "--rm", "made:1") == "built\n"
+    begun = time.monotonic()
+    engine("stop", "-t", "12", space.name)
+    assert time.monotonic() - begun < 9
+    assert engine("inspect", "-f", "{{.State.ExitCode}}", space.name).stdout == "0\n"
+
+
+# ---- users
+
+def test_packages_users_and_setuid_programs(engine, started):
+    space = started("tasks: [{command: sleep 1000}]\n", *SECCOMP, *UNMASKED)
+    run = lambda script: space.exec("sh", "-ec", script).stdout
+    run("adduser --quiet --disabled-password --gecos '' dev; echo 'dev ALL=(ALL) NOPASSWD:ALL' >/etc/sudoers.d/dev; echo dev:secret | chpasswd")
+    assert run("su - dev -c 'id -un; echo $HOME'") == "dev\n/home/dev\n"
+    assert run("su dev -c 'sudo id -u; sudo -u nobody id -un'") == "0\nnobody\n"
+    assert run("install -m 4755 /usr/bin/id /usr/local/bin/id-of-root; su dev -c /usr/local/bin/id-of-root").startswith("uid=1000(dev) gid=1000(dev) euid=0(root)")
+    assert "1 received" in run(f"su dev -c 'ping -c 1 -W 2 {GATEWAY}'")
+    # apt drops its privileges, dpkg unpacks files of many owners.
+    package = ("mkdir -p /tmp/p/DEBIAN /tmp/p/usr/share/hello; echo hi >/tmp/p/usr/share/hello/file; chown www-data /tmp/p/usr/share/hello/file\n"
+               "printf 'Package: hello-there\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.org>\nDescription: x\n' >/tmp/p/DEBIAN/control\n"
+               "printf '#!/bin/sh\nadduser --quiet --system --group hello-there\n' >/tmp/p/DEBIAN/postinst; chmod 755 /tmp/p/DEBIAN/postinst\n"
+               "mkdir -p /srv/packages; dpkg-deb -b /tmp/p /srv/packages/hello-there.deb >/dev/null; cd /srv/packages\n"
+               "apt-ftparchive packages . >Packages 2>/dev/null || dpkg-scanpackages . >Packages 2>/dev/null || true\n")
+    run(package + "apt-get install -y -qq /srv/packages/hello-there.deb >/dev/null")
+    assert run("stat -c %U /usr/share/hello/file; id -un hello-there") == "www-data\nhello-there\n"
+    assert run("apt-get remove -y -qq hello-there >/dev/null; test ! -e /usr/share/hello/file && echo gone") == "gone\n"
+
+
+# ---- files
+
+def config_map(folder, value, number):
+    """A volume as the kubelet writes it: files are links through ..data, which is switched at once."""
+    real = folder / f"..2026_{number}"
+    real.mkdir()
+    (real / "key").write_text(value)
+    link = folder / "..data_new"
+    link.symlink_to(real.name)
+    os.rename(link, folder / "..data")
+    if not (folder / "key").is_symlink():
+        (folder / "key").symlink_to("..data/key")
+
+
+def test_volumes_of_kubernetes_and_names_stay_right(engine, started):
+    folder = engine.folder / "volumes"
+    (folder / "map").mkdir(parents=True)
+    config_map(folder / "map", "first", 1)
+    (folder / "token").write_text("secret token")
+    (folder / "token").chmod(0o400)
+    (folder / "app.conf").write_text("by subPath")
+    space = started("tasks: [{command: sleep 1000}]\n", *ALL, "-v", f"{folder}/map:/etc/config:ro", "--mount", f"type=bind,src={folder}/token,dst=/run/secrets/token,readonly",
+                    "-v", f"{folder}/app.conf:/etc/app/app.conf:ro", "--hostname", "my-workspace", "--add-host", "registry.local:198.18.0.1", "--tmpfs", "/root:size=8m")
+    run = lambda script, check=True: space.exec("sh", "-c", script, check=check)
+    assert run("cat /etc/config/key /run/secrets/token /etc/app/app.conf").stdout == "firstsecret tokenby subPath"
+    config_map(folder / "map", "second", 2)
+    assert run("cat /etc/config/key").stdout == "second"
+    for path in ("/etc/config/x", "/etc/app/app.conf", "/run/secrets/token"):
+        refused = run(f"echo no >{path}", check=False)
+        assert refused.returncode != 0 and "Read-only" in refused.stderr, path
+    # Not even root inside can lift it: the mount is the container's.
+    assert run("mount -o remount,rw,bind /etc/config 2>/dev/null; echo no >/etc/config/x", check=False).returncode != 0
+    assert run("hostname; cat /etc/hostname").stdout == "my-workspace\n" * 2
+    assert "198.18.0.1" in run("getent hosts registry.local").stdout and "my-workspace" in run("getent hosts my-workspace").stdout
+    assert run("hostname other && hostname").stdout == "other\n"
+    assert engine("exec", space.name, "hostname").stdout == "my-workspace\n"
+    # A home of memory.
+    assert run("cd && touch file && stat -f -c %T . && df -k . | tail -1").stdout.split()[0] == "tmpfs"
+
+
+# ---- what is shipped
+
+def test_the_compose_file_gives_a_whole_workspace(engine, started):
+    yaml = pytest.importorskip("yaml")
+    service = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]["workspace"]
+    flags = []
+    for key, flag in (("cap_drop", "--cap-drop"), ("cap_add", "--cap-add"), ("devices", "--device"), ("security_opt", "--security-opt")):
+        for value in service.pop(key):
+            flags += [flag, value.replace("./seccomp.json", str(DEPLOY / "seccomp.json"))]
+    for name, value in service.pop("sysctls").items():
+        flags += ["--sysctl", f"{name}={value}"]
+    assert service.pop("image") and service.pop("stop_grace_period") == "15s" and service.pop("volumes") == ["workspace:/workspace"]
+    assert not service, "keys that this test does not translate"
+    space = started("tasks: [{command: sleep 1000}]\n", *flags)
+    status = space.status()
+    assert (status["isolation"], status["link"] if "link" in status else "") == ("full", status.get("link", ""))
+    assert space.exec("curl", "-s", f"http://{GATEWAY}:8000/").stdout == "hello from world\n"
+
+
+# ---- all of the Dockerfile
+
+@pytest.mark.skipif(not shutil.which("swiftc"), reason="no Swift toolchain to put into the build stage")
+def test_the_dockerfile_builds_and_runs(engine):
+    context = engine.folder / "toolchain"
+    toolchain_context(context, "debian:1")
+    engine("build", "-t", "toolchain:1", context, timeout=600)
+    shutil.rmtree(context)
+    engine("build", "--build-arg", "BUILD_BASE=toolchain:1", "--build-arg", "BASE=debian:1", "-t", "built:1", REPOSITORY, timeout=1800)
+    result = subprocess.run([DEPLOY / "docker-run.sh", "built:1", "--require", "full", "--", "sh", "-c", "workspacekit --version; exit 5"],
+                            env={**os.environ, "DOCKER": str(engine.wrapper())}, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 5 and re.match(r"[0-9.]+\n", result.stdout), (result.stdout, result.stderr)
