@@ -20,5 +20,5 @@ exec "${DOCKER:-docker}" run --rm \
     --security-opt "seccomp=$here/seccomp.json" \
     --security-opt apparmor=unconfined \
     --security-opt systempaths=unconfined \
-    --sysctl net.ipv4.ping_group_range="0 2147483647" \
+    --sysctl net.ipv4.ping_group_range="0 65535" \
     $tun ${DOCKER_FLAGS:-} "$image" "$@"

@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Writes deploy/seccomp.json, the seccomp profile of containers in which a workspace runs: deploy/seccomp.py >deploy/seccomp.json
+"""Writes the seccomp profile of containers in which a workspace runs, and what brings it to the nodes of a Kubernetes cluster:
+
+    deploy/seccomp.py >deploy/seccomp.json
+    deploy/seccomp.py kubernetes >deploy/kubernetes/seccomp-daemonset.yaml
 
 The rule. To its users a workspace is a machine of their own: they make namespaces, mount, run containers and debuggers. So
 everything is allowed but three kinds of calls, which no workspace has a use for that the kernel would grant it:
@@ -44,6 +47,66 @@ def profile():
     }
 
 
+DAEMON_SET = """\
+# Brings the seccomp profile to every node, below the kubelet's directory: profiles/workspace.json. Made by deploy/seccomp.py.
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: workspace-seccomp
+data:
+  workspace.json: |
+    PROFILE
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata:
+  name: workspace-seccomp
+  labels: {app.kubernetes.io/name: workspace-seccomp}
+spec:
+  selector:
+    matchLabels: {app.kubernetes.io/name: workspace-seccomp}
+  template:
+    metadata:
+      labels: {app.kubernetes.io/name: workspace-seccomp}
+    spec:
+      automountServiceAccountToken: false
+      tolerations: [{operator: Exists}]
+      initContainers:
+        - name: copy
+          image: busybox:1.36
+          # Written beside it and renamed: a pod that starts meanwhile finds a whole file.
+          command: [sh, -c, cp /profile/workspace.json /profiles/.workspace.json && mv /profiles/.workspace.json /profiles/workspace.json]
+          securityContext:
+            allowPrivilegeEscalation: false
+            capabilities: {drop: [ALL]}
+            seccompProfile: {type: RuntimeDefault}
+          resources:
+            requests: {cpu: 10m, memory: 8Mi}
+            limits: {memory: 32Mi}
+          volumeMounts:
+            - {name: profile, mountPath: /profile, readOnly: true}
+            - {name: profiles, mountPath: /profiles}
+      containers:
+        - name: pause
+          image: registry.k8s.io/pause:3.10
+          securityContext:
+            runAsUser: 65534
+            allowPrivilegeEscalation: false
+            capabilities: {drop: [ALL]}
+            seccompProfile: {type: RuntimeDefault}
+          resources:
+            requests: {cpu: 1m, memory: 1Mi}
+            limits: {memory: 16Mi}
+      volumes:
+        - name: profile
+          configMap: {name: workspace-seccomp}
+        - name: profiles
+          hostPath: {path: /var/lib/kubelet/seccomp/profiles, type: DirectoryOrCreate}
+"""
+
+
 if __name__ == "__main__":
-    json.dump(profile(), sys.stdout, indent=2)
-    print()
+    text = json.dumps(profile(), indent=2)
+    if sys.argv[1:] == ["kubernetes"]:
+        text = DAEMON_SET.replace("PROFILE\n", text.replace("\n", "\n    ") + "\n").rstrip("\n")
+    print(text)

@@ -150,6 +150,17 @@ public struct UnitStatus: Codable, Hashable, Sendable {
         return isReady == false ? "starting" : "running"
     }
 
+    /// What is missing until one may say that the workspace is ready; nil: nothing. A task that has ended has done its part,
+    /// and a service that waits for its first connection is there for it.
+    public var missing: String? {
+        switch state {
+        case "completed", "stopped", "skipped", "listening": nil
+        case "failed": kind == "service" ? "\(name) has failed" : nil
+        case "running": word == "running" ? nil : "\(name) is \(word)"
+        default: "\(name) is \(state)"
+        }
+    }
+
     /// A unit that has not run yet.
     public init(name: String, kind: String, state: String, restarts: Int) {
         self.name = name

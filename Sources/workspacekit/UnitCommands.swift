@@ -6,16 +6,26 @@ struct Status: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Show what runs in the workspace.",
         discussion: """
+            With --ready, for probes: exit code 0 once nothing waits, starts, is unhealthy or has failed and the network is in
+            order, else 1 and a line for each thing that is missing. Tasks that have ended do not count, however they did.
+
               workspacekit status
+              until workspacekit status --ready; do sleep 1; done
               workspacekit status --json | jq -r '.units[] | select(.state == "failed").name'
             """)
     @OptionGroup var state: StateOption
     @Flag(help: "As JSON.") var json = false
+    @Flag(help: "Whether all is up that is to be up: the exit code, and what is missing.") var ready = false
+
+    func validate() throws {
+        if json, ready { throw ValidationError("--ready answers with its exit code, not with JSON") }
+    }
 
     func run() {
         guard let status = require(connect(state.directory).ask(ControlRequest(.status))).status else {
             fail("the workspace sent no status", ExitCodes.internalError)
         }
+        if ready { return answer(status) }
         if json { return print(prettyJSON(status)) }
         let rows = [["NAME", "KIND", "STATE", "PID", "RESTARTS", "EXIT", "DETAIL"]] + status.units.map(row)
         printTable(rows)
@@ -23,6 +33,13 @@ struct Status: ParsableCommand {
             say("this workspace is \(status.isolation) (\"workspacekit doctor\" says what would help)")
         }
         for problem in status.problems ?? [] { say("network: \(problem) (\"workspacekit net reset\" mends it)") }
+    }
+
+    private func answer(_ status: WorkspaceStatus) {
+        var missing = status.units.compactMap(\.missing) + (status.problems ?? []).map { "network: \($0)" }
+        if status.state != "running" { missing.append("the workspace is \(status.state)") }
+        for line in missing { say("not ready: \(line)") }
+        quit(missing.isEmpty ? 0 : 1)
     }
 
     private func row(_ unit: UnitStatus) -> [String] {

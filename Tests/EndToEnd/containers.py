@@ -18,7 +18,7 @@ DOCKER = shutil.which("docker", path="/usr/bin:/usr/sbin")
 needs_docker = pytest.mark.skipif(
     not (DOCKER and shutil.which("dockerd") and shutil.which("iptables")), reason="docker.io and iptables are not installed")
 
-ENGINE, GATEWAY = "198.18.30.2", "198.18.30.1"
+GATEWAY = "198.18.30.1"  # of the first engine
 IDS = ["--cap-drop", "ALL", "--cap-add", "SETUID", "--cap-add", "SETGID", "--cap-add", "SETFCAP", "--cap-add", "SYS_CHROOT"]
 SECCOMP = ["--security-opt", f"seccomp={DEPLOY}/seccomp.json"]
 UNMASKED = ["--security-opt", "systempaths=unconfined"]
@@ -29,8 +29,10 @@ ALL = [*IDS, "--security-opt", "no-new-privileges", *SECCOMP, *UNMASKED, *TUN]
 class Engine:
     """dockerd in its own PID, mount and network namespaces: all of it ends with the process that holds them."""
 
-    def __init__(self, lab, folder, *flags, prepare=""):
+    def __init__(self, lab, folder, *flags, prepare="", number=0):
         self.folder = folder
+        self.gateway, self.link = f"198.18.{30 + number}.1", f"engine{number}"
+        address = f"198.18.{30 + number}.2"
         os.mknod(folder / "tun", 0o666 | 0o020000, os.makedev(10, 200))
         os.chmod(folder / "tun", 0o666)
         script = f"""
@@ -42,10 +44,10 @@ exec dockerd --data-root {folder}/data --exec-root /run/docker-exec --pidfile /r
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
         assert self.process.stdout.readline() == "ready\n"
         self.inside = int(pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()[0])
-        lab.in_world("ip", "link", "add", "engine", "type", "veth", "peer", "name", "eth0", "netns", str(self.inside))
-        lab.in_world("ip", "addr", "add", f"{GATEWAY}/24", "dev", "engine")
-        lab.in_world("ip", "link", "set", "engine", "up")
-        for command in (f"ip addr add {ENGINE}/24 dev eth0", "ip link set eth0 up", f"ip route add default via {GATEWAY}"):
+        lab.in_world("ip", "link", "add", self.link, "type", "veth", "peer", "name", "eth0", "netns", str(self.inside))
+        lab.in_world("ip", "addr", "add", f"{self.gateway}/24", "dev", self.link)
+        lab.in_world("ip", "link", "set", self.link, "up")
+        for command in (f"ip addr add {address}/24 dev eth0", "ip link set eth0 up", f"ip route add default via {self.gateway}"):
             subprocess.run(["nsenter", f"--net=/proc/{self.inside}/ns/net", "--", *command.split()], check=True)
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
@@ -86,7 +88,7 @@ def running_engine(lab, folder, *flags, **options):
         yield engine
     finally:
         engine.close()
-        lab.in_world("ip", "link", "del", "engine", check=False)
+        lab.in_world("ip", "link", "del", engine.link, check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
 

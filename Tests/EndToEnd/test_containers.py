@@ -22,21 +22,26 @@ workspacekit: {services: {web: {command: "httpd -f -p 8400 -h /workspace"}}}
 """
 
 
+def import_image(engine):
+    """Two megabytes of busybox with a workspace in /workspace."""
+    root = busybox_root(engine.folder / "root")
+    for name in ("usr/bin", "etc", "tmp", "run", "proc", "sys", "dev", "workspace", "var", "root"):
+        (root / name).mkdir(parents=True)
+    os.chmod(root / "tmp", 0o1777)
+    shutil.copy(BINARY, root / "usr/bin/workspacekit")
+    (root / "workspace/.gitpod.yml").write_text(CONFIG)
+    (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\ngitpod:x:33333:33333::/workspace:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\ntty:x:5:\ngitpod:x:33333:\n")
+    for name in ("hosts", "resolv.conf"):
+        (root / "etc" / name).write_text("")
+    subprocess.run(["tar", "--owner=0", "--group=0", "-C", root, "-cf", engine.folder / "image.tar", "."], check=True)
+    engine("import", "-c", "WORKDIR /workspace", "-c", 'ENTRYPOINT ["/usr/bin/workspacekit","run"]', engine.folder / "image.tar", "workspace:1")
+
+
 @pytest.fixture(scope="module")
 def engine(lab, tmp_path_factory):
     with running_engine(lab, tmp_path_factory.mktemp("engine")) as engine:
-        root = busybox_root(engine.folder / "root")
-        for name in ("usr/bin", "etc", "tmp", "run", "proc", "sys", "dev", "workspace", "var", "root"):
-            (root / name).mkdir(parents=True)
-        os.chmod(root / "tmp", 0o1777)
-        shutil.copy(BINARY, root / "usr/bin/workspacekit")
-        (root / "workspace/.gitpod.yml").write_text(CONFIG)
-        (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\ngitpod:x:33333:33333::/workspace:/bin/sh\n")
-        (root / "etc/group").write_text("root:x:0:\ntty:x:5:\ngitpod:x:33333:\n")
-        for name in ("hosts", "resolv.conf"):
-            (root / "etc" / name).write_text("")
-        subprocess.run(["tar", "--owner=0", "--group=0", "-C", root, "-cf", engine.folder / "image.tar", "."], check=True)
-        engine("import", "-c", "WORKDIR /workspace", "-c", 'ENTRYPOINT ["/usr/bin/workspacekit","run"]', engine.folder / "image.tar", "workspace:1")
+        import_image(engine)
         yield engine
 
 
@@ -72,6 +77,33 @@ LADDER = [
 
 @pytest.mark.parametrize("flags,isolation,network", [row[1:] for row in LADDER], ids=[row[0] for row in LADDER])
 def test_each_flag_gives_what_doctor_says(engine, container, flags, isolation, network):
+    check_workspace(engine, container, flags, isolation, network)
+
+
+def test_under_userns_remap(lab, tmp_path_factory):
+    """As a pod with hostUsers: false. Ids are computed from what the container has, and the container has 65,536."""
+    folder = tmp_path_factory.mktemp("remapped")
+    for place in (folder, *list(folder.parents)[:2]):
+        place.chmod(0o755)
+    (folder / "ids").write_text("daemon:600000:65536\n")
+    prepare = f"mount --bind {folder}/ids /etc/subuid; mount --bind {folder}/ids /etc/subgid"
+    with running_engine(lab, folder, "--userns-remap=daemon", prepare=prepare, number=1) as engine, removed_afterwards(engine) as name:
+        import_image(engine)
+
+        def container(*flags, command=()):
+            made = name()
+            engine("run", "-d", "--name", made, *flags, "workspace:1", *command)
+            return made
+        check_workspace(engine, container, ALL, "full", "sandbox, by a tap device")
+        made = container(*ALL)
+        until(lambda: "hello from a task" in engine.logs(made), 10, "the task")
+        ids = engine("exec", made, "workspacekit", "exec", "--", "cat", "/proc/self/uid_map").stdout.split()
+        assert ids == ["0", "0", "65536"], "of the container's own"
+        outside = engine("exec", made, "cat", "/proc/self/uid_map").stdout.split()
+        assert outside == ["0", "600000", "65536"]
+
+
+def check_workspace(engine, container, flags, isolation, network):
     report = mode(engine, *flags)
     assert (report["mode"], report["network"]) == (isolation, network)
     state = ["--state-dir", "/tmp/state"] if "--user" in flags else []
@@ -82,7 +114,7 @@ def test_each_flag_gives_what_doctor_says(engine, container, flags, isolation, n
     assert {unit["name"]: unit["state"] for unit in status["units"]} == {"web": "running", "hello": "running"}
     # The network, both ways.
     inside = lambda *command: engine("exec", name, "workspacekit", "exec", *state, "--", *command).stdout
-    assert inside("wget", "-qO-", f"http://{GATEWAY}:8000/") == "hello from world\n"
+    assert inside("wget", "-qO-", f"http://{engine.gateway}:8000/") == "hello from world\n"
     address = engine("inspect", "-f", "{{.NetworkSettings.IPAddress}}", name).stdout.strip()
     until(lambda: engine.fetch(f"http://{address}:8400/.gitpod.yml") == CONFIG, 5, "the port")
     assert ("tap0" in inside("ip", "link")) == (isolation != "supervise-only")

@@ -87,10 +87,10 @@ public enum Feature: String, Sendable, CaseIterable {
                 kubernetes: "a device plugin for /dev/fuse, and its resource in limits")
         case .ping:
             Cure(
-                docker: "--sysctl net.ipv4.ping_group_range=\"0 2147483647\"",
-                compose: "sysctls: {net.ipv4.ping_group_range: \"0 2147483647\"}",
-                podman: "--sysctl net.ipv4.ping_group_range=\"0 2147483647\"",
-                kubernetes: "securityContext.sysctls: [{name: net.ipv4.ping_group_range, value: \"0 2147483647\"}]")
+                docker: "--sysctl net.ipv4.ping_group_range=\"0 65535\"",
+                compose: "sysctls: {net.ipv4.ping_group_range: \"0 65535\"}",
+                podman: "--sysctl net.ipv4.ping_group_range=\"0 65535\"",
+                kubernetes: "securityContext.sysctls: [{name: net.ipv4.ping_group_range, value: \"0 65535\"}]")
         case .lowPorts:
             Cure(
                 docker: "--sysctl net.ipv4.ip_unprivileged_port_start=0",

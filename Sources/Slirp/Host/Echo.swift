@@ -35,7 +35,7 @@ extension Forwarder {
                     notedPing = true
                     note(
                         "the workspace cannot ping the outside: allow it with the sysctl "
-                            + "net.ipv4.ping_group_range=\"0 2147483647\" in the container")
+                            + "net.ipv4.ping_group_range=\"0 65535\" in the container")
                 }
                 return answer(.prohibited, ip, place)
             }
