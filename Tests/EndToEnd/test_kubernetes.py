@@ -101,7 +101,7 @@ def test_the_pod_is_a_whole_workspace_and_its_probes_say_so(lab, tmp_path_factor
 tasks: [{name: failing, command: exit 3}]
 workspacekit:
   services:
-    slow: {command: "sh -c 'sleep 1; touch ready; exec sleep 1000'", healthcheck: {test: [CMD, stat, ready], interval: 1s, retries: 1}, pre_stop: "sh -c 'echo it is orderly'"}
+    slow: {command: "sh -c 'sleep 1; touch ready; exec sleep 1000'", healthcheck: {test: [CMD, stat, ready], interval: 1s, retries: 1}, pre_stop: "sh -c 'echo it is orderly >drained'"}
 """
     with running_engine(lab, folder, "--userns-remap=daemon", prepare=prepare, number=2) as engine, removed_afterwards(engine) as name:
         import_image(engine)
@@ -132,5 +132,6 @@ workspacekit:
         until(lambda: engine("inspect", "-f", "{{.State.Status}}", made).stdout == "exited\n", pod["terminationGracePeriodSeconds"], "the end")
         assert time.monotonic() - begun < 12
         assert engine("inspect", "-f", "{{.State.ExitCode}}", made).stdout == "0\n"
-        assert "it is orderly" in engine.logs(made)
+        engine("cp", f"{made}:/workspace/drained", folder / "drained")
+        assert (folder / "drained").read_text() == "it is orderly\n"
 

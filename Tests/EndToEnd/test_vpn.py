@@ -2,6 +2,7 @@
 Debian's wireguard-go, wireguard-tools, nebula and openvpn."""
 
 import hashlib
+import pathlib
 import shutil
 import subprocess
 
@@ -147,3 +148,42 @@ workspacekit:
 """, place)
     carries(space, lab, "ov0", "10.7.0.1")
     assert "10.78.0.0/16 via 10.7.0.1 dev ov0" in space.exec("ip", "route").stdout
+
+
+TAILSCALE = (pathlib.Path(__file__).parents[2] / "examples/tailscale/.gitpod.yml").read_text()
+# Debian has no tailscale. What stands in takes its command line, keeps a state where it is told and answers at its socket.
+TAILSCALED = """#!/usr/bin/python3
+import os, socket, sys
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+state = options["--statedir"] + "/tailscaled.state"
+if not os.path.exists(state): open(state, "w").write("a machine of its own\\n")
+os.close(os.open("/dev/net/tun", os.O_RDWR))
+s = socket.socket(socket.AF_UNIX); s.bind(options["--socket"]); s.listen()
+while True: s.accept()[0].sendall(open(state, "rb").read())
+"""
+CLIENT = """#!/usr/bin/python3
+import socket, sys
+s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[sys.argv.index("--socket") + 1])
+print(sys.argv[3], s.recv(100).decode().strip(), *sys.argv[4:])
+"""
+
+
+def test_the_tailscale_example_is_skipped_aloud_where_there_is_none(workspace):
+    space = workspace(TAILSCALE, environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}).started()
+    assert space.status()["tailscaled"]["state"] == "skipped" and "tailscaled" in space.status()["tailscaled"]["reason"]
+    assert space.status()["tailscale"]["state"] == "skipped"
+
+
+@pytest.mark.parametrize("user", [None, USER], ids=["root", "ordinary-user"])
+def test_the_tailscale_example_keeps_its_state_in_the_workspace(workspace, lab, place, user):
+    for name, text in (("tailscaled", TAILSCALED), ("tailscale", CLIENT)):
+        (place / name).write_text(text)
+        (place / name).chmod(0o755)
+    folder = lab.folder / f"tailscale-{user}"
+    options = {"user": user, "folder": folder, "environment": {"PATH": f"{place}:/usr/sbin:/usr/bin:/sbin:/bin", "TAILSCALE_AUTHKEY": "tskey-1", "TAILSCALE_HOSTNAME": "my-machine"}}
+    for _ in range(2):
+        space = workspace(TAILSCALE, **options)
+        until(lambda: "[tailscale] up a machine of its own --ssh --hostname my-machine --authkey tskey-1" in space.stdout, 15, lambda: space.stdout + space.stderr)
+        until(lambda: "[tailscale] ip a machine of its own" in space.stdout, 5, lambda: space.stdout)
+        assert (folder / ".tailscale/tailscaled.state").read_text() == "a machine of its own\n"
+        space.stop()
