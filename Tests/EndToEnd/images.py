@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tarfile
 
-BUSYBOX_APPLETS = ("sh", "id", "wget", "httpd", "mkdir", "sleep", "cat", "ps", "ip", "mount", "setsid", "stat", "readlink", "df", "dd", "head", "nc", "ls", "ping")
+BUSYBOX_APPLETS = ("sh", "id", "wget", "httpd", "mkdir", "sleep", "cat", "ps", "ip", "mount", "setsid", "stat", "readlink", "df", "dd", "head", "nc", "ls", "ping", "wc")
 
 
 def busybox_root(root):

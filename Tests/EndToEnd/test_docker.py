@@ -72,6 +72,10 @@ def test_docker_in_a_workspace(workspace, lab, image, user):
     size = 64 << 20
     sent = docker("run", "--rm", "base:1", "sh", "-c", f"(head -c {size} /dev/zero) | nc {WORLD4} 9000").stdout
     assert sent.split()[0] == str(size), sent
+    came = docker("run", "--rm", "base:1", "sh", "-c", f"echo {size} | nc {WORLD4} 9001 | wc -c; cat /sys/class/net/eth0/statistics/rx_packets /sys/class/net/eth0/statistics/rx_bytes").stdout
+    length, packets, carried = map(int, came.split())
+    assert length == size and carried / packets > 5000, f"superpackets cross the bridge whole: {came}"
+    assert space.exec("sh", "-c", "ulimit -n").stdout == space.exec("sh", "-c", "ulimit -Hn").stdout
 
     # Killed, it comes back: its containers run on, and nobody is refused.
     web = docker("inspect", "-f", "{{.State.StartedAt}}", "web").stdout
