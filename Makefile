@@ -7,7 +7,7 @@ BUILD_PACKAGES := libyaml-dev libcap-dev pkg-config binutils
 RUN_PACKAGES := uidmap python3
 TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-jsonschema busybox-static bsdutils util-linux strace iproute2 nftables iputils-ping dnsutils curl procps groff-base zsh fish podman crun rootlesskit python3-scapy traceroute mtr-tiny isc-dhcp-client tshark iperf3
 CONTAINER_PACKAGES := docker.io iptables debootstrap netavark aardvark-dns wireguard-go wireguard-tools nebula openvpn python3-yaml
-BENCH_PACKAGES := python3-yaml slirp4netns passt rootlesskit
+BENCH_PACKAGES := slirp4netns passt rootlesskit tini
 
 # Compiled for size, which costs the forwarder nothing that can be measured (make bench). A function a section, so that
 # what is not called is not linked. Nothing here unwinds its stack, so the tables for that (1.5 MB) are left to the
@@ -98,7 +98,7 @@ format: ## format everything
 
 .PHONY: bench
 bench: build ## side by side with slirp4netns, pasta and rootlesskit, as ratios
-	$(call install,$(TEST_PACKAGES) $(BENCH_PACKAGES))
+	$(call install,$(TEST_PACKAGES) $(CONTAINER_PACKAGES) $(BENCH_PACKAGES))
 	$(SUDO) /usr/bin/python3 Benchmarks/bench.py
 
 .PHONY: docs

@@ -3,7 +3,8 @@
 RootlessKit's; and what supervision costs. One interleaved run in the lab of the end-to-end tests; what counts are ratios, not
 Gbit/s. Writes Benchmarks/results.json, docs/performance.md and its plots.
 
-    make bench                      2 rounds, about ten minutes
+    make bench                      2 rounds, about twelve minutes
+    Benchmarks/bench.py --wild      only containers, dockerd and a fleet, into the results that are there
     Benchmarks/bench.py --measures bulk,nested --tools Native,Ours,Pasta --rounds 5 --seconds 3     some of it, nothing written"""
 
 import argparse
@@ -22,6 +23,7 @@ sys.path.insert(0, str(HERE.parent / "Tests" / "EndToEnd"))
 import network  # noqa: E402
 import report  # noqa: E402
 import supervision  # noqa: E402
+import wild  # noqa: E402
 from conftest import BINARY, Lab, USER  # noqa: E402
 from network import AS_USER  # noqa: E402
 
@@ -75,6 +77,7 @@ def main():
     parser.add_argument("--measures", default="", help="of the network: bulk, nested, inbound, latency, datagrams, memory, lossy, first")
     parser.add_argument("--tools", default="", help="Native, Slirp4netns, Slirp4netns1500, Pasta, Pasta1500, Ours, OursPacket")
     parser.add_argument("--default-congestion", action="store_true", help="leave the peers' namespaces the kernel's default instead of reno")
+    parser.add_argument("--wild", action="store_true", help="only containers, dockerd and a fleet, into the results that are there")
     options = parser.parse_args()
     options.start_only = False
     is_whole = not options.measures and not options.tools
@@ -82,6 +85,16 @@ def main():
     folder.mkdir(mode=0o755)
     lab = Lab(folder)
     results = {"rounds": options.rounds, "processors": os.cpu_count()}
+    if options.wild:
+        results = json.loads((HERE / "results.json").read_text())
+        try:
+            results["wild"] = wild.measure(lab, folder)
+        finally:
+            lab.close()
+            shutil.rmtree(folder, ignore_errors=True)
+        print("\n".join(report.wild_lines(results["wild"])))
+        (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+        return report.write(results)
     try:
         measured = network.Network(lab, options)
         try:
@@ -92,6 +105,7 @@ def main():
             results["start_ms"] = start_times(lab, 10)
             results["reading_ms"] = reading_times(folder, 20)
             results["supervision"] = supervision.measure(lab, folder)
+            results["wild"] = wild.measure(lab, folder)
     finally:
         lab.close()
         shutil.rmtree(folder, ignore_errors=True)
@@ -107,6 +121,7 @@ def main():
           f"of 10,000 lines {readings['10,000 lines']:.1f} ms, Python with libyaml {readings['python']:.1f} ms "
           f"({readings['python'] / readings['10,000 lines']:.1f} x)")
     print(supervision.table(results["supervision"]))
+    print("\n".join(report.wild_lines(results["wild"])))
     (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     report.write(results)
 

@@ -78,6 +78,21 @@ def lines(r):
     return out
 
 
+def wild_lines(results):
+    """What was measured in the wild, in words."""
+    out = []
+    container, dockerd, many = results.get("container_ms"), results.get("dockerd_ms"), results["fleet"]
+    if container and all(container.values()):
+        out.append(f"`docker run` to the first line of the first task: {container['workspacekit']:.0f} ms as a whole workspace, {container['tini']:.0f} ms under tini, "
+                   f"{container['nothing']:.0f} ms under nothing ({container['workspacekit'] / container['tini']:.2f} × tini's), same image and flags.")
+    if dockerd and all(dockerd.values()):
+        out.append(f"An ordinary user's `dockerd --rootless` answers {dockerd['workspacekit']:.0f} ms after exec of workspacekit, {dockerd['rootlesskit']:.0f} ms after that of "
+                   f"RootlessKit with slirp4netns ({dockerd['workspacekit'] / dockerd['rootlesskit']:.2f} ×).")
+    out.append(f"{many['workspaces']} workspaces with one idle service each were up together after {many['all_up_s']:.1f} s; each takes {many['pss_mib_each']:.1f} MiB (PSS, all its "
+               f"processes), and all of them together {many['processor_percent_all']:.1f} % of one processor at rest.")
+    return out
+
+
 def bars(path, title, unit, groups):
     """A plot of horizontal bars: groups of (name, [(tool, value)])."""
     width, left, row, gap = 860, 250, 20, 16
@@ -142,6 +157,8 @@ namespaces use reno; every forwarder runs as the same ordinary user. `Benchmarks
     start = r.median("first connect", OURS, "ms")
     if start:
         text += f"\nA whole workspace, all rings and the supervisor, has its first connection to the outside {start:.0f} ms after exec.\n"
+    if "wild" in results:
+        text += "".join(f"\n{line}\n" for line in wild_lines(results["wild"]))
     text += ("\nOne request at a time is a question of how soon processes are woken: where small messages follow each other within 50 µs, the "
              "forwarder looks for the next one before it sleeps, which costs a processor that would be idle and is why a request can be quicker than "
              "through the native path, whose ends sleep. Runs on a shared machine differ by a factor of two in the bulk lines.\n")

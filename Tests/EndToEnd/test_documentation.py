@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -99,3 +100,28 @@ def test_fish_completes_commands():
 def test_an_unknown_shell_is_refused():
     result = subprocess.run([BINARY, "completions", "csh"], capture_output=True, text=True)
     assert result.returncode == 64 and "'csh' is none of bash, zsh and fish" in result.stderr
+
+
+SAID = r'(?<![\w.])(?:(?:\.note|notice|fail|say|note|notices\.append|notes\.append)\(|ControlResponse\(error: *)\s*("(?:[^"\\]|\\.)*"(?:\s*\+\s*"(?:[^"\\]|\\.)*")*)'
+
+
+def messages():
+    """What the sources say to users, without what is filled in; messages of nothing else are left out."""
+    for path in sorted((ROOT / "Sources").rglob("*.swift")):
+        for match in re.finditer(SAID, path.read_text()):
+            text = "".join(re.findall(r'"((?:[^"\\]|\\.)*)"', match.group(1)))
+            fixed = re.sub(r"\\\((?:[^()]|\([^()]*\))*\)?", "…", text).replace('\\"', '"')
+            if len(re.sub(r"[^a-z]", "", fixed)) > 10:
+                yield path.name, fixed
+
+
+def test_every_message_is_explained():
+    chapter = (ROOT / "docs/operations.md").read_text().split("## Messages")[1]
+    phrases = [phrase for phrase in re.findall(r"`([^`]+)`", "".join(line.split(" | ")[0] for line in chapter.splitlines() if line.startswith("| `"))) if len(phrase) > 4]
+    found = list(messages())
+    assert len(found) > 60
+    missing = [f"{name}: {text}" for name, text in found if not any(phrase in text for phrase in phrases)]
+    assert not missing, "\n".join(missing)
+    sources = "".join(path.read_text() for path in (ROOT / "Sources").rglob("*.swift")).replace('\\"', '"').replace('"\n                    + "', "")
+    stale = [phrase for phrase in phrases if not any(phrase in text for _, text in found) and re.sub(r'"\s*\+?\s*"', "", phrase) not in re.sub(r'"\s*\+\s*"', "", sources)]
+    assert not stale, stale
