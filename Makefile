@@ -6,7 +6,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 BUILD_PACKAGES := libyaml-dev libcap-dev pkg-config binutils
 RUN_PACKAGES := uidmap python3
 TEST_PACKAGES := $(RUN_PACKAGES) python3-pytest python3-jsonschema busybox-static bsdutils util-linux strace iproute2 nftables iputils-ping dnsutils curl procps groff-base zsh fish podman crun rootlesskit python3-scapy traceroute mtr-tiny isc-dhcp-client tshark iperf3
-CONTAINER_PACKAGES := docker.io iptables debootstrap netavark aardvark-dns wireguard-go wireguard-tools nebula openvpn python3-yaml
+CONTAINER_PACKAGES := chromium docker.io iptables debootstrap netavark aardvark-dns wireguard-go wireguard-tools nebula openvpn python3-yaml
 BENCH_PACKAGES := slirp4netns passt rootlesskit tini
 
 # Compiled for size, which costs the forwarder nothing that can be measured (make bench). A function a section, so that

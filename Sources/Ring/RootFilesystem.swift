@@ -35,6 +35,11 @@ struct RootFilesystem {
                 note("writable: there is no directory \(path) in the container")
                 continue
             }
+            // The last three are the workspace's own; and of the first all others are made.
+            guard !["/", "/dev", "/proc", "/sys"].contains(target.dropFirst(root.count)), target != root else {
+                note("writable: \(path) cannot be covered: name the directories in it that are to be")
+                continue
+            }
             guard !Files.isAccessible(target, 2), Files.isDirectory(root + "/dev") else { continue }
             var cover = WritableCover(target, visible: target.dropFirst(root.count) + "/.below")
             try onScratch("mode=755") { (scratch) throws(KernelError) in

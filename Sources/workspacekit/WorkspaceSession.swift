@@ -151,7 +151,7 @@ final class WorkspaceSession {
         // Whoever must be kept in is not let out because the walls could not be built.
         let isKeptIn = ringPlan.network == .none || forwarder?.egress.isOpen == false
         if isKeptIn { throw failure }
-        say("\(failure): tasks and services are only supervised, in the container as it is (supervise-only)")
+        say("\(failure): tasks and services are only supervised, with nothing of their own (supervise-only)")
         ringPlan.network = .host
         ringPlan.link = nil
         forwarder = nil

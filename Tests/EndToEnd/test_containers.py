@@ -2,14 +2,15 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import time
 
 import pytest
 
-from conftest import BINARY, PYTHON, until
-from containers import ALL, DEPLOY, GATEWAY, IDS, SECCOMP, TUN, UNMASKED, needs_docker, removed_afterwards, running_engine
+from conftest import BINARY, PYTHON, WORLD4, until
+from containers import ALL, DEPLOY, GATEWAY, IDS, SECCOMP, TUN, UNMASKED, needs_docker, remapped_engine, removed_afterwards, running_engine
 from images import busybox_root
 
 pytestmark = needs_docker
@@ -22,9 +23,9 @@ workspacekit: {services: {web: {command: "httpd -f -p 8400 -h /workspace"}}}
 """
 
 
-def import_image(engine):
+def workspace_root(place):
     """Two megabytes of busybox with a workspace in /workspace."""
-    root = busybox_root(engine.folder / "root")
+    root = busybox_root(place)
     for name in ("usr/bin", "etc", "tmp", "run", "proc", "sys", "dev", "workspace", "var", "root"):
         (root / name).mkdir(parents=True)
     os.chmod(root / "tmp", 0o1777)
@@ -34,6 +35,12 @@ def import_image(engine):
     (root / "etc/group").write_text("root:x:0:\ntty:x:5:\ngitpod:x:33333:\n")
     for name in ("hosts", "resolv.conf"):
         (root / "etc" / name).write_text("")
+    return root
+
+
+def import_image(engine):
+    """As an image: workspace:1."""
+    root = workspace_root(engine.folder / "root")
     subprocess.run(["tar", "--owner=0", "--group=0", "-C", root, "-cf", engine.folder / "image.tar", "."], check=True)
     engine("import", "-c", "WORKDIR /workspace", "-c", 'ENTRYPOINT ["/usr/bin/workspacekit","run"]', engine.folder / "image.tar", "workspace:1")
 
@@ -82,12 +89,7 @@ def test_each_flag_gives_what_doctor_says(engine, container, flags, isolation, n
 
 def test_under_userns_remap(lab, tmp_path_factory):
     """As a pod with hostUsers: false. Ids are computed from what the container has, and the container has 65,536."""
-    folder = tmp_path_factory.mktemp("remapped")
-    for place in (folder, *list(folder.parents)[:2]):
-        place.chmod(0o755)
-    (folder / "ids").write_text("daemon:600000:65536\n")
-    prepare = f"mount --bind {folder}/ids /etc/subuid; mount --bind {folder}/ids /etc/subgid"
-    with running_engine(lab, folder, "--userns-remap=daemon", prepare=prepare, number=1) as engine, removed_afterwards(engine) as name:
+    with remapped_engine(lab, tmp_path_factory.mktemp("remapped"), number=1) as engine, removed_afterwards(engine) as name:
         import_image(engine)
 
         def container(*flags, command=()):
@@ -165,3 +167,35 @@ def test_the_profile_is_what_its_rule_makes():
     script = (DEPLOY / "docker-run.sh").read_text()
     for flag in ("no-new-privileges", "systempaths=unconfined", "apparmor=unconfined", "SETUID", "SETGID", "SETFCAP", "SYS_CHROOT", "ping_group_range", "/dev/net/tun", "seccomp.json"):
         assert flag in compose and flag in script, flag
+
+
+@pytest.mark.skipif(not shutil.which("podman"), reason="podman is not installed")
+def test_podman_with_the_flags_that_doctor_names(lab, tmp_path_factory):
+    """Each flag is taken from doctor's answer, one after the other, until nothing is missing."""
+    folder = tmp_path_factory.mktemp("podman")
+    root = workspace_root(folder / "root")
+    podman = lambda *arguments, check=True: lab.in_pod(
+        # crun starts nothing where both versions of cgroups are seen.
+        "unshare", "--mount", "sh", "-c", 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"', "sh", "podman", "--root", f"{folder}/store", "--runroot", f"{folder}/run", "--cgroup-manager", "cgroupfs", "--events-backend", "none", *map(str, arguments), check=check)
+    # The container's network is the lab's pod, which leads to the lab's world only, and whose sysctls are not Podman's to set.
+    run = lambda flags, *arguments: podman("run", "--rm", "--cgroups=disabled", "--network", "host", "--ulimit", "nofile=4096:4096", "--ulimit", "nproc=4096:4096", *flags, "--rootfs", root, "/usr/bin/workspacekit", *arguments, check=False)
+
+    def report(flags):
+        result = run(flags, "doctor", "--json")
+        assert result.stdout.startswith("{"), (flags, result.stderr)
+        return json.loads(result.stdout)
+    flags = []
+    assert report(flags)["mode"] != "full"
+    for _ in range(5):
+        found = report(flags)
+        if found["mode"] == "full" and found["network"] == "sandbox, by a tap device":
+            break
+        cures = [shlex.split(row["cure"]["podman"]) for row in found["findings"]
+                 if row["state"] != "ok" and row["feature"] not in ("open files", "cgroup controllers", "overlayfs", "/dev/fuse", "ping", "low ports") and row.get("cure", {}).get("podman", "").startswith("--")]
+        fresh = [word.replace("deploy/seccomp.json", str(DEPLOY / "seccomp.json")) for cure in cures for word in cure]
+        assert fresh and fresh != flags, found
+        flags += fresh
+    else:
+        raise AssertionError((flags, found))
+    result = run(flags, "run", "--require", "full", "--workspace", "/workspace", "--", "sh", "-c", f"id -u; wget -qO- http://{WORLD4}:8000/")
+    assert (result.returncode, result.stdout) == (0, "0\nhello from world\n"), result.stderr

@@ -45,6 +45,11 @@ def test_docker_in_a_workspace(workspace, lab, image, user):
     until(lambda: state(space).get("isHealthy"), 15, "docker version")
     assert docker("info", "-f", "{{.Driver}}").stdout == "overlay2\n"
     assert space.exec("stat", "-Lc", "%a %G", "/var/run/docker.sock").stdout == "660 docker\n"
+    group = space.exec("sh", "-c", "getent group docker | cut -d: -f3").stdout.strip()
+    as_member = ["setpriv", "--reuid", "33", "--regid", "33", "--groups", group, "env", "HOME=/tmp", "docker", "version"]
+    assert space.exec(*as_member, check=False).returncode == 0
+    as_stranger = [word if word != group else "33" for word in as_member]
+    assert "permission denied" in space.exec(*as_stranger, check=False).stderr
     docker("import", "-c", 'CMD ["/bin/sh"]', image, "base:1")
 
     # Run, build both ways, exec, stop.
@@ -68,6 +73,8 @@ def test_docker_in_a_workspace(workspace, lab, image, user):
 
     # To the world, with the link's MTU and its superpackets.
     assert docker("run", "--rm", "base:1", "wget", "-qO-", f"http://{WORLD4}:8000/").stdout == "hello from world\n"
+    assert docker("run", "--rm", "base:1", "wget", "-qO-", "http://anything.test:8000/").stdout == "hello from world\n"
+    assert "nameserver 10.0.2.3" in docker("run", "--rm", "base:1", "cat", "/etc/resolv.conf").stdout
     assert docker("run", "--rm", "base:1", "cat", "/sys/class/net/eth0/mtu").stdout == space.exec("cat", "/sys/class/net/tap0/mtu").stdout
     size = 64 << 20
     sent = docker("run", "--rm", "base:1", "sh", "-c", f"(head -c {size} /dev/zero) | nc {WORLD4} 9000").stdout
@@ -155,7 +162,10 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 @pytest.mark.skipif(not shutil.which("podman") or not os.path.exists("/usr/lib/podman/netavark"), reason="podman and netavark are not installed")
 @pytest.mark.parametrize("user", [None, USER], ids=["root", "ordinary-user"])
 def test_podman_alone(workspace, lab, image, user):
-    space = workspace("workspacekit: {writable: [/etc, /run, /var/lib, /var/cache], network: {forwards: [\"8091\"]}}\n", environment=PATH, user=user, arguments=["--require", "full"]).started()
+    home = lab.folder / f"home-{user}"
+    home.mkdir()
+    os.chown(home, user or 0, user or 0)
+    space = workspace("workspacekit: {writable: [/etc, /run, /var/lib, /var/cache], network: {forwards: [\"8091\"]}}\n", environment={**PATH, "HOME": str(home)}, user=user, arguments=["--require", "full"]).started()
     place = space.folder / "podman"
     podman = lambda *arguments: space.exec("podman", "--root", str(place), "--runroot", "/run/podman-test", "--network-backend", "netavark", *map(str, arguments)).stdout
     podman("import", image, "base:1")

@@ -109,7 +109,7 @@ workspacekit: {services: {crash: {command: "sleep 0.2; exit 1", restart: always}
 def test_without_user_namespaces_tasks_are_supervised_still(workspace, gate):
     space = workspace(CONFIG, through=NO_USERS[gate]).started()
     assert re.search(r"ring0: cannot make namespaces .*\(this container may not make user namespaces: .*\): tasks and services are only supervised, "
-                     r"in the container as it is \(supervise-only\)", space.stderr)
+                     r"with nothing of their own \(supervise-only\)", space.stderr)
     until(lambda: space.status()["once"]["state"] == "failed", 5, "the task's end")
     assert space.status()["once"]["exitCode"] == 3 and "[once] from the task" in space.stdout
     until(lambda: space.status()["crash"]["restarts"] >= 2, 10, "restarts")

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from conftest import PYTHON, until
-from containers import DEPLOY, needs_docker, removed_afterwards, running_engine
+from containers import DEPLOY, needs_docker, remapped_engine, removed_afterwards
 from test_containers import import_image
 
 yaml = pytest.importorskip("yaml")
@@ -93,17 +93,13 @@ def flags_of(pod):
 @needs_docker
 def test_the_pod_is_a_whole_workspace_and_its_probes_say_so(lab, tmp_path_factory):
     folder = tmp_path_factory.mktemp("node")
-    for place in (folder, *list(folder.parents)[:2]):
-        place.chmod(0o755)
-    (folder / "ids").write_text("daemon:700000:65536\n")
-    prepare = f"mount --bind {folder}/ids /etc/subuid; mount --bind {folder}/ids /etc/subgid"
     config = """
 tasks: [{name: failing, command: exit 3}]
 workspacekit:
   services:
     slow: {command: "sh -c 'sleep 1; touch ready; exec sleep 1000'", healthcheck: {test: [CMD, stat, ready], interval: 1s, retries: 1}, pre_stop: "sh -c 'echo it is orderly >drained'"}
 """
-    with running_engine(lab, folder, "--userns-remap=daemon", prepare=prepare, number=2) as engine, removed_afterwards(engine) as name:
+    with remapped_engine(lab, folder, number=2) as engine, removed_afterwards(engine) as name:
         import_image(engine)
         pod = pods()[1]
         container = pod["containers"][0]

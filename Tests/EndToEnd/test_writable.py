@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from conftest import PLAIN_USER, USER
+from conftest import PLAIN_USER, USER, until
 
 
 @pytest.fixture
@@ -72,3 +72,16 @@ def test_a_directory_that_is_not_there_is_said(inside):
     result = inside("true", config="workspacekit: {writable: [/there/is/none]}\n")
     assert result.returncode == 0
     assert "writable: there is no directory /there/is/none in the container" in result.stderr
+
+
+@pytest.mark.parametrize("path", ["/", "/dev", "/proc"])
+def test_what_cannot_be_covered_is_said(inside, path):
+    result = inside("sh", "-c", "test -e /dev/null && test -e /proc/self", config=f"workspacekit: {{writable: [{path}]}}\n", user=USER)
+    assert result.returncode == 0, result.stderr
+    assert f"writable: {path} cannot be covered" in result.stderr
+
+
+def test_an_edit_of_it_takes_effect_at_the_next_start(workspace):
+    space = workspace("workspacekit: {writable: [/srv]}\n").started()
+    (space.folder / ".gitpod.yml").write_text("workspacekit: {writable: [/srv, /opt]}\n")
+    until(lambda: "workspacekit.writable: takes effect at the next start of the workspace" in space.stderr, 10, lambda: space.stderr)

@@ -190,8 +190,9 @@ extension Forwarder {
                 case .splice(let guest): splice(socket, of: peer, to: guest)
                 case .refused: false
                 }
-            if let slot = forward.slot { table.countForward(slot, at: now) }
-            if !isIn {
+            if isIn {
+                if let slot = forward.slot { table.countForward(slot, at: now) }
+            } else {
                 InternetSocket.setLingerZero(socket)
                 InternetSocket.close(socket)
             }

@@ -124,6 +124,7 @@ struct Reload {
         let settings: [(String, Bool)] = [
             ("experimentalNetwork", old.experimentalNetwork != new.experimentalNetwork),
             ("workspacekit.network", withoutForwards(old.network) != withoutForwards(new.network)),
+            ("workspacekit.writable", old.writable != new.writable),
             ("workspacekit.shutdown.grace", old.stopGrace != new.stopGrace),
         ]
         if old.network.forwards != new.network.forwards {
