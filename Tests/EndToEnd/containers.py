@@ -26,6 +26,16 @@ TUN = ["--device", "/dev/net/tun"]
 ALL = [*IDS, "--security-opt", "no-new-privileges", *SECCOMP, *UNMASKED, *TUN]
 
 
+def remove_cgroups(own=None):
+    """Those of an engine that has ended, and those of test runs that were killed."""
+    for top in pathlib.Path("/sys/fs/cgroup").glob("**/wk-engine-*"):
+        if top.name != own and os.path.exists(f"/proc/{top.name.split('-')[-1]}"):
+            continue
+        for folder, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
+
+
 class Engine:
     """dockerd in its own PID, mount and network namespaces: all of it ends with the process that holds them."""
 
@@ -35,10 +45,13 @@ class Engine:
         address = f"198.18.{30 + number}.2"
         os.mknod(folder / "tun", 0o666 | 0o020000, os.makedev(10, 200))
         os.chmod(folder / "tun", 0o666)
+        self.cgroup = f"wk-engine-{os.getpid()}"
+        remove_cgroups()
         script = f"""
+cp -a /etc {folder}/own-etc; mount --bind {folder}/own-etc /etc
 mount --bind {folder}/tun /dev/net/tun; mount -t tmpfs tmpfs /run; {prepare or ":"}; ip link set lo up
 echo ready; read go
-exec dockerd --data-root {folder}/data --exec-root /run/docker-exec --pidfile /run/docker.pid -H unix://{folder}/docker.sock {" ".join(flags)} >{folder}/log 2>&1
+exec dockerd --data-root {folder}/data --exec-root /run/docker-exec --pidfile /run/docker.pid --cgroup-parent /{self.cgroup} -H unix://{folder}/docker.sock {" ".join(flags)} >{folder}/log 2>&1
 """
         self.process = subprocess.Popen(["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script],
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
@@ -78,6 +91,7 @@ exec dockerd --data-root {folder}/data --exec-root /run/docker-exec --pidfile /r
         self.process.wait()
         # All that was in its PID namespace goes with it, and then what was mounted.
         until(lambda: not os.path.exists(f"/proc/{self.inside}"), 10, "the end of the namespaces")
+        remove_cgroups(self.cgroup)
 
 
 @contextlib.contextmanager
