@@ -42,11 +42,16 @@ DEBIAN_PACKAGES = ("ca-certificates libcap2-bin docker.io iptables nftables uidm
                    "make libyaml-dev libcap-dev pkg-config binutils gcc g++ git libcurl4 libxml2 libedit2 libsqlite3-0 libncurses6 tzdata zlib1g-dev").split()
 
 
+def has_room(place, gibibytes):
+    """Whether the disk has so much left."""
+    return shutil.disk_usage(place).free > gibibytes << 30
+
+
 def debian_tar():
     """Debian's root file system with the packages above, made once for each checkout; None where it cannot be had."""
-    if not shutil.which("debootstrap"):
-        return None
     place = REPOSITORY / ".build/test-images"
+    if not shutil.which("debootstrap") or not has_room(REPOSITORY, 4):
+        return None
     name = hashlib.sha256(" ".join(DEBIAN_PACKAGES).encode()).hexdigest()[:12]
     made = place / f"debian-{name}.tar"
     if made.exists():

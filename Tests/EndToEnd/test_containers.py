@@ -163,6 +163,10 @@ def test_a_full_disk_is_said_and_the_workspace_goes_on(engine, container):
 def test_the_profile_is_what_its_rule_makes():
     made = subprocess.run([PYTHON, DEPLOY / "seccomp.py"], check=True, capture_output=True, text=True).stdout
     assert made == (DEPLOY / "seccomp.json").read_text()
+    # What the README shows first are these flags, and no others but the volume's and the name's.
+    readme = (DEPLOY.parent / "README.md").read_text()
+    shown = shlex.split(readme[readme.index("docker run"):readme.index("workspacekit: up in")].replace("\\\n", " "))
+    assert shown[2:] == ["--rm", "--name", "dev", "-v", "dev:/workspace", *TUN, *IDS, "--security-opt", "seccomp=deploy/seccomp.json", *UNMASKED, "workspace"]
     compose = (DEPLOY / "compose.yaml").read_text()
     script = (DEPLOY / "docker-run.sh").read_text()
     for flag in ("no-new-privileges", "systempaths=unconfined", "apparmor=unconfined", "SETUID", "SETGID", "SETFCAP", "SYS_CHROOT", "ping_group_range", "/dev/net/tun", "seccomp.json"):

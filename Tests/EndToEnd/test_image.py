@@ -11,7 +11,7 @@ import pytest
 
 from conftest import BINARY, until
 from containers import ALL, DEPLOY, GATEWAY, SECCOMP, UNMASKED, needs_docker, removed_afterwards, running_engine
-from images import REPOSITORY, busybox_root, debian_tar, toolchain_context
+from images import REPOSITORY, busybox_root, debian_tar, has_room, toolchain_context
 
 pytestmark = needs_docker
 
@@ -20,7 +20,7 @@ pytestmark = needs_docker
 def engine(lab, tmp_path_factory):
     base = debian_tar()
     if base is None:
-        pytest.skip("no Debian base: debootstrap is not installed, or reaches no mirror")
+        pytest.skip("no Debian base: debootstrap is not installed or reaches no mirror, or the disk is full")
     with running_engine(lab, tmp_path_factory.mktemp("engine")) as engine:
         engine("import", base, "debian:1", timeout=240)
         yield engine
@@ -86,7 +86,9 @@ class Container:
 EXAMPLE = (REPOSITORY / "examples/docker/.gitpod.yml").read_text() + "  network: {forwards: [\"8090\"]}\n"
 
 
-@pytest.mark.parametrize("flags,variant", [(ALL, "workspace:1"), ([*SECCOMP, *UNMASKED], "ordinary:1")], ids=["root, least privileges", "ordinary user, no tun"])
+@pytest.mark.parametrize("flags,variant", [(ALL, "workspace:1"), ([*SECCOMP, *UNMASKED], "ordinary:1"),
+                                           ([*ALL, "--read-only", "--tmpfs", "/run", "--tmpfs", "/tmp"], "workspace:1")],
+                         ids=["root, least privileges", "ordinary user, no tun", "read-only root"])
 def test_docker_in_a_container(engine, started, flags, variant):
     space = started(EXAMPLE, *flags, image=variant)
     until(lambda: re.search(r"\[hello\] Docker \S+ answers inside", engine.logs(space.name)), 30, lambda: "the task: " + engine.logs(space.name))
@@ -193,6 +195,8 @@ def test_the_compose_file_gives_a_whole_workspace(engine, started):
 
 @pytest.mark.skipif(not shutil.which("swiftc"), reason="no Swift toolchain to put into the build stage")
 def test_the_dockerfile_builds_and_runs(engine):
+    if not has_room(engine.folder, 8):
+        pytest.skip("the disk has no room for a build stage with a toolchain")
     context = engine.folder / "toolchain"
     toolchain_context(context, "debian:1")
     engine("build", "-t", "toolchain:1", context, timeout=600)
