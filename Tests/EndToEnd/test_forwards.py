@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 
 import pytest
 
@@ -302,3 +303,48 @@ def test_a_client_whose_address_means_something_else_inside_is_the_gateway(works
     space.exec("ip", "link", "del", "vpn")
     space.exec("ip", "route", "del", "default")
     until(lambda: seen("10.0.2.2"), 10, "the gateway's address")
+
+
+@pytest.mark.parametrize("udp", [False, True], ids=["tcp", "udp"])
+def test_clients_of_one_port_that_are_all_known_by_the_gateway_are_told_apart(workspace, lab, udp):
+    """Their addresses mean something else inside, so that only their ports are left; and those are the same."""
+    folder = lab.folder / "namesakes"
+    folder.mkdir(exist_ok=True)
+    (folder / "server.py").write_text(NAMESAKES)
+    space = workspace(f"tasks: [{{name: server, command: 'exec {PYTHON} {folder}/server.py'}}]\nworkspacekit: {{network: {{forwards: [4000, 4000/udp]}}}}\n").started()
+    until(lambda: "[server] serving" in space.stdout, 10, "the server")
+    space.exec("sh", "-c", f"ip link add bridge type bridge && ip addr add {WORLD4}/24 dev bridge && ip link set bridge up")
+    time.sleep(1.2)  # for so long the forwarder may believe what was
+    code = f"""
+import socket
+def client(address):
+    s = socket.socket(socket.AF_INET, socket.{"SOCK_DGRAM" if udp else "SOCK_STREAM"}); s.settimeout(5)
+    s.bind((address, 5600)); s.connect(("{POD4}", 4000)); return s
+clients = [client(address) for address in ("{WORLD4}", "198.18.0.10", "198.18.0.11", "198.18.0.12")]
+names = []
+for round in range(3):
+    for number, s in enumerate(clients): s.send(b"%d%d" % (round, number))
+    for number, s in enumerate(clients):
+        name, said = s.recv(100).decode().rsplit(" ", 1)
+        assert said == f"{{round}}{{number}}", (said, round, number)
+        names.append(name)
+assert len(set(names)) == 4 and names[:4] == names[4:8] == names[8:], names
+assert names[0] == "10.0.2.2 5600" and all(name.startswith("10.0.2.2 ") for name in names), names
+print("told apart")
+"""
+    assert lab.in_world(PYTHON, "-c", code).stdout == "told apart\n"
+
+
+NAMESAKES = """
+import socket, threading
+def stream(c, peer):
+    while data := c.recv(100): c.sendall(f"{peer[0]} {peer[1]} ".encode() + data)
+def datagrams():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("0.0.0.0", 4000))
+    while True:
+        data, peer = s.recvfrom(100); s.sendto(f"{peer[0]} {peer[1]} ".encode() + data, peer)
+threading.Thread(target=datagrams, daemon=True).start()
+listener = socket.socket(); listener.setsockopt(1, 2, 1); listener.bind(("0.0.0.0", 4000)); listener.listen(64)
+print("serving", flush=True)
+while True: threading.Thread(target=stream, args=listener.accept(), daemon=True).start()
+"""

@@ -41,3 +41,30 @@ struct ClientAddressesTests {
         }
     }
 }
+
+@Suite("ClientNames")
+struct ClientNamesTests {
+    private let gateway = IPAddress(v4: 0x0a00_0202)
+
+    @Test("with its own address a client has its own port, and no other")
+    func own() {
+        let client = Endpoint(IPAddress(v4: 0xac11_0001), 5600)
+        let names = ClientNames(client: client, address: client.address)
+        #expect(names.count == 1 && names[0] == client)
+    }
+
+    @Test("with the gateway's it may have others, the same each time, and other clients have others")
+    func substituted() {
+        var found: [UInt16: Int] = [:]
+        for host in 0..<UInt32(200) {
+            let names = ClientNames(client: Endpoint(IPAddress(v4: 0xac11_0000 + host), 5600), address: gateway)
+            #expect(names[0] == Endpoint(gateway, 5600))
+            let ports = (1..<names.count).map { names[$0].port }
+            #expect(Set(ports).count >= names.count - 2 && ports.allSatisfy { $0 >= 32768 })
+            #expect((1..<names.count).map { names[$0].port } == ports)
+            for port in ports { found[port, default: 0] += 1 }
+        }
+        // Of 3,000 in 32,768 few are taken twice.
+        #expect(found.count > 2700)
+    }
+}

@@ -200,15 +200,15 @@ extension Forwarder {
     }
 
     /// What the workspace knows a client of the outside by: its own address, unless that means something else inside.
-    private mutating func seenAddress(of client: Endpoint, v4: Bool) -> Endpoint {
+    private mutating func names(of client: Endpoint, v4: Bool) -> ClientNames {
         let layout = configuration.layout
-        var seen = client
+        var seen = client.address
         if layout.isNobody(client.address) || layout.isOurs(client.address) || client.address.isV4 != v4
             || !Policy.isOrdinary(client.address) || !isAnswered(client.address)
         {
-            seen.address = v4 ? layout.gateway4 : layout.gateway6
+            seen = v4 ? layout.gateway4 : layout.gateway6
         }
-        return seen
+        return ClientNames(client: client, address: seen)
     }
 
     private mutating func isAnswered(_ address: IPAddress) -> Bool {
@@ -223,8 +223,11 @@ extension Forwarder {
     /// Offers an accepted connection to a server over the link. False when that cannot be.
     mutating func offer(_ socket: Int32, of peer: Endpoint, to guest: Endpoint) -> Bool {
         let v4 = guest.address.isV4
-        let remote = seenAddress(of: peer, v4: v4)
-        guard makeRoom(), table.find(.tcp, guest: guest, remote: remote) == nil else { return false }
+        let names = names(of: peer, v4: v4)
+        guard makeRoom(),
+            let remote = (0..<names.count).lazy.map({ names[$0] })
+                .first(where: { table.find(.tcp, guest: guest, remote: $0) == nil })
+        else { return false }
         let (sequence, offset) = initialSequence(guest, remote)
         let state = TCPState(
             opening: sequence, mtuSegment: v4 ? mtuSegment4 : mtuSegment6, timestampOffset: offset)
@@ -267,13 +270,20 @@ extension Forwarder {
     /// The flow of a client, new if it is one; nil when there is no room for it.
     private mutating func inboundFlow(_ forward: InboundForward, to guest: Endpoint, client: Endpoint) -> Int? {
         guard let socket = forward.socket?.number else { return nil }
-        let seen = seenAddress(of: client, v4: guest.address.isV4)
-        if let index = table.find(.inboundUDP, guest: guest, remote: seen) {
-            // Two clients that look the same inside: the one that spoke last is answered.
-            table[index].target = client
+        let names = names(of: client, v4: guest.address.isV4)
+        var free: Endpoint?
+        for number in 0..<names.count {
+            let name = names[number]
+            guard let index = table.find(.inboundUDP, guest: guest, remote: name) else {
+                // Once it had to take a later one it keeps that while it lasts.
+                free = free ?? name
+                continue
+            }
+            guard table[index].target == client else { continue }
             table[index].socket = socket
             return index
         }
+        guard let seen = free else { return nil }
         var flow = Flow(
             kind: .inboundUDP, socket: socket, guest: guest, remote: seen, target: client, tcp: .unused)
         flow.createdAt = now.nanoseconds
