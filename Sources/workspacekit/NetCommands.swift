@@ -80,7 +80,7 @@ struct Net: ParsableCommand {
                     + rows.map { row in
                         [
                             row.action, row.rule, "\(row.flows)",
-                            row.lastSecondsAgo.map { "\(Int64($0)) s ago" } ?? "-",
+                            ago(row.lastSecondsAgo),
                         ]
                     })
         }
@@ -114,7 +114,7 @@ struct Net: ParsableCommand {
                     + rows.map { row in
                         [
                             row.transport, row.outside, row.inside, row.state, row.origin, "\(row.clients)",
-                            row.lastSecondsAgo.map { "\(Int64($0)) s ago" } ?? "-",
+                            ago(row.lastSecondsAgo),
                         ]
                     })
         }

@@ -99,5 +99,8 @@ struct Ports: ParsableCommand {
     }
 }
 
+/// When something was last, in a table.
+func ago(_ seconds: Double?) -> String { seconds.map { "\(Int64($0)) s ago" } ?? "-" }
+
 /// Prints rows with their columns aligned.
 func printTable(_ rows: [[String]]) { print(tableText(rows), terminator: "") }

@@ -120,10 +120,10 @@ def removed_afterwards(engine):
 
 
 @contextlib.contextmanager
-def remapped_engine(lab, folder, number):
+def remapped_engine(lab, number):
     """One whose containers have users of their own (userns-remap), as pods with hostUsers: false have: 65,536 from 600000 on."""
-    for place in (folder, *list(folder.parents)[:2]):
-        place.chmod(0o755)
+    folder = lab.folder / f"remapped-{number}"
+    folder.mkdir(mode=0o755)
     (folder / "ids").write_text("daemon:600000:65536\n")
     prepare = f"mount --bind {folder}/ids /etc/subuid; mount --bind {folder}/ids /etc/subgid"
     with running_engine(lab, folder, "--userns-remap=daemon", prepare=prepare, number=number) as engine:

@@ -87,9 +87,9 @@ def test_each_flag_gives_what_doctor_says(engine, container, flags, isolation, n
     check_workspace(engine, container, flags, isolation, network)
 
 
-def test_under_userns_remap(lab, tmp_path_factory):
+def test_under_userns_remap(lab):
     """As a pod with hostUsers: false. Ids are computed from what the container has, and the container has 65,536."""
-    with remapped_engine(lab, tmp_path_factory.mktemp("remapped"), number=1) as engine, removed_afterwards(engine) as name:
+    with remapped_engine(lab, number=1) as engine, removed_afterwards(engine) as name:
         import_image(engine)
 
         def container(*flags, command=()):

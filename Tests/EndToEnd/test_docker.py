@@ -23,10 +23,9 @@ PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("image")
-    for place in [folder, *folder.parents][:3]:  # ordinary users read it too
-        place.chmod(0o755)
+def image(lab):
+    folder = lab.folder / "image"  # which ordinary users read too
+    folder.mkdir()
     busybox_root(folder / "root")
     subprocess.run(["tar", "--owner=0", "--group=0", "-C", folder / "root", "-cf", folder / "image.tar", "."], check=True)
     return folder / "image.tar"

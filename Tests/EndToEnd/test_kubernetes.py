@@ -91,15 +91,15 @@ def flags_of(pod):
 
 
 @needs_docker
-def test_the_pod_is_a_whole_workspace_and_its_probes_say_so(lab, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("node")
+def test_the_pod_is_a_whole_workspace_and_its_probes_say_so(lab):
     config = """
 tasks: [{name: failing, command: exit 3}]
 workspacekit:
   services:
     slow: {command: "sh -c 'sleep 1; touch ready; exec sleep 1000'", healthcheck: {test: [CMD, stat, ready], interval: 1s, retries: 1}, pre_stop: "sh -c 'echo it is orderly >drained'"}
 """
-    with remapped_engine(lab, folder, number=2) as engine, removed_afterwards(engine) as name:
+    with remapped_engine(lab, number=2) as engine, removed_afterwards(engine) as name:
+        folder = engine.folder
         import_image(engine)
         pod = pods()[1]
         container = pod["containers"][0]
