@@ -16,7 +16,7 @@ SMALL := -Xswiftc -Osize -Xswiftc -Xfrontend -Xswiftc -function-sections $(addpr
 
 # apt-get is asked only for what is missing. Nothing of it starts as a service: tests use no dockerd but their own.
 define install
-	@missing=""; for package in $(1); do dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
+	@missing=""; for package in $(1); do [ "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" = installed ] || missing="$$missing $$package"; done; \
 	if [ -n "$$missing" ]; then echo "installing$$missing"; policy=/usr/sbin/policy-rc.d; \
 	[ -e $$policy ] || { printf '#!/bin/sh\nexit 101\n' | $(SUDO) tee $$policy >/dev/null && $(SUDO) chmod 755 $$policy && trap "$(SUDO) rm -f $$policy" EXIT; }; \
 	$(SUDO) apt-get update -qq && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
