@@ -16,7 +16,7 @@ RUN make build
 FROM ${BASE}
 COPY --from=build /src/dist/workspacekit /usr/bin/workspacekit
 # A container has no CAP_SYS_ADMIN, and without it newuidmap works by file capabilities only: for images whose user is not root.
-RUN if command -v newuidmap setcap >/dev/null; then chmod u-s "$(command -v newuidmap)" "$(command -v newgidmap)" && \
+RUN if command -v newuidmap >/dev/null && command -v setcap >/dev/null; then chmod u-s "$(command -v newuidmap)" "$(command -v newgidmap)" && \
     setcap cap_setuid=ep "$(command -v newuidmap)" && setcap cap_setgid=ep "$(command -v newgidmap)"; fi
 WORKDIR /workspace
 ENTRYPOINT ["/usr/bin/workspacekit", "run"]

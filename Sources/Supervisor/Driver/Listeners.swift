@@ -52,9 +52,7 @@ extension Supervisor {
             try Files.makeDirectories(directory, mode: 0o755)
             // As systemd's SocketMode: whoever may enter the directory may connect.
             let socket = try LocalSocket.listen(path, mode: access.mode ?? 0o666)
-            if identity != nil || owningGroup != nil {
-                try Files.changeOwner(path, uid: identity?.uid ?? 0, gid: owningGroup ?? 0)
-            }
+            if let owningGroup { try Files.changeOwner(path, uid: identity?.uid ?? 0, gid: owningGroup) }
             // As systemd passes them; we never accept ourselves.
             try socket.setNonblocking(false)
             return socket
