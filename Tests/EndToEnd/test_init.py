@@ -75,6 +75,17 @@ while True: time.sleep(1)
 """
 
 
+def children(pid):
+    return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def end(process):
+    """An init that is killed leaves its program behind, as any parent does."""
+    for pid in [*children(process.pid), process.pid]:
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
 @ALL
 def test_every_signal_goes_on(called, name):
     process = start(called[name], PYTHON, "-c", RECORD)
@@ -83,8 +94,7 @@ def test_every_signal_goes_on(called, name):
     for number in numbers:
         process.send_signal(number)
         assert process.stdout.readline() == f"{number}\n"
-    process.kill()
-    process.wait()
+    end(process)
 
 
 def test_rewritten_signals(called):
@@ -94,12 +104,7 @@ def test_rewritten_signals(called):
         process.send_signal(signal.SIGUSR1)
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "2\n"
-        process.kill()
-        process.wait()
-
-
-def children(pid):
-    return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        end(process)
 
 
 @pytest.mark.parametrize("name,arguments,env,group", [
