@@ -94,20 +94,18 @@ public func setHostName(_ name: String) throws(KernelError) {
 
 /// Enters a namespace of that kind, by a descriptor of it (setns(2)).
 public func enterNamespace(_ kind: Namespaces, _ namespace: Descriptor) throws(KernelError) {
-    _ = try check(ck_setns(namespace.number, kind.rawValue), "enter namespace")
+    _ = try check(ck_setns(namespace.number, kind.rawValue), "enter namespace", kind.description)
 }
 
-/// Enters a namespace of that kind, named by a file such as /proc/PID/ns/net (setns(2)); the one that the caller is in
-/// already is no error.
-public func enterNamespace(_ kind: Namespaces, at path: String) throws(KernelError) {
-    let file = try Files.open(path, flags: 0)
-    let own = kind == .user ? "user" : kind == .network ? "net" : ""
-    if !own.isEmpty, let here = Files.status("/proc/self/ns/\(own)"), let there = Files.status(path),
+/// Enters a user namespace, by a descriptor of it (setns(2)); does nothing where the caller is in it already.
+public func enterUserNamespace(_ namespace: Descriptor) throws(KernelError) {
+    // KERNEL: setns(2) to the user namespace that the caller is in is EINVAL.
+    if let here = Files.status("/proc/self/ns/user"), let there = Files.status("/proc/self/fd/\(namespace.number)"),
         here.inode == there.inode, here.device == there.device
     {
         return
     }
-    _ = try check(ck_setns(file.number, kind.rawValue), "enter namespace", path)
+    try enterNamespace(.user, namespace)
 }
 
 /// A capability by number (capabilities(7)).

@@ -191,7 +191,7 @@ def test_what_cannot_be_is_refused(program, arguments, says):
 
 
 @pytest.mark.parametrize("arguments, says", [
-    (["999999999"], "/proc/999999999/ns/user"), (["--netns-type=path", "/no/such/file"], "/no/such/file"), (["--target-type=bess", "/no/such/socket"], "/no/such/socket"),
+    (["999999999"], "/proc/999999999/ns/net"), (["--netns-type=path", "/no/such/file"], "/no/such/file"), (["--target-type=bess", "/no/such/socket"], "/no/such/socket"),
     (["--netns-type=tapfd", "77"], "descriptor 77"),
 ])
 def test_what_is_not_there_is_named(program, arguments, says):

@@ -47,17 +47,24 @@ def program(lab):
 
 
 class Podman:
-    def __init__(self, lab, program):
-        self.lab, self.program = lab, program
-        self.folder = pathlib.Path(program).parent / "podman"
+    """Podman of root's, or of the lab's ordinary user who has a range in /etc/subuid."""
+
+    def __init__(self, lab, program, user=0):
+        self.lab, self.program, self.user = lab, program, user
+        self.folder = pathlib.Path(program).parent / f"podman-{user}"
         self.rootfs = self.folder / "rootfs"
-        for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "www"):
+        (self.folder / "run").mkdir(parents=True)
+        for name in ("bin", "etc", "proc", "sys", "dev", "tmp", "www", "run"):
             (self.rootfs / name).mkdir(parents=True)
         shutil.copy("/bin/busybox", self.rootfs / "bin/busybox")
         for applet in ("sh", "wget", "httpd", "sleep", "ip", "nc", "nslookup", "cat"):
             (self.rootfs / "bin" / applet).symlink_to("busybox")
         (self.rootfs / "www/index.html").write_text("published\n")
+        (self.rootfs / "bin/pause").write_text("#!/bin/sh\nexec sleep 1000\n")
+        (self.rootfs / "bin/pause").chmod(0o755)
         (self.folder / "containers.conf").write_text(CONFIGURATION.format(program=program))
+        for entry in [self.folder, *self.folder.rglob("*")]:
+            os.chown(entry, user, user, follow_symlinks=False)
         # crun wants one hierarchy of cgroups: a mount namespace has it, and everything of Podman's lives in that.
         self.holder = subprocess.Popen(
             [*lab.enter(lab.pod), "unshare", "--mount", "--propagation", "private", "sh", "-c",
@@ -66,7 +73,9 @@ class Podman:
 
     def command(self, *arguments):
         state = [f"--root={self.folder}/root", f"--runroot={self.folder}/run", f"--tmpdir={self.folder}/tmp", "--storage-driver=vfs"]
-        return ["nsenter", "-t", str(self.holder.pid), "--mount", "--net", "env", f"CONTAINERS_CONF={self.folder}/containers.conf", PODMAN, *state, *arguments]
+        user = ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups"] if self.user else []
+        return ["nsenter", "-t", str(self.holder.pid), "--mount", "--net", *user, "env", f"CONTAINERS_CONF={self.folder}/containers.conf",
+                f"HOME={self.folder}", f"XDG_RUNTIME_DIR={self.folder}/run", PODMAN, *state, *arguments]
 
     def __call__(self, *arguments, check=True):
         result = subprocess.run(self.command(*arguments), capture_output=True, text=True, timeout=60)
@@ -98,6 +107,42 @@ def test_podman_reaches_the_world_by_name_and_both_families(podman):
     assert "hello from world" in out and "host.example.test" in out
     assert "inet6 fd00::" in out
     until(lambda: not forwarders(podman.program), 10, "its forwarder's end")
+
+
+@pytest.fixture(scope="module")
+def rootless(lab, program):
+    if not PODMAN or not shutil.which("crun") or not shutil.which("newuidmap"):
+        pytest.skip("podman, crun and newuidmap are not installed")
+    made = Podman(lab, program, USER)
+    yield made
+    made.close()
+
+
+FETCH = ["wget", "-qO-", f"http://{WORLD4}:8000/"]
+
+
+@pytest.mark.parametrize("mapping", [[], ["--userns=keep-id"], ["--userns=nomap"], ["--uidmap=0:1:1000", "--gidmap=0:1:1000"]],
+                         ids=["host", "keep-id", "nomap", "uidmap"])
+def test_rootless_podman_has_a_network_whatever_its_user_namespace(rootless, mapping):
+    """The container's process is not dumpable there: its namespaces can be opened from Podman's user namespace only."""
+    result = rootless.run("--rm", *mapping, command=FETCH, check=False)
+    assert result.returncode == 0 and "hello from world" in result.stdout, result
+    until(lambda: not forwarders(rootless.program), 10, "its forwarder's end")
+
+
+def test_rootless_podman_has_a_network_in_images_and_pods_with_ids_of_their_own(rootless):
+    archive = rootless.folder / "image.tar"
+    subprocess.run(["tar", "-C", str(rootless.rootfs), "-cf", str(archive), "."], check=True)
+    os.chown(archive, USER, USER)
+    rootless("import", str(archive), "lab/busybox")
+    # Podman computes the ids of --userns=auto for images only.
+    result = rootless("run", "--rm", "--userns=auto", "--network=slirp4netns", "lab/busybox", *FETCH, check=False)
+    assert result.returncode == 0 and "hello from world" in result.stdout, result
+    rootless("pod", "create", "--userns=keep-id", "--network=slirp4netns", "--infra-image=lab/busybox", "--infra-command=/bin/pause", "--name=kept")
+    result = rootless("run", "--rm", "--pod=kept", "lab/busybox", *FETCH, check=False)
+    assert result.returncode == 0 and "hello from world" in result.stdout, result
+    rootless("pod", "rm", "-f", "-t", "0", "kept")
+    until(lambda: not forwarders(rootless.program), 10, "its forwarder's end")
 
 
 def test_podman_has_another_network(podman):

@@ -4,9 +4,16 @@ internal import SystemPackage
 /// A process that enters somebody else's namespaces, makes or finds the interface there, and hands out its device: its
 /// parent stays outside.
 enum LinkStage {
-    /// What it is told: see ``message``.
+    /// The namespaces that the stage enters. The caller opens them: the files of a process that is not dumpable can be
+    /// opened from the user namespace above it, and no longer from its own.
+    struct Target {
+        var network: Descriptor
+        /// The user namespace to enter first, or nil to stay in the caller's.
+        var users: Descriptor?
+    }
+
+    /// What it is told: see ``message(entering:)``.
     struct Plan: Equatable {
-        var usersPath = "", networkPath = ""
         var interface = "tap0"
         var mtu = 1500
         /// The interface is brought up and given this address and route; nil: it is left as it is found.
@@ -15,25 +22,25 @@ enum LinkStage {
         /// Frames may be superpackets, and their checksums the kernel's.
         var offloads = true
 
-        var message: ChannelMessage {
+        func message(entering target: Target) -> ChannelMessage {
             ChannelMessage(
                 "make link",
                 [
-                    usersPath, networkPath, interface, "\(mtu)", address?.description ?? "",
+                    interface, "\(mtu)", address?.description ?? "",
                     gateway?.description ?? "", hardwareAddress.map { "\($0)" }.joined(separator: " "), "\(offloads)",
-                ])
+                ], descriptors: [target.network] + (target.users.map { [$0] } ?? []))
         }
 
         init() {}
 
         init?(_ message: ChannelMessage) {
             let f = message.fields
-            guard message.kind == "make link", f.count == 8, let mtu = Int(f[3]) else { return nil }
-            (usersPath, networkPath, interface, self.mtu) = (f[0], f[1], f[2], mtu)
-            address = Subnet(f[4])
-            gateway = IPAddress(f[5])
-            hardwareAddress = f[6].split(separator: " ").compactMap { UInt8($0) }
-            offloads = f[7] == "true"
+            guard message.kind == "make link", f.count == 6, let mtu = Int(f[1]) else { return nil }
+            (interface, self.mtu) = (f[0], mtu)
+            address = Subnet(f[2])
+            gateway = IPAddress(f[3])
+            hardwareAddress = f[4].split(separator: " ").compactMap { UInt8($0) }
+            offloads = f[5] == "true"
         }
     }
 
@@ -41,9 +48,11 @@ enum LinkStage {
     static func main(channel number: Int32) -> UInt8 {
         let channel = Channel(Descriptor(OwnedDescriptor(owning: number)))
         do {
-            guard let message = try channel.receive(within: .seconds(5)), let plan = Plan(message) else { return 70 }
-            if !plan.usersPath.isEmpty { try enterNamespace(.user, at: plan.usersPath) }
-            try enterNamespace(.network, at: plan.networkPath)
+            guard let message = try channel.receive(within: .seconds(5)), let plan = Plan(message),
+                let network = message.descriptors.first
+            else { return 70 }
+            if message.descriptors.count > 1 { try enterUserNamespace(message.descriptors[1]) }
+            try enterNamespace(.network, network)
             let tap = try Tap.open(plan.interface, gso: plan.offloads)
             if let address = plan.address { try configure(plan, address) }
             try channel.send(

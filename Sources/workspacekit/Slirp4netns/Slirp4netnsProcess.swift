@@ -22,6 +22,8 @@ final class Slirp4netnsProcess {
     private var apiListener: Descriptor?
     private var clients: [APIClient] = []
     private var forwarder: (pid: Int32, channel: Channel)?
+    /// The target's user namespace, opened before anything enters it; nil once the sandbox needs it no more.
+    private var usersNamespace: Descriptor?
 
     private struct APIClient {
         let socket: Descriptor
@@ -156,9 +158,11 @@ final class Slirp4netnsProcess {
             let tap = try Tap(inherited: Int32(number) ?? -1)
             return Link(device: tap.descriptor, hasHeader: tap.hasHeader)
         case .namespace(let kind, let name):
+            let network = try Files.open(kind == .pid ? "/proc/\(name)/ns/net" : name, flags: 0)
+            usersNamespace = try (options.usersPath ?? (kind == .pid ? "/proc/\(name)/ns/user" : nil)).map {
+                path throws(KernelError) in try Files.open(path, flags: 0)
+            }
             var plan = LinkStage.Plan()
-            plan.networkPath = kind == .pid ? "/proc/\(name)/ns/net" : name
-            plan.usersPath = options.usersPath ?? (kind == .pid ? "/proc/\(name)/ns/user" : "")
             plan.interface = options.interface
             plan.mtu = options.mtu
             plan.offloads = !options.disablesOffload
@@ -167,11 +171,11 @@ final class Slirp4netnsProcess {
                 plan.address = Subnet(layout.guest4, options.network.length)
                 plan.gateway = layout.gateway4
             }
-            return try runLinkStage(plan)
+            return try runLinkStage(plan, LinkStage.Target(network: network, users: usersNamespace))
         }
     }
 
-    private func runLinkStage(_ plan: LinkStage.Plan) throws(KernelError) -> Link? {
+    private func runLinkStage(_ plan: LinkStage.Plan, _ target: LinkStage.Target) throws(KernelError) -> Link? {
         let (ours, theirs) = try Channel.pair()
         var spawnPlan = SpawnPlan(
             path: "/proc/self/exe", arguments: ["workspacekit", "link"], environment: currentEnvironment(),
@@ -179,7 +183,7 @@ final class Slirp4netnsProcess {
         spawnPlan.deathSignal = .kill
         let pid = try spawn(spawnPlan)
         withExtendedLifetime(theirs) {}
-        try ours.send(plan.message)
+        try ours.send(plan.message(entering: target))
         // It comes up while the link is made.
         forwarder = try SlirpProcess.start()
         defer {
@@ -236,20 +240,15 @@ final class Slirp4netnsProcess {
     private func enterSandbox() throws(KernelError) {
         if options.isSandboxed {
             // An ordinary user is one who may do this in the namespace that it is for.
-            if CurrentProcess.effectiveUser != 0, let path = usersPath { try enterNamespace(.user, at: path) }
+            if CurrentProcess.effectiveUser != 0, let usersNamespace { try enterUserNamespace(usersNamespace) }
             try Sandbox.leaveFileSystem(allBut: ["/etc", "/run"])
             try Capabilities.drop(allBut: [.netBindService])
         }
+        usersNamespace = nil
         if options.hasSeccomp {
             try CurrentProcess.forbidNewPrivileges()
             try Sandbox.forbidDangerousCalls()
         }
-    }
-
-    private var usersPath: String? {
-        if let path = options.usersPath { return path }
-        if case .namespace(.pid, let pid) = options.target { return "/proc/\(pid)/ns/user" }
-        return nil
     }
 
     private func printBanner() {
