@@ -16,6 +16,11 @@ public struct KernelError: Error, Hashable, Sendable, CustomStringConvertible {
         self.errno = errno
     }
 
+    /// Whether processes, descriptors or memory are exhausted, so that the same call may succeed later.
+    public var isShortage: Bool {
+        [.resourceTemporarilyUnavailable, .noMemory, .tooManyOpenFiles, .tooManyOpenFilesInSystem].contains(errno)
+    }
+
     /// `cannot CALL SUBJECT: reason`, the one grammar of our messages.
     public var description: String {
         "cannot \(call)\(subject.isEmpty ? "" : " \(subject)"): \(errno.description)"

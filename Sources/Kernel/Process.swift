@@ -3,6 +3,8 @@ internal import SystemPackage
 
 /// How a process ended.
 public enum ExitStatus: Hashable, Sendable, CustomStringConvertible {
+    /// sysexits(3): EX_TEMPFAIL.
+    public static let temporaryFailure: UInt8 = 75
     /// It called exit with this code.
     case exited(UInt8)
     /// A signal ended it.

@@ -123,7 +123,7 @@ final class WorkspaceSession {
                 }
                 if pid == forwarderProcess?.pid { forwarderEnded(status, poller) }
             }
-            try doWhatIsDue(rings, poller)
+            doWhatIsDue(rings, poller)
         }
     }
 
@@ -371,19 +371,36 @@ final class WorkspaceSession {
         // When the network namespace goes, the forwarder goes before the news of ring1's end arrives.
         if status.isSuccess { return }
         forwarderFailures += 1
-        let delay = Duration.milliseconds(forwarderFailures == 1 ? 0 : min(50 << min(forwarderFailures, 7), 5000))
-        nextForwarderStart = .now + delay
+        nextForwarderStart = .now + forwarderDelay()
         say("the forwarder ended (\(status)): it is started again, open connections are lost")
     }
 
-    private func doWhatIsDue(_ rings: Ring0, _ poller: borrowing Poller) throws(KernelError) {
-        let now = MonotonicInstant.now
-        if let due = nextForwarderStart, due <= now, killAt == nil {
-            nextForwarderStart = nil
+    /// Starts another forwarder. Where that fails (no more processes, descriptors or memory), the workspace goes on without
+    /// a network until it succeeds.
+    private func restartForwarder(_ rings: Ring0, _ poller: borrowing Poller) {
+        do {
             try startForwarder(rings)
             if let forwarderProcess {
                 try poller.add(forwarderProcess.channel.descriptor.number, .readable, token: Token.forwarder)
             }
+        } catch {
+            stopForwarder()
+            forwarderFailures += 1
+            let delay = forwarderDelay()
+            nextForwarderStart = .now + delay
+            say("\(error): there is no network, the forwarder is started again in \(milliseconds(delay))")
+        }
+    }
+
+    private func forwarderDelay() -> Duration {
+        .milliseconds(forwarderFailures == 1 ? 0 : min(50 << min(forwarderFailures, 7), 5000))
+    }
+
+    private func doWhatIsDue(_ rings: Ring0, _ poller: borrowing Poller) {
+        let now = MonotonicInstant.now
+        if let due = nextForwarderStart, due <= now, killAt == nil {
+            nextForwarderStart = nil
+            restartForwarder(rings, poller)
         }
         if let due = killAt, due <= now {
             say("the workspace did not stop within \(milliseconds(grace)): killed")

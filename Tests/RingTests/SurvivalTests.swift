@@ -56,6 +56,24 @@ struct SurvivalTests {
         #expect(delays == delays.sorted() && delays[1] > delays[0])
     }
 
+    @Test("one that lacks processes, descriptors or memory is retried without an end")
+    func shortage() {
+        var restart = SupervisorRestart()
+        restart.started(at: instant(0))
+        restart.becameReady()
+        var delays: [Duration] = []
+        for _ in 0..<100 {
+            guard case .start(let delay) = restart.ended(.exited(ExitStatus.temporaryFailure), at: instant(1)) else {
+                Issue.record("given up")
+                return
+            }
+            delays.append(delay)
+            restart.started(at: instant(1))
+        }
+        #expect(delays == delays.sorted() && delays[1] > delays[0])
+        #expect(delays.last == SupervisorRestart.longestDelay)
+    }
+
     @Test("one that ran for a while starts with a clean sheet")
     func forgotten() {
         var restart = SupervisorRestart()

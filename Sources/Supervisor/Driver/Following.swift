@@ -77,12 +77,12 @@ extension Supervisor {
         case .add(let unit):
             units.append(unit)
             logs.append(Self.log(of: unit, state, console, outputBuffer))
-            openListeners(units.count - 1)
+            openFirstListeners(units.count - 1)
             let spec = units[units.count - 1].spec
             perform { engine, now, actions in engine.handle(.added(spec), at: now, into: &actions) }
         case .redefine(let id, let unit):
             units[id] = unit
-            openListeners(id)
+            openFirstListeners(id)
             let spec = units[id].spec
             perform { engine, now, actions in engine.handle(.redefined(id, spec), at: now, into: &actions) }
         case .adjust(let id, let unit):
@@ -92,7 +92,7 @@ extension Supervisor {
             perform { engine, now, actions in engine.handle(.adjusted(id, unit.spec), at: now, into: &actions) }
         case .remove(let id):
             units[id].listeners = []
-            openListeners(id)
+            openFirstListeners(id)
             perform { engine, now, actions in engine.handle(.removed(id), at: now, into: &actions) }
         }
     }

@@ -4,9 +4,35 @@ internal import SystemPackage
 
 /// Socket activation: sockets made for a unit before it starts, and kept across its restarts (sd_listen_fds(3)).
 extension Supervisor {
-    /// Makes the sockets that the unit is to have; those that it has already stay. A unit that cannot have one is skipped.
-    func openListeners(_ id: Int) {
-        let wanted = units[id].listeners
+    /// Makes the sockets that the unit is to have; those that it has already stay.
+    func openListeners(_ id: Int) throws(KernelError) {
+        try keepListeners(id, units[id].listeners)
+    }
+
+    /// Makes a new unit's sockets. A unit that cannot have one is skipped.
+    func openFirstListeners(_ id: Int) {
+        do { try openListeners(id) } catch { units[id].spec.skipped = units[id].spec.skipped ?? "\(error)" }
+    }
+
+    /// Opens the sockets of units that have become active again, and closes those of units that have ended for good: a
+    /// client must not wait for a unit that no connection starts.
+    func settleListeners() {
+        for id in engine.specs.indices where listeners[id] != nil || engine.specs[id].isSocketActivated {
+            if !engine.hasSockets(id) {
+                try? keepListeners(id, [])
+            } else if listeners[id] == nil, engine.states[id] == .listening {
+                do { try openListeners(id) } catch {
+                    perform { engine, now, actions in
+                        engine.handle(.listenFailed(id, reason: "\(error)"), at: now, into: &actions)
+                    }
+                }
+            }
+            watchListeners(id)
+        }
+    }
+
+    private func keepListeners(_ id: Int, _ wanted: [ListenerSpec]) throws(KernelError) {
+        var failure: KernelError?
         var kept: [ListenerSpec: Descriptor] = [:]
         for (spec, socket) in listeners[id] ?? [] {
             poller.remove(socket.number)
@@ -29,12 +55,13 @@ extension Supervisor {
                 keeper.keep(.listener(id, checksum("\(spec)".utf8)), socket)
                 open.append((spec, socket))
             } catch {
-                units[id].spec.skipped = units[id].spec.skipped ?? "\(error)"
+                failure = failure ?? error
             }
         }
         listeners[id] = open.isEmpty ? nil : open
         watchedListeners.remove(id)
         watchListeners(id)
+        if let failure { throw failure }
     }
 
     private func group(_ name: String) throws(KernelError) -> UInt32 {

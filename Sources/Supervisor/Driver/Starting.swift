@@ -7,9 +7,11 @@ extension Supervisor {
     func start(_ id: Int, _ actions: inout [Engine.Action]) {
         let event: Engine.Event
         do {
+            // A unit that was stopped has no sockets until it starts again.
+            try openListeners(id)
             event = .spawned(id, pid: try spawnUnit(id))
         } catch {
-            event = .spawnFailed(id, reason: "\(error)")
+            event = .spawnFailed(id, reason: "\(error)", isTemporary: error.isShortage)
         }
         engine.handle(event, at: .now, into: &actions)
         if !hasReported, case .spawned = event {

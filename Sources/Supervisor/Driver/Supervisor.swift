@@ -234,7 +234,7 @@ final class Supervisor {
         writeGitConfiguration()
         installCommands()
         for id in units.indices {
-            openListeners(id)
+            openFirstListeners(id)
             guard units[id].spec != engine.specs[id] else { continue }
             let spec = units[id].spec
             perform { engine, now, actions in engine.handle(.redefined(id, spec), at: now, into: &actions) }
@@ -265,7 +265,7 @@ final class Supervisor {
             }
             next += 1
         }
-        for id in listeners.keys { watchListeners(id) }
+        settleListeners()
         save()
         answerWaiters()
     }

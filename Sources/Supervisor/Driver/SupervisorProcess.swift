@@ -24,7 +24,7 @@ public enum SupervisorProcess {
             return try supervisor.run()
         } catch {
             writeLine("workspacekit: supervisor: \(error)\n", to: 2)
-            return 70
+            return error.isShortage ? ExitStatus.temporaryFailure : 70
         }
     }
 }

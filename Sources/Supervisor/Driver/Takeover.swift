@@ -40,7 +40,9 @@ extension Supervisor {
         events.write([WorkspaceEvent(.takenOver, kind: "workspace")])
         for (key, descriptor) in kept { take(key, descriptor) }
         for id in units.indices {
-            openListeners(id)
+            if engine.hasSockets(id) {
+                do { try openListeners(id) } catch { console.notice("\(units[id].spec.name): \(error)") }
+            }
             if case .running = engine.states[id] {
                 killsBefore[id] = cgroups.outOfMemoryKills(cgroups.path(id, units[id].spec.name))
             }

@@ -10,6 +10,7 @@ extension Engine {
         outOfMemoryKills.append(0)
         lastEndings.append(nil)
         backoffs.append(Backoff())
+        activations.append(ActivationLimit())
         isRemoved.append(false)
         places = Self.places(specs, isRemoved)
     }

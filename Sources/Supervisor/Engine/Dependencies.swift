@@ -33,7 +33,15 @@ extension Engine {
     private func requiredFulfilment(of dependency: UnitDependency) -> Fulfilment {
         guard let id = places[dependency.name] else { return .skipped("there is no \"\(dependency.name)\"") }
         switch states[id] {
-        case .waiting, .listening, .starting: return .open
+        case .listening:
+            // Its process has ended before; a connection starts it again.
+            switch (dependency.condition, lastEndings[id]) {
+            case (_, nil), (.healthy, _): return .open
+            case (.started, let last?): return last.wasStarted ? .met : .open
+            case (.completedSuccessfully, let last?):
+                return last.isSuccess ? .met : .failed("\(dependency.name) failed: \(last)")
+            }
+        case .waiting, .starting: return .open
         case .skipped(let reason): return .skipped("\(dependency.name) is skipped: \(reason)")
         case .backingOff(_, _, let last): return dependency.condition == .started && last.wasStarted ? .met : .open
         case .running, .stopping, .leaving:
@@ -102,7 +110,13 @@ extension Engine {
         case .skipped(let reason): return .skipped("\(name) is skipped: \(reason)")
         case .waiting:
             return isBlocked(id) ? .failed("\(name) waits in vain: " + waitsFor(id).joined(separator: ", ")) : .open
-        case .listening, .starting: return .open
+        case .listening:
+            switch (condition, lastEndings[id]) {
+            case (.completed, let last?) where last.isSuccess: return .met
+            case (.started, let last?) where last.wasStarted: return .met
+            default: return .open
+            }
+        case .starting: return .open
         case .backingOff(_, _, let last): return condition == .started && last.wasStarted ? .met : .open
         case .running, .stopping, .leaving:
             switch condition {
@@ -148,20 +162,20 @@ extension Engine {
 
     /// Starts every waiting unit whose dependencies are met; skips those that could never start. Services come before
     /// tasks: a task is likely to need one.
-    mutating func startWhatMay(_ actions: inout [Action]) {
+    mutating func startWhatMay(at now: MonotonicInstant, _ actions: inout [Action]) {
         var isChanged = true
         // Skipping one may skip the next: each round settles at least one unit, so this ends.
         while isChanged {
             isChanged = false
             for wantsService in [true, false] {
                 for id in specs.indices where states[id] == .waiting && (specs[id].kind == .service) == wantsService {
-                    isChanged = startIfItMay(id, &actions) || isChanged
+                    isChanged = startIfItMay(id, at: now, &actions) || isChanged
                 }
             }
         }
     }
 
-    private mutating func startIfItMay(_ id: UnitID, _ actions: inout [Action]) -> Bool {
+    private mutating func startIfItMay(_ id: UnitID, at now: MonotonicInstant, _ actions: inout [Action]) -> Bool {
         if let reason = specs[id].skipped { return skip(id, reason, &actions) }
         for dependency in specs[id].dependencies {
             switch fulfilment(of: dependency) {
@@ -169,7 +183,7 @@ extension Engine {
             case .open:
                 // Who needs it is somebody who connects.
                 guard let other = places[dependency.name], states[other] == .listening else { return false }
-                spawn(other, &actions)
+                activate(other, at: now, &actions)
                 return true
             case .failed: return false
             case .skipped(let reason): return skip(id, reason, &actions)

@@ -34,7 +34,10 @@ public struct Engine: Sendable {
     public enum Event: Sendable {
         case begun
         case spawned(UnitID, pid: Int32)
-        case spawnFailed(UnitID, reason: String)
+        /// The process could not be started. `isTemporary`: processes, descriptors or memory are exhausted now.
+        case spawnFailed(UnitID, reason: String, isTemporary: Bool = false)
+        /// A socket of the unit could not be opened.
+        case listenFailed(UnitID, reason: String)
         /// A process ended; it may be nobody's.
         case exited(pid: Int32, ExitStatus)
         /// A process ended for want of memory.
@@ -114,6 +117,7 @@ public struct Engine: Sendable {
     /// Units that are no longer wanted.
     public internal(set) var isRemoved: [Bool]
     var backoffs: [Backoff]
+    var activations: [ActivationLimit]
     /// Units that are to stop once nothing needs them any more.
     var toStop: Set<UnitID> = []
     /// Units whose last errand runs, before they are asked to end.
@@ -139,6 +143,7 @@ public struct Engine: Sendable {
         outOfMemoryKills = specs.map { _ in 0 }
         lastEndings = specs.map { _ in nil }
         backoffs = specs.map { _ in Backoff() }
+        activations = specs.map { _ in ActivationLimit() }
         isRemoved = specs.map { _ in false }
         places = Self.places(specs, isRemoved)
         random = seed | 1
@@ -160,8 +165,15 @@ public struct Engine: Sendable {
             states[id] = .running(pid: pid, since: now)
             health[id].begin(specs[id], at: now)
             if isStopping || isRemoved[id] { stop(id, at: now, then: .stay, &actions) }
-        case .spawnFailed(let id, let reason):
-            ended(id, .notStarted(reason), uptime: .zero, at: now, &actions)
+        case .spawnFailed(let id, let reason, let isTemporary):
+            if isTemporary, !isStopping, !isRemoved[id] {
+                backOff(
+                    id, .notStarted(reason), backoffs[id].nextAfterShortage(random: nextRandom()), at: now, &actions)
+            } else {
+                ended(id, .notStarted(reason), uptime: .zero, at: now, &actions)
+            }
+        case .listenFailed(let id, let reason):
+            if states[id] == .listening { end(id, .notStarted(reason), at: now, &actions) }
         case .exited(let pid, let status): exited(pid, .exited(status), at: now, &actions)
         case .outOfMemory(let pid, let status, let isCertain):
             exited(pid, .outOfMemory(status, isCertain: isCertain), at: now, &actions)
@@ -172,7 +184,7 @@ public struct Engine: Sendable {
         case .notifiedReady(let id): if case .running = states[id] { health[id].isNotified = true }
         case .watchdogFed(let id): watchdogFed(id, at: now)
         case .probed(let id, let number, let succeeded): probed(id, number, succeeded, at: now, &actions)
-        case .connectionArrived(let id): if states[id] == .listening, !isStopping { spawn(id, &actions) }
+        case .connectionArrived(let id): activate(id, at: now, &actions)
         case .startRequested(let id): start(byRequest: id, &actions)
         case .stopRequested(let ids): toStop.formUnion(ids)
         case .preStopEnded(let id):
@@ -233,7 +245,7 @@ public struct Engine: Sendable {
         case .created, .finished: break
         case .running:
             stopWhatMay(at: now, &actions)
-            startWhatMay(&actions)
+            startWhatMay(at: now, &actions)
             if endsWithTasks { endWithTasks(at: now, &actions) }
         case .stopping: proceedShutdown(at: now, &actions)
         }
@@ -332,20 +344,43 @@ public struct Engine: Sendable {
             case .onFailure: !ending.isSuccess
             }
         if again, !isStopping, !isRemoved[id] {
-            let delay = backoffs[id].next(ranFor: uptime, random: nextRandom())
-            if case .onFailure(let limit) = spec.restart, backoffs[id].failures > limit {
+            if case .onFailure(let limit) = spec.restart, backoffs[id].failures(ranFor: uptime) >= limit {
                 actions.append(.report(id, "\(ending): given up after \(limit) failures in a row"))
             } else {
-                states[id] = .backingOff(until: now + delay, delay: delay, last: ending)
-                actions.append(.report(id, "\(ending): next start in \(format(delay))"))
-                return
+                let delay = backoffs[id].next(ranFor: uptime, random: nextRandom())
+                return backOff(id, ending, delay, at: now, &actions)
             }
+        } else if listensAgain(id, after: ending) {
+            states[id] = .listening
+            return actions.append(.report(id, "\(ending): listening again"))
         } else if spec.kind != .command, !ending.isSuccess || spec.kind == .service {
             actions.append(.report(id, "ended: \(ending)"))
         }
         if case .notStarted(let reason) = ending, spec.kind == .command { actions.append(.report(id, reason)) }
+        finish(id, ending, at: now, &actions)
+    }
+
+    /// Tries again after a delay.
+    private mutating func backOff(
+        _ id: UnitID, _ ending: Ending, _ delay: Duration, at now: MonotonicInstant, _ actions: inout [Action]
+    ) {
+        lastEndings[id] = ending
+        states[id] = .backingOff(until: now + delay, delay: delay, last: ending)
+        actions.append(.report(id, "\(ending): next start in \(format(delay))"))
+    }
+
+    /// Ends a unit for good that has no process, whatever its policy.
+    mutating func end(_ id: UnitID, _ ending: Ending, at now: MonotonicInstant, _ actions: inout [Action]) {
+        lastEndings[id] = ending
+        actions.append(.report(id, "ended: \(ending)"))
+        finish(id, ending, at: now, &actions)
+    }
+
+    private mutating func finish(
+        _ id: UnitID, _ ending: Ending, at now: MonotonicInstant, _ actions: inout [Action]
+    ) {
         states[id] = .ended(ending, byRequest: false)
-        if spec.kind == .command || spec.isEssential, !isRemoved[id] {
+        if specs[id].kind == .command || specs[id].isEssential, !isRemoved[id] {
             beginShutdown(code: ending.code, at: now, &actions)
         }
     }
@@ -384,7 +419,7 @@ public struct Engine: Sendable {
         for id in specs.indices {
             cancelProbe(id, &actions)
             switch states[id] {
-            case .waiting, .listening: states[id] = .skipped("the workspace stopped first")
+            case .waiting, .listening: states[id] = unstarted(id, "the workspace stopped first")
             case .backingOff(_, _, let last): states[id] = .ended(last, byRequest: true)
             default: break
             }

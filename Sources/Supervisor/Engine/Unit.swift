@@ -149,6 +149,8 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
     case notReady
     /// It exited with a code that is a success for it.
     case succeeded(ExitStatus)
+    /// Connections started it again and again, and it ended each time.
+    case activatedTooOften
     /// The kernel killed it, or what it needed, for want of memory; `isCertain`: in its own cgroup, not just somewhere.
     case outOfMemory(ExitStatus, isCertain: Bool)
 
@@ -157,7 +159,7 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
         switch self {
         case .exited(let status), .outOfMemory(let status, _), .succeeded(let status): status.code
         case .notStarted: 127
-        case .unhealthy, .notReady: 1
+        case .unhealthy, .notReady, .activatedTooOften: 1
         }
     }
     /// Whether it exited with 0, or with another code that is a success for it.
@@ -171,6 +173,9 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
         case .notStarted(let reason): reason
         case .unhealthy: "unhealthy"
         case .notReady: "not ready in time"
+        case .activatedTooOften:
+            "connections started it more than \(ActivationLimit.burst) times within "
+                + "\(ActivationLimit.interval.components.seconds) s"
         case .succeeded(let status): "\(status), a success"
         case .outOfMemory(let status, let isCertain): "\(status), \(isCertain ? "" : "probably ")out of memory"
         }
@@ -182,15 +187,30 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
 struct Backoff: Hashable, Sendable {
     static let first = Duration.milliseconds(500), cap = Duration.seconds(30), forgottenAfter = Duration.seconds(30)
     private(set) var failures: Int
+    /// Starts in a row that failed because processes, descriptors or memory were exhausted: not failures of the unit.
+    private var shortages = 0
 
     /// After so many failures in a row.
     init(failures: Int = 0) { self.failures = failures }
 
+    /// The failures in a row before this one.
+    func failures(ranFor uptime: Duration) -> Int { uptime >= Self.forgottenAfter ? 0 : failures }
+
     /// The delay for the next try. `random` is any number; it decides the jitter.
     mutating func next(ranFor uptime: Duration, random: UInt64) -> Duration {
-        if uptime >= Self.forgottenAfter { failures = 0 }
-        failures += 1
-        let delay = min(Self.first * Double(1 << min(failures - 1, 10)), Self.cap)
+        failures = failures(ranFor: uptime) + 1
+        shortages = 0
+        return delay(failures, random: random)
+    }
+
+    /// The delay for the next try after a start that failed for lack of resources.
+    mutating func nextAfterShortage(random: UInt64) -> Duration {
+        shortages += 1
+        return delay(shortages, random: random)
+    }
+
+    private func delay(_ tries: Int, random: UInt64) -> Duration {
+        let delay = min(Self.first * Double(1 << min(tries - 1, 10)), Self.cap)
         return delay + delay * (Double(random % 1000) / 10_000)
     }
 }

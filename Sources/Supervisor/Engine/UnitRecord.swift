@@ -221,6 +221,7 @@ extension Ending {
         case .notStarted(let reason): "notStarted \(reason.prefix(200))"
         case .unhealthy: "unhealthy"
         case .notReady: "notReady"
+        case .activatedTooOften: "activatedTooOften"
         case .succeeded(let status): "succeeded \(Ending.exited(status).text)"
         case .outOfMemory(let status, let isCertain):
             "outOfMemory \(isCertain ? "certainly" : "probably") \(Ending.exited(status).text)"
@@ -241,6 +242,7 @@ extension Ending {
         case "notStarted"?: self = .notStarted(String(rest))
         case "unhealthy"?: self = .unhealthy
         case "notReady"?: self = .notReady
+        case "activatedTooOften"?: self = .activatedTooOften
         case "succeeded"?:
             guard case .exited(let status)? = Ending(text: String(rest)) else { return nil }
             self = .succeeded(status)

@@ -41,9 +41,14 @@ extension Engine {
         case .running: stop(id, at: now, then: .stay, &actions)
         case .stopping, .leaving: states[id] = states[id].followed(by: .stay)
         case .backingOff(_, _, let last): states[id] = .ended(last, byRequest: true)
-        case .waiting, .listening: states[id] = .skipped(reason)
+        case .waiting, .listening: states[id] = unstarted(id, reason)
         case .starting, .ended, .skipped: break
         }
+    }
+
+    /// The state of a unit that is not started any more: how it ended last, or why it never started.
+    func unstarted(_ id: UnitID, _ reason: String) -> UnitState {
+        lastEndings[id].map { .ended($0, byRequest: true) } ?? .skipped(reason)
     }
 
     mutating func restart(_ id: UnitID, at now: MonotonicInstant, _ actions: inout [Action]) {
