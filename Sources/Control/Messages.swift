@@ -28,6 +28,8 @@ public struct ControlRequest: Codable, Hashable, Sendable {
     public var directory: String?
     /// For `stop`: those that need them too.
     public var force: Bool?
+    /// For `start`, `stop`, `restart` and `reload`: answer when the request is taken, not when it has taken effect.
+    public var noWait: Bool?
     /// For `attach`: without the terminal itself; with what was printed last.
     public var readOnly: Bool?, replay: Bool?
     /// `NAME=value`, besides the workspace's environment; for `variables`: to be put down, where `names` are taken away.
@@ -47,9 +49,12 @@ public enum WaitCondition: String, Codable, Sendable, CaseIterable {
     case healthy
     /// It ended with success.
     case completed
+    /// It has ended, or never ran, and nothing starts it by itself.
+    case stopped
 }
 
-/// What the supervisor answers: one JSON object on a line. `exec` is answered twice: when it runs, and when it ended.
+/// What the supervisor answers: one JSON object on a line. `exec` is answered twice: when it runs, and when it ended;
+/// `reload` with `noWait` unset too: with the plan, and when it has taken effect.
 public struct ControlResponse: Codable, Hashable, Sendable {
     /// Why not; nil when it was done.
     public var error: String?

@@ -147,18 +147,23 @@ struct Reload: ParsableCommand {
         abstract: "Read the configuration again, and do what follows.",
         discussion: """
             A running workspace follows its files by itself; this does it now, also where files cannot be watched, and starts
-            services that were skipped for want of a program that is there now. Exit code 0; 78 when the configuration cannot
-            be used.
+            services that were skipped for want of a program that is there now. Returns when what is to stop has stopped and
+            what can start runs. Exit code 0; 78 when the configuration cannot be used.
 
               workspacekit reload
             """)
     @OptionGroup var state: StateOption
     @Flag(help: "As JSON.") var json = false
+    @OptionGroup var wait: WaitOption
 
     func run() {
-        guard let plan = require(connect(state.directory).ask(ControlRequest(.reload))).plan else {
+        let client = connect(state.directory)
+        var request = ControlRequest(.reload)
+        request.noWait = wait.noWait
+        guard let plan = require(client.ask(request)).plan else {
             fail("the workspace sent no plan", ExitCodes.internalError)
         }
+        if !wait.noWait { _ = client.answer() }
         show(plan, json: json, done: true)
     }
 }

@@ -104,6 +104,8 @@ private struct LiveTop {
         case .ask(let verb, let unit):
             var request = ControlRequest(verb)
             request.names = [unit]
+            // The table shows when it has taken effect.
+            request.noWait = true
             screen.message = client.ask(request)?.error ?? "\(verb.rawValue) \(unit): asked for"
         case .showLog(let unit): showLog(of: unit)
         case .closeLog, .quit: break

@@ -75,17 +75,28 @@ struct UnitReport: ParsableArguments {
     }
 }
 
+/// Whether a command returns before its request has taken effect.
+struct WaitOption: ParsableArguments {
+    @Flag(name: .customLong("no-wait"), help: "Return at once, not when it has taken effect.") var noWait = false
+}
+
 struct Start: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Start tasks or services that ended, were stopped or skipped, or are waiting for a connection.",
-        discussion: "  workspacekit start web db")
+        discussion: """
+            Returns when they run, and have said that they are ready where the configuration has "ready". Exit code 1 when one
+            cannot be started, with the reason.
+
+              workspacekit start web db
+            """)
     @OptionGroup var state: StateOption
+    @OptionGroup var wait: WaitOption
     @Argument(help: "Which.", completion: .units) var names: [String]
 
     @OptionGroup var report: UnitReport
 
     func run() {
-        ask(.start, names, state.directory)
+        ask(.start, names, state.directory, noWait: wait.noWait)
         report.print(names, state.directory)
     }
 }
@@ -93,14 +104,19 @@ struct Start: ParsableCommand {
 struct Restart: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Stop tasks or services and start them again.",
-        discussion: "  workspacekit restart web && workspacekit wait web --for healthy")
+        discussion: """
+            Returns when they run again, as start does.
+
+              workspacekit restart web && workspacekit wait web --for healthy
+            """)
     @OptionGroup var state: StateOption
+    @OptionGroup var wait: WaitOption
     @Argument(help: "Which.", completion: .units) var names: [String]
 
     @OptionGroup var report: UnitReport
 
     func run() {
-        ask(.restart, names, state.directory)
+        ask(.restart, names, state.directory, noWait: wait.noWait)
         report.print(names, state.directory)
     }
 }
@@ -127,7 +143,8 @@ struct Stop: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Stop tasks or services by name; without names the workspace, in order, and wait for its end.",
         discussion: """
-            What runs and needs them is to be named too, or --force stops it first.
+            What runs and needs them is to be named too, or --force stops it first. Returns when the last process has ended; for
+            the workspace, when its state directory is free for another one.
 
               workspacekit stop web
               workspacekit stop --force db
@@ -135,42 +152,71 @@ struct Stop: ParsableCommand {
             """)
     @OptionGroup var state: StateOption
     @Flag(name: .shortAndLong, help: "What needs them stops too, before them.") var force = false
+    @OptionGroup var wait: WaitOption
     @Argument(help: "Which; the whole workspace when none is named.", completion: .units) var names: [String] = []
     @OptionGroup var report: UnitReport
 
     func run() {
         if !names.isEmpty {
-            ask(.stop, names, state.directory, force: force)
+            ask(.stop, names, state.directory, force: force, noWait: wait.noWait)
             return report.print(names, state.directory)
         }
         let client = connect(state.directory)
-        // Until nobody answers any more: the one that was asked may be followed by another.
+        if let answer = client.ask(ControlRequest(.stop)) { _ = require(answer) }
+        if !wait.noWait { _ = WorkspaceEnd(state.directory).wait(client) }
+    }
+}
+
+/// The end of a workspace, as another process on the machine sees it.
+struct WorkspaceEnd {
+    let state: StateDirectory
+
+    init(_ state: StateDirectory) { self.state = state }
+
+    /// Waits until the workspace has ended and its state directory is free for another one; false when the time is over.
+    func wait(_ client: ControlClient, _ timeout: Duration? = nil) -> Bool {
+        let deadline = timeout.map { MonotonicInstant.now + $0 }
+        func isOver() -> Bool { deadline.map { $0 <= .now } ?? false }
+        // Until nobody answers any more: a supervisor may be followed by another.
         repeat {
-            guard let answer = client.ask(ControlRequest(.stop)) else { return }
-            _ = require(answer)
-            while client.answer() != nil {}
+            var answer: ControlResponse?
+            repeat {
+                let left = deadline.map { max(.zero, $0 - .now) }
+                if !waitReadable(client.connection.descriptor.number, left) { return false }
+                answer = client.answer()
+                if let answer { _ = require(answer) }
+            } while answer != nil
         } while client.reconnect()
+        // ring0 holds the lock until it ends. A child of the workspace ends before that.
+        while !isOver() {
+            guard let lock = try? Files.open(state.lock, flags: 0) else { return true }
+            if Files.lock(lock) { return true }
+            pause(.milliseconds(5))
+        }
+        return false
     }
 }
 
 struct Wait: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Wait until a task or service has come so far.",
+        abstract: "Wait until a task or service, or without a name the workspace, has come so far.",
         discussion: """
             started: it has, or had, a process. ready: it said so, or its healthcheck succeeded once, or neither is asked of
-            it. healthy: its healthcheck succeeds. completed: it ended with success.
+            it. healthy: its healthcheck succeeds. completed: it ended with success. stopped: it has ended, or never ran, and
+            nothing starts it by itself. The workspace is stopped when its state directory is free for another one.
             Exit code 0; 1 when it cannot come to pass any more, with the reason; 124 when the time is over.
 
               workspacekit wait db --for healthy --timeout 1m && npm test
             """)
     @OptionGroup var state: StateOption
-    @Argument(help: "Which.", completion: .units) var name: String
+    @Argument(help: "Which; the workspace, with --for stopped, when none is named.", completion: .units) var name:
+        String?
     @Option(
-        name: .customLong("for"), help: ArgumentHelp(valueName: "started|ready|healthy|completed"),
+        name: .customLong("for"), help: ArgumentHelp(valueName: "started|ready|healthy|completed|stopped"),
         completion: .list(WaitCondition.allCases.map(\.rawValue)),
         transform: { text in
             guard let condition = WaitCondition(rawValue: text) else {
-                throw ValidationError("'\(text)' is none of started, ready, healthy and completed")
+                throw ValidationError("'\(text)' is none of started, ready, healthy, completed and stopped")
             }
             return condition
         })
@@ -181,7 +227,18 @@ struct Wait: ParsableCommand {
     var timeout: Duration?
     @OptionGroup var report: UnitReport
 
+    func validate() throws {
+        if name == nil, condition != .stopped { throw ValidationError("name a task or service, or wait --for stopped") }
+    }
+
     func run() {
+        guard let name else {
+            guard let client = try? ControlClient(state.directory) else { return }
+            if !WorkspaceEnd(state.directory).wait(client, timeout) {
+                fail("the workspace still runs: the time is over", 124)
+            }
+            return
+        }
         var request = ControlRequest(.wait)
         request.names = [name]
         request.condition = condition
@@ -197,11 +254,13 @@ struct Wait: ParsableCommand {
 
 /// Asks something about units, or points, by name.
 func ask(
-    _ verb: ControlRequest.Verb, _ names: [String], _ state: StateDirectory, signal: String? = nil, force: Bool? = nil
+    _ verb: ControlRequest.Verb, _ names: [String], _ state: StateDirectory, signal: String? = nil, force: Bool? = nil,
+    noWait: Bool? = nil
 ) {
     var request = ControlRequest(verb)
     request.names = names
     request.force = force
     request.signal = signal
+    request.noWait = noWait
     _ = require(connect(state).ask(request))
 }

@@ -209,25 +209,42 @@ final class WorkspaceRun {
 
     private func takeStateDirectory() {
         do {
+            lock = try lockStateDirectory()
+            try Files.makeDirectory(state.rings, mode: 0o755)
+        } catch {
+            fail("\(error): name a directory you may write with --state-dir", ExitCodes.setUp)
+        }
+    }
+
+    /// Makes the directory and locks it. A workspace that ends removes both, which may happen between any two steps here.
+    private func lockStateDirectory() throws(KernelError) -> Descriptor {
+        var failure = KernelError(call: "lock", subject: state.path, errno: .resourceBusy)
+        for _ in 0..<100 {
             // Other users of the workspace find the control socket and gp in it, and nothing else.
             try Files.makeDirectories(state.path, mode: 0o711)
             // Whoever owns the directory could replace the socket in it.
-            guard Files.status(state.path)?.uid == CurrentProcess.effectiveUser else {
+            guard let status = Files.status(state.path) else { continue }
+            guard status.uid == CurrentProcess.effectiveUser else {
                 fail(
                     "the state directory \(state.path) belongs to another user: name another with --state-dir",
                     ExitCodes.usage)
             }
-            let lock = try Files.openForAppending(state.lock, mode: 0o600)
+            let lock: Descriptor
+            do { lock = try Files.openForAppending(state.lock, mode: 0o600) } catch {
+                guard error.errno == .noSuchFileOrDirectory else { throw error }
+                failure = error
+                continue
+            }
             guard Files.lock(lock) else {
                 fail(
                     "another workspace runs at \(state.path): stop it, or give this one a place of its own with --state-dir",
                     ExitCodes.usage)
             }
-            self.lock = lock
-            try Files.makeDirectory(state.rings, mode: 0o755)
-        } catch {
-            fail("\(error): name a directory you may write with --state-dir", ExitCodes.setUp)
+            // The file that was locked may have been removed meanwhile: then another one counts.
+            let locked = Files.status("/proc/self/fd/\(lock.number)")
+            if let locked, locked.inode == Files.status(state.lock)?.inode { return lock }
         }
+        throw failure
     }
 
     /// The logs stay; all else goes.

@@ -72,7 +72,7 @@ workspacekit: {services: {web: {command: sleep 1000}, db: {command: sleep 1000}}
 """, arguments=["--network", "none"]).started()
     assert bash(space, "lo") == ["logs"] and set(bash(space, "st")) == {"status", "start", "stop"}
     assert set(bash(space, "logs", "")) >= {"web", "db", "web-task"} and set(bash(space, "restart", "we")) == {"web", "web-task"}
-    assert set(bash(space, "wait", "db", "--for", "")) == {"started", "ready", "healthy", "completed"}
+    assert set(bash(space, "wait", "db", "--for", "")) == {"started", "ready", "healthy", "completed", "stopped"}
     assert bash(space, "config", "sch") == ["schema"] and bash(space, "run", "--netw") == ["--network"]
     space.cli("stop")
     assert not {"web", "db"} & set(bash(space, "logs", ""))

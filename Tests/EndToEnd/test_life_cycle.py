@@ -112,6 +112,9 @@ def controlled(controller):
     try:
         yield path
     finally:
+        for pid in (path / "cgroup.procs").read_text().split():  # of a workspace whose test has failed
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
         for folder in sorted(path.glob("**/"), key=lambda folder: -len(folder.parts)):
             until(lambda: not (folder / "cgroup.procs").read_text(), 10, "the end of what was in the cgroup")
             folder.rmdir()
@@ -135,7 +138,8 @@ workspacekit: {services: {a: {command: sleep 1000, restart: always}, b: {command
         space.cli("stop", "b")
         until(lambda: state(space, "b")["state"] == "stopped", 10, "the stop")
         (cgroup / "pids.max").write_text("1")
-        space.cli("start", "b")
+        refusal = space.cli("start", "b", check=False)
+        assert refusal.returncode == 1 and "Resource temporarily unavailable: the next start is in" in refusal.stderr
         space.cli("signal", "KILL", "a")
         until(lambda: state(space, "b")["state"] == state(space, "a")["state"] == "backing off", 10, "both to wait for another start")
         assert "Resource temporarily unavailable" in state(space, "b")["reason"]
@@ -150,3 +154,109 @@ workspacekit: {services: {a: {command: sleep 1000, restart: always}, b: {command
         assert state(space, "t")["pid"] == before["t"]["pid"]
         space.stop()
         assert space.wait() == 0
+
+
+# ---- commands return when their effect is there
+
+SLOW = "sh -c 'trap \"sleep 0.5; exit 0\" TERM; while :; do sleep 0.02; done'"
+
+
+def test_stop_start_and_restart_return_when_they_have_taken_effect(workspace):
+    space = workspace(f"""
+tasks: [{{name: t, command: "sh -c 'trap \\"sleep 0.5; touch closed; exit\\" TERM; while :; do sleep 0.02; done'; true"}}]
+workspacekit:
+  services:
+    slow: {{command: {json.dumps(SLOW)}}}
+    above: {{command: {json.dumps(SLOW)}, depends_on: [slow]}}
+    late: {{command: "sh -c 'sleep 0.5; echo >&3; exec sleep 1000'", ready: {{notify: fd}}, restart: "no"}}
+    missing: {{command: sleep 1000, restart: always, ready: {{notify: fd, timeout: 100ms}}}}
+    other: {{command: sleep 1000}}
+""").started()
+    space.cli("start", "t", "other")
+    for names in (["t"], ["slow", "above"]):
+        space.cli("stop", *names)
+        assert {state(space, name)["state"] for name in names} == {"stopped"}, space.status()
+    # The process of the task's shell has ended first; what it started is waited for too.
+    assert (space.folder / "closed").exists()
+    space.cli("start", "above")
+    assert state(space, "above")["state"] == state(space, "slow")["state"] == "running"
+    before = state(space, "slow")["pid"]
+    space.cli("restart", "slow")
+    assert state(space, "slow")["state"] == "running" and state(space, "slow")["pid"] != before
+    space.cli("stop", "--force", "slow")
+    assert state(space, "slow")["state"] == state(space, "above")["state"] == "stopped"
+    space.cli("restart", "late")
+    assert state(space, "late")["isReady"] is True
+    failed = space.cli("restart", "missing", check=False)
+    assert failed.returncode == 1 and "missing: not ready in time: the next start is in" in failed.stderr, failed.stderr
+    # Not waited for where that is asked for.
+    space.cli("start", "slow")
+    space.cli("stop", "--no-wait", "slow")
+    assert state(space, "slow")["state"] == "stopping"
+    space.cli("wait", "slow", "--for", "stopped", "--timeout", "20s")
+    assert state(space, "slow")["state"] == "stopped"
+    late = space.cli("wait", "other", "--for", "stopped", "--timeout", "50ms", check=False)
+    assert (late.returncode, late.stderr) == (124, "workspacekit: other is not stopped yet: the time is over\n")
+
+
+def test_a_start_that_cannot_be_is_an_error(workspace):
+    space = workspace("""
+tasks: [{name: bad, command: exit 3}, {name: after, command: echo after}]
+workspacekit:
+  tasks: {after: {depends_on: {bad: {condition: service_completed_successfully}}}}
+  services: {gone: {command: ./gone}}
+""")
+    (space.folder / "gone").write_text("#!/bin/sh\nexec sleep 1000\n")
+    (space.folder / "gone").chmod(0o755)
+    space.started()
+    space.cli("stop", "gone")
+    (space.folder / "gone").unlink()
+    failed = space.cli("start", "gone", check=False)
+    assert failed.returncode == 1 and "No such file or directory" in failed.stderr, failed.stderr
+    failed = space.cli("start", "after", check=False)
+    assert failed.returncode == 1 and "after waits in vain: bad failed: exit status 3" in failed.stderr, failed.stderr
+    # It ran and ended: that is no failure to start it.
+    space.cli("start", "bad")
+    until(lambda: state(space, "bad")["state"] == "failed", 10, "its end")
+
+
+def test_reload_returns_when_the_edit_has_taken_effect(workspace):
+    config = lambda command, names: "workspacekit:\n  services:\n" + "".join(f"    {name}: {{command: {json.dumps(command)}}}\n" for name in names)
+    space = workspace(config(SLOW, ["a", "b"])).started()
+    before = space.status()
+    # No notification: the file is moved in and followed by `reload` alone, or by both; each way is as good.
+    (space.folder / ".gitpod.yml").write_text(config(SLOW.replace("0.02", "0.03"), ["a", "c"]))
+    space.cli("reload")
+    after = space.status()
+    assert after["a"]["state"] == after["c"]["state"] == "running" and after["a"]["pid"] != before["a"]["pid"] and "b" not in after, after
+
+
+def test_a_stop_that_waits_outlives_the_supervisor(workspace):
+    space = workspace("workspacekit: {services: {s: {command: \"sh -c 'trap \\\"until test -e go; do sleep 0.02; done; exit\\\" TERM; while :; do sleep 0.02; done'\", stop_grace_period: 1m}}}\n").started()
+    stop = space.lab.popen_in(space.lab.pod, [*space.prefix, BINARY, "stop", "s", "--state-dir", str(space.state)], env=space.environment)
+    until(lambda: state(space, "s")["state"] == "stopping", 10, "the stop")
+    os.kill(space.stage("supervise"), signal.SIGKILL)
+    until(lambda: "another takes over" in space.stderr and space.cli("status", check=False).returncode == 0, 10, "another supervisor")
+    assert stop.poll() is None and state(space, "s")["state"] == "stopping"
+    (space.folder / "go").touch()
+    assert stop.wait(20) == 0 and state(space, "s")["state"] == "stopped"
+
+
+@pytest.mark.parametrize("how", ["stop", "stop --no-wait"])
+def test_another_workspace_runs_right_after_a_stop(workspace, how):
+    """What dies with the workspace is slow to end, and the state directory is free once `stop` has returned."""
+    slow = "tasks: [{name: t, command: \"sh -c 'trap \\\"sleep 0.5; exit\\\" TERM; while :; do sleep 0.02; done'; true\"}]\n"
+    space = workspace(slow).started()
+    for round in range(5):
+        space.cli(*how.split())
+        if "--no-wait" in how:
+            space.cli("wait", "--for", "stopped", "--timeout", "20s")
+        again = workspace(slow if round < 4 else None, folder=space.folder, command=[] if round < 4 else ["true"])
+        if round == 4:
+            assert again.wait(20) == 0, again.stderr
+            break
+        again.started()
+        assert "another workspace runs" not in again.stderr
+        assert space.wait(1) == 0
+        space = again
+    assert space.cli("wait", "--for", "stopped").returncode == 0, "nothing runs"

@@ -34,7 +34,7 @@ workspacekit: {{services: {{other: {{command: sleep 1000}}}}}}
         space.process.terminate()
         assert space.wait(10) == 0
     else:
-        space.cli(how.split()[0], "db")
+        space.cli(how.split()[0], "--no-wait", "db")
         assert space.status()["db"]["state"] == "stopping"
         until(lambda: space.status()["db"]["state"] in ("stopped", "running"), 10, "its end")
     assert (space.folder / "closed").exists() and "never said" not in space.stdout

@@ -120,6 +120,7 @@ extension Supervisor {
             let (plan, apply) = readAgain()
             apply()
             connection.send(ControlResponse(plan: plan))
+            if request.noWait != true { wait(for: .applied, Array(units.indices), connection) }
         case .exec:
             do {
                 try execute(request, connection)
@@ -177,6 +178,7 @@ extension Supervisor {
                 }
                 ids += others
                 perform { engine, now, actions in engine.handle(.stopRequested(ids), at: now, into: &actions) }
+                if request.noWait != true { return wait(for: .stopped, ids, connection) }
                 connection.send(ControlResponse())
                 return
             }
@@ -188,8 +190,15 @@ extension Supervisor {
                     }
                 }
             }
+            if request.noWait != true { return wait(for: .started, ids, connection) }
         }
         connection.send(ControlResponse())
+    }
+
+    /// Answers when a request has taken effect. The units are kept by their numbers, which outlive the supervisor.
+    private func wait(for effect: Effect, _ ids: [Int], _ connection: ControlConnection) {
+        wait(
+            .effect(effect, ids), ["effect", effect.rawValue, ids.map(String.init).joined(separator: " ")], connection)
     }
 
     private func wait(_ goal: Waiter.Goal, _ fields: [String], _ connection: ControlConnection) {
@@ -202,6 +211,7 @@ extension Supervisor {
     private func fulfilment(of goal: Waiter.Goal) -> Engine.Fulfilment {
         switch goal {
         case .unit(let id, let condition): engine.fulfilment(of: condition, by: id)
+        case .effect(let effect, let ids): engine.fulfilment(of: effect, on: ids)
         case .sync(let name): fulfilment(ofSync: name)
         }
     }
@@ -341,6 +351,8 @@ extension Supervisor {
 struct Waiter {
     enum Goal {
         case unit(Int, WaitCondition)
+        /// A request for units takes effect.
+        case effect(Effect, [Int])
         /// A point that a task reaches.
         case sync(String)
     }

@@ -58,7 +58,7 @@ extension Supervisor {
             switch job.first {
             case "sync"?: if job.count > 1 { syncs.insert(job[1]) }
             case "stages"?: stages = Array(job.dropFirst())
-            case "wait"?, "await"?: resumeWait(place, job, kept)
+            case "wait"?, "await"?, "effect"?: resumeWait(place, job, kept)
             case "exec"?: resumeExecution(place, pid, kept)
             case "prestop"?: resumePreStop(place, job, pid)
             case "ended"?:
@@ -118,6 +118,9 @@ extension Supervisor {
         var goal: Waiter.Goal?
         if job.first == "await" {
             goal = job.count > 1 ? .sync(job[1]) : nil
+        } else if job.first == "effect" {
+            guard job.count == 3, let effect = Effect(rawValue: job[1]) else { return endJob(place) }
+            goal = .effect(effect, job[2].split(separator: " ").compactMap { Int($0) }.filter(units.indices.contains))
         } else if job.count == 3, let condition = WaitCondition(rawValue: job[2]),
             let id = units.firstIndex(where: { $0.spec.name == job[1] })
         {

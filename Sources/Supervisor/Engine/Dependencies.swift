@@ -105,8 +105,10 @@ extension Engine {
     /// Where a condition of `workspacekit wait` stands.
     func fulfilment(of condition: WaitCondition, by id: UnitID) -> Fulfilment {
         let name = specs[id].name
-        if isRemoved[id] { return .failed("\(name) is no longer in the configuration") }
+        if isRemoved[id], condition != .stopped { return .failed("\(name) is no longer in the configuration") }
         switch states[id] {
+        case .ended where condition == .stopped, .skipped where condition == .stopped: return .met
+        case _ where condition == .stopped: return .open
         case .skipped(let reason): return .skipped("\(name) is skipped: \(reason)")
         case .waiting:
             return isBlocked(id) ? .failed("\(name) waits in vain: " + waitsFor(id).joined(separator: ", ")) : .open
@@ -123,7 +125,7 @@ extension Engine {
             case .started: return .met
             case .ready: return isReady(id) ? .met : .open
             case .healthy: return isHealthy(id) ? .met : .open
-            case .completed: return .open
+            case .completed, .stopped: return .open
             }
         case .ended(let ending, _):
             switch condition {

@@ -434,7 +434,7 @@ public struct Engine: Sendable {
         return random
     }
 
-    private func format(_ duration: Duration) -> String {
+    func format(_ duration: Duration) -> String {
         let milliseconds = duration.nanoseconds / 1_000_000
         return milliseconds < 1000 ? "\(milliseconds) ms" : "\(milliseconds / 1000).\(milliseconds % 1000 / 100) s"
     }

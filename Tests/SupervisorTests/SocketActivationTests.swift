@@ -4,8 +4,8 @@ import Testing
 
 @testable import Supervisor
 
-@Suite("Activation")
-struct ActivationTests {
+@Suite("Socket activation")
+struct SocketActivationTests {
     private func listening(_ restart: RestartPolicy = .no, essential: Bool = false) -> Script {
         var unit = service("s", restart)
         unit.isSocketActivated = true
