@@ -65,7 +65,8 @@ struct SocketActivationTests {
             #expect(script.engine.states[0] == .listening, "round \(round)")
             script.advance(ActivationLimit.interval)
         }
-        for index in 0...Int32(ActivationLimit.burst) { serve(&script, pid: 200 + index, 0) }
+        for index in 0..<Int32(ActivationLimit.burst) { serve(&script, pid: 200 + index, 0) }
+        script.feed(.connectionArrived(0))
         #expect(script.engine.states[0] == .ended(.activatedTooOften, byRequest: false))
         #expect(Ending(text: Ending.activatedTooOften.text) == .activatedTooOften)
     }
