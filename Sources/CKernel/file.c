@@ -62,7 +62,7 @@ int ck_set_nonblocking(int fd, int on)
 
 int ck_pipe(int fds[2]) { return OR_ERRNO(pipe2(fds, O_CLOEXEC)); }
 int ck_socketpair(int type, int fds[2]) { return OR_ERRNO(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds)); }
-int ck_memfd(const char *name) { return OR_ERRNO(memfd_create(name, MFD_CLOEXEC)); }
+int ck_memfd(const char *name) { return OR_ERRNO(memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)); }
 int ck_ftruncate(int fd, uint64_t size) { return RETRY(ftruncate(fd, (off_t)size)); }
 
 int ck_map(int fd, size_t size, void **out)
@@ -74,6 +74,7 @@ int ck_map(int fd, size_t size, void **out)
     return 0;
 }
 
+int ck_seal(int fd) { return OR_ERRNO(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)); }
 int ck_unmap(void *address, size_t size) { return OR_ERRNO(munmap(address, size)); }
 int ck_discard(void *address, size_t size) { return OR_ERRNO(madvise(address, size, MADV_DONTNEED)); }
 int ck_mkdir(const char *path, unsigned mode) { return OR_ERRNO(mkdir(path, mode)); }

@@ -110,7 +110,7 @@ public func enterUserNamespace(_ namespace: Descriptor) throws(KernelError) {
 
 /// A capability by number (capabilities(7)).
 public enum Capability: Int32, Sendable {
-    case setgid = 6, setuid = 7, netBindService = 10, netAdmin = 12, sysAdmin = 21, setfcap = 31
+    case kill = 5, setgid = 6, setuid = 7, netBindService = 10, netAdmin = 12, sysAdmin = 21, setfcap = 31
 }
 
 /// The capabilities of the calling process (libcap).

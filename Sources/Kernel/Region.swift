@@ -7,6 +7,10 @@ internal import SystemPackage
     public let bytes: UnsafeMutableRawBufferPointer
 
     /// Maps `count` bytes that read as zero: of the memory file, emptied and made that large first, or private with nil.
+    /// The file is sealed then, so that only this mapping can change it, and nothing its size.
+    ///
+    /// KERNEL: F_SEAL_FUTURE_WRITE leaves the mappings that exist writable; write(2), new writable mappings and holes
+    /// fail with EPERM, also through a descriptor that /proc/PID/fd opened again (fcntl(2), File Sealing).
     public init(count: Int, sharedWith file: Descriptor? = nil) throws(KernelError) {
         var address: UnsafeMutableRawPointer?
         if let file {
@@ -14,6 +18,7 @@ internal import SystemPackage
             _ = try check(ck_ftruncate(file.number, UInt64(count)), "size memory file")
         }
         _ = try check(unsafe ck_map(file?.number ?? -1, count, &address), "map memory", "\(count) bytes")
+        if let file { _ = try check(ck_seal(file.number), "seal memory file") }
         unsafe bytes = UnsafeMutableRawBufferPointer(start: address, count: count)
     }
 

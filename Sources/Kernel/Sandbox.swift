@@ -49,6 +49,19 @@ public enum Sandbox {
         _ = try check(ck_seccomp_forbid(), "filter system calls")
     }
 
+    /// Refuses the calls that reach other processes, kernels and file handles (seccomp(2)), with EPERM. Needs no_new_privs.
+    public static func forbidReachingCalls() throws(KernelError) {
+        _ = try check(ck_seccomp_ring0(), "filter system calls")
+    }
+
+    /// Refuses sockets of AF_VSOCK (vsock(7)), which belong to no network namespace, for this process and its
+    /// descendants. Needs no_new_privs or CAP_SYS_ADMIN.
+    ///
+    /// - Parameter confined: closes the way by i386's socketcall(2) too, which costs 32-bit programs their sockets.
+    public static func forbidHypervisorSockets(confined: Bool) throws(KernelError) {
+        _ = try check(ck_seccomp_workspace(confined ? 1 : 0), "filter system calls")
+    }
+
     /// Gives up every capability and the way to new ones, and hides the process's memory from others of its user.
     public static func dropPrivileges() throws(KernelError) {
         try Capabilities.dropAll()

@@ -31,6 +31,7 @@ public enum Ring2 {
                 try setHostName(plan.hostName)
                 try RootFilesystem(root: plan.stagingDirectory, plan: plan, note: { try? channel.send(.note($0)) })
                     .enter()
+                try Sandbox.forbidHypervisorSockets(confined: plan.isConfined)
             }
             CurrentProcess.raiseOpenFilesLimit()
             try channel.send(.ready)

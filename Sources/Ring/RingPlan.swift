@@ -78,6 +78,8 @@ public struct RingPlan: Hashable, Sendable {
     public var writable: [String] = []
     /// What of it all is the workspace's own.
     public var isolation = Isolation.full
+    /// A policy restricts where the workspace may connect to, so that no way around the network namespace may stay open.
+    public var isConfined = false
     /// Arguments of the program that ring2 starts, from the same executable.
     public var supervisor: [String]
     /// How long ring2 waits for the supervisor after a request to stop, before it kills everything.
@@ -103,7 +105,7 @@ extension RingPlan {
         var fields = [
             network.rawValue, stagingDirectory, hostName, isolation.rawValue,
             "\(stopGrace.nanoseconds)", "\(strayGrace.nanoseconds)", resolvConf.map { "=" + $0 } ?? "",
-            hosts.map { "=" + $0 } ?? "", writable.joined(separator: "\n"),
+            hosts.map { "=" + $0 } ?? "", writable.joined(separator: "\n"), "\(isConfined)",
         ]
         if let link {
             fields += [
@@ -121,13 +123,13 @@ extension RingPlan {
 
     /// Reads what ``fields`` wrote; nil for anything else.
     init?(fields: [String]) {
-        guard fields.count >= 10, let network = NetworkMode(rawValue: fields[0]),
+        guard fields.count >= 11, let network = NetworkMode(rawValue: fields[0]),
             let isolation = Isolation(rawValue: fields[3]), let stop = Int64(fields[4]),
             let stray = Int64(fields[5])
         else { return nil }
-        var rest = fields[10...]
+        var rest = fields[11...]
         var link: LinkPlan?
-        if fields[9] == "link" {
+        if fields[10] == "link" {
             guard rest.count >= 8 else { return nil }
             let f = Array(rest.prefix(8))
             rest = rest.dropFirst(8)
@@ -151,6 +153,7 @@ extension RingPlan {
         self.link = link
         self.isolation = isolation
         writable = fields[8].split(separator: "\n").map(String.init)
+        isConfined = fields[9] == "true"
         strayGrace = .nanoseconds(stray)
         resolvConf = fields[6].isEmpty ? nil : String(fields[6].dropFirst())
         hosts = fields[7].isEmpty ? nil : String(fields[7].dropFirst())

@@ -170,6 +170,7 @@ final class WorkspaceRun {
             network: mode, stagingDirectory: state.rings, hostName: hostName, supervisor: ["supervise"],
             stopGrace: max(grace - .milliseconds(500), .milliseconds(500)))
         plan.writable = configuration.writable
+        plan.isConfined = mode == .none || !EgressPolicy(configuration.network.egress).isOpen
         guard let network else { return plan }
         let layout = network.layout
         var link = LinkPlan(addresses: network.own.addresses, routes: network.own.routes)

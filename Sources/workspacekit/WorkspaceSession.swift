@@ -85,6 +85,7 @@ final class WorkspaceSession {
         stages.append(("configuration", .now))
         let rings = try bringUp(supervisorState, reportWriting.descriptor)
         self.rings = rings
+        try dropPrivileges()
         try poller.add(rings.channel.descriptor.number, .readable, token: Token.rings)
         if let forwarderProcess {
             try poller.add(forwarderProcess.channel.descriptor.number, .readable, token: Token.forwarder)
@@ -208,18 +209,31 @@ final class WorkspaceSession {
         try ours.send(
             configuration.message(tap: link.tap, listeners: link.listeners, table: table, routes: link.routes))
         try fixedForwards.replay(to: ours)
-        // Whoever is asked for flows reads them there, and writes nothing.
-        if let readable = try? Files.open("/proc/self/fd/\(table.number)", flags: 0) {
-            try? supervisorChannel?.send(ChannelMessage("flows", [], descriptors: [readable]))
-        }
         forwarderProcess = (pid, ours, table)
+    }
+
+    /// Gives the supervisor the flow table to read from. The forwarder is ready, so that it has sealed the table:
+    /// root inside can open the descriptor for writing, and changes nothing with it.
+    private func shareFlowTable() {
+        guard let table = forwarderProcess?.table,
+            let readable = try? Files.open("/proc/self/fd/\(table.number)", flags: 0)
+        else { return }
+        try? supervisorChannel?.send(ChannelMessage("flows", [], descriptors: [readable]))
+    }
+
+    /// Gives up what ring0 needs no more once the rings are up. What stays: signals for ring1 where its user is another
+    /// (CAP_KILL), low ports of forwards that are added later, and mapping its own id for the next forwarder.
+    private func dropPrivileges() throws(KernelError) {
+        try Capabilities.drop(allBut: [.kill, .netBindService, .setfcap])
+        try CurrentProcess.forbidNewPrivileges()
+        try Sandbox.forbidReachingCalls()
     }
 
     private func awaitForwarder() throws {
         guard let channel = forwarderProcess?.channel else { return }
         while let message = try channel.receive(within: .seconds(5)) {
             switch SlirpReport(message) {
-            case .ready?: return
+            case .ready?: return shareFlowTable()
             case .note(let text)?: say("forwarder: \(text)")
             case .denied(let text)?: tellDenial(text)
             default: break
@@ -312,7 +326,9 @@ final class WorkspaceSession {
         case .socketsWanted?: rings?.askForSockets()
         case .note(let text)?: say("forwarder: \(text)")
         case .denied(let text)?: tellDenial(text)
-        case .ready?: forwarderFailures = 0
+        case .ready?:
+            forwarderFailures = 0
+            shareFlowTable()
         case nil: break
         }
     }

@@ -1,3 +1,4 @@
+import Glibc
 import Kernel
 import Testing
 
@@ -29,6 +30,48 @@ struct SandboxTests {
         await #expect(processExitsWith: .signal(31)) {
             try enter()
             try CurrentProcess.setDeathSignal(.terminate)
+        }
+    }
+
+    @Test("under the filter, a socket of another family than IPv4 and IPv6 ends the process")
+    func families() async {
+        await #expect(processExitsWith: .signal(31)) {
+            try enter()
+            _ = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+        }
+        await #expect(processExitsWith: .signal(31)) {
+            try enter()
+            _ = socket(AF_INET, Int32(SOCK_RAW.rawValue), 0)
+        }
+    }
+
+    @Test("under the filter, memory that can be executed ends the process")
+    func code() async {
+        await #expect(processExitsWith: .signal(31)) {
+            try enter()
+            _ = mmap(nil, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        }
+    }
+
+    @Test("under the filter, a signal to itself arrives")
+    func signals() async {
+        await #expect(processExitsWith: .signal(9)) {
+            try enter()
+            _ = raise(9)
+        }
+    }
+
+    @Test("ring0's filter refuses calls that reach other processes, and lets it start programs")
+    func ring0() async {
+        await #expect(processExitsWith: .success) {
+            try CurrentProcess.forbidNewPrivileges()
+            try Sandbox.forbidReachingCalls()
+            // Without the filter: EINVAL, since the file is no namespace.
+            let file = try Files.open("/dev/null", flags: 0)
+            do throws(KernelError) {
+                try enterNamespace(.network, file)
+            } catch { precondition(error.errno.rawValue == EPERM) }
+            _ = try spawn(SpawnPlan(path: "/bin/true", arguments: ["true"], environment: [], descriptors: []))
         }
     }
 

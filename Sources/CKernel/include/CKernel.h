@@ -31,9 +31,10 @@ int ck_dup(int fd);                                                      /* a CL
 int ck_set_nonblocking(int fd, int on);
 int ck_pipe(int fds[2]);                                                 /* pipe2(O_CLOEXEC) */
 int ck_socketpair(int type, int fds[2]);                                 /* AF_UNIX, CLOEXEC */
-int ck_memfd(const char *name);                                          /* memfd_create(MFD_CLOEXEC) */
+int ck_memfd(const char *name);                                          /* memfd_create(MFD_CLOEXEC | MFD_ALLOW_SEALING) */
 int ck_ftruncate(int fd, uint64_t size);
 int ck_map(int fd, size_t size, void **out);                             /* mmap shared (fd >= 0) or anonymous */
+int ck_seal(int fd);                                                     /* size fixed, writable through the mappings that exist and no others */
 int ck_unmap(void *address, size_t size);
 int ck_discard(void *address, size_t size);                              /* madvise(MADV_DONTNEED) */
 int ck_mkdir(const char *path, unsigned mode);
@@ -138,8 +139,10 @@ long ck_page_size(void);
 int ck_raise_nofile(void);                                 /* RLIMIT_NOFILE soft = hard; the limit then */
 int ck_set_umask(unsigned mask);
 
-int ck_seccomp_forwarder(void);
-int ck_seccomp_forbid(void);                                          /* nothing but what a forwarder calls */
+int ck_seccomp_forwarder(void);                              /* nothing but what a forwarder calls */
+int ck_seccomp_forbid(void);                                 /* no programs, processes, mounts, kernels */
+int ck_seccomp_ring0(void);                                  /* EPERM for other processes, kernels, file handles */
+int ck_seccomp_workspace(int confined);                      /* no AF_VSOCK; confined: no way around by socketcall */
 
 /* ---- sockets; an address is IPv6, IPv4 as ::ffff:a.b.c.d, in two host-order words ---- */
 struct ck_endpoint { uint64_t high, low; uint32_t scope; uint16_t port; };
