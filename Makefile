@@ -85,6 +85,11 @@ LOAD_SECONDS ?= 600
 load: build ## bulk, short connections, datagrams and look-ups at once, LOAD_SECONDS long: nothing is left afterwards
 	$(SUDO) env LOAD_SECONDS=$(LOAD_SECONDS) /usr/bin/python3 -m pytest -q -s Tests/EndToEnd/test_load.py
 
+.PHONY: mistakes
+mistakes: ## put the mistakes of Tests/mistakes.toml into a copy of the code, one at a time: the tests must notice nine in ten
+	$(call install,$(BUILD_PACKAGES) $(TEST_PACKAGES))
+	$(SUDO) /usr/bin/python3 Tests/mistakes.py $(NAMES)
+
 .PHONY: lint
 lint: ## formatting, and the rules that only a grep can keep
 	swift format lint --strict --recursive Package.swift Sources Tests Tools

@@ -1,7 +1,12 @@
 """workspacekit as the entry point of real containers. Needs Debian's docker.io and busybox-static."""
 
+import collections
+import importlib.util
 import json
 import os
+import pathlib
+import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -171,6 +176,44 @@ def test_the_profile_is_what_its_rule_makes():
     script = (DEPLOY / "docker-run.sh").read_text()
     for flag in ("no-new-privileges", "systempaths=unconfined", "apparmor=unconfined", "SETUID", "SETGID", "SETFCAP", "SYS_CHROOT", "ping_group_range", "/dev/net/tun", "seccomp.json"):
         assert flag in compose and flag in script, flag
+
+
+def test_the_profile_lists_each_call_of_the_kernel_once():
+    """No call is allowed because it was forgotten, and none is refused because it was."""
+    spec = importlib.util.spec_from_file_location("seccomp", DEPLOY / "seccomp.py")
+    rules = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rules)
+    groups = [rules.ORDINARY, ["socket"], rules.OBSOLETE, *rules.OF_A_WORKSPACE.values(), *rules.DENIED.values(), *rules.ABSENT.values()]
+    listed = collections.Counter(name for group in groups for name in group)
+    assert [name for name, count in listed.items() if count > 1] == []
+    tables = [path for path in pathlib.Path("/usr/include").glob("*/asm/unistd_*.h")] + [pathlib.Path("/usr/include/asm-generic/unistd.h")]
+    known = {name for path in tables if path.exists() for name in re.findall(r"#define __NR(?:3264)?_(\w+)\s", path.read_text())}
+    known -= {"syscalls", "arch_specific_syscall"}
+    assert len(known) > 400, "the kernel's table"
+    assert known - set(listed) == set()
+    profile = rules.profile()
+    assert profile["defaultAction"] == "SCMP_ACT_ERRNO", "what is not listed fails"
+
+
+# Calls by their x86-64 numbers, with arguments that have no effect where a call is allowed; 400 is a number without a call.
+CALLS = """
+import ctypes, errno, json
+libc = ctypes.CDLL(None, use_errno=True)
+def answer(*call):
+    return "ok" if libc.syscall(*map(ctypes.c_long, call)) >= 0 else errno.errorcode[ctypes.get_errno()]
+print(json.dumps({"vsock": answer(41, 40, 1, 0), "inet": answer(41, 2, 1, 0), "bpf": answer(321, -1, 0, 0), "io_uring_setup": answer(425, 0, 0),
+                  "open_by_handle_at": answer(304, -1, 0, 0), "swapoff": answer(168, 0), "none": answer(400), "get_mempolicy": answer(239, 0, 0, 0, 0, 0)}))
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of calls")
+def test_the_profile_refuses_what_it_does_not_list(engine):
+    programs = [word for folder in ("/usr", "/lib", "/lib64") for word in ("-v", f"{folder}:{folder}:ro")]
+    result = engine("run", "--rm", "--entrypoint", PYTHON, *ALL, *programs, "workspace:1", "-c", CALLS)
+    # An engine that does not know defaultErrnoRet says EPERM for what is not listed.
+    assert json.loads(result.stdout) in [
+        {"vsock": "EAFNOSUPPORT", "inet": "ok", "bpf": "EPERM", "io_uring_setup": "ENOSYS", "open_by_handle_at": "EPERM", "swapoff": "EPERM",
+         "none": none, "get_mempolicy": "ok"} for none in ("ENOSYS", "EPERM")]
 
 
 @pytest.mark.skipif(not shutil.which("podman"), reason="podman is not installed")

@@ -42,7 +42,7 @@ def test_docker_in_a_workspace(workspace, lab, image, user):
     docker = lambda *arguments, check=True: space.exec("docker", *map(str, arguments), check=check)
     # The task was the first to ask; the daemon started for it, and it did not fail meanwhile.
     until(lambda: re.search(r"\[hello\] Docker \S+ answers inside", space.stdout), 30, lambda: "the task: " + space.stdout + space.stderr + space.cli("logs").stdout)
-    until(lambda: state(space).get("isHealthy"), 15, "docker version")
+    until(lambda: state(space).get("isHealthy"), 60, "docker version")
     assert docker("info", "-f", "{{.Driver}}").stdout == "overlay2\n"
     assert space.exec("stat", "-Lc", "%a %G", "/var/run/docker.sock").stdout == "660 docker\n"
     group = space.exec("sh", "-c", "getent group docker | cut -d: -f3").stdout.strip()
@@ -107,7 +107,7 @@ def test_docker_in_a_workspace(workspace, lab, image, user):
     assert space.exec("curl", "-s", "-m", "5", f"http://{WORLD4}:8000/").stdout == "hello from world\n"
     assert space.exec("getent", "hosts", "web.test").returncode == 0
     space.cli("restart", "docker")
-    until(lambda: state(space).get("isHealthy"), 15, "docker version")
+    until(lambda: state(space).get("isHealthy"), 60, "docker version")
     docker("restart", "-t", "1", "web")
     assert docker("run", "--rm", "base:1", "wget", "-qO-", f"http://{WORLD4}:8000/").stdout == "hello from world\n"
 

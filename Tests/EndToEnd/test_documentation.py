@@ -125,3 +125,17 @@ def test_every_message_is_explained():
     sources = "".join(path.read_text() for path in (ROOT / "Sources").rglob("*.swift")).replace('\\"', '"').replace('"\n                    + "', "")
     stale = [phrase for phrase in phrases if not any(phrase in text for _, text in found) and re.sub(r'"\s*\+?\s*"', "", phrase) not in re.sub(r'"\s*\+\s*"', "", sources)]
     assert not stale, stale
+
+
+def test_each_promise_of_security_md_names_a_test_that_exists():
+    rows = re.findall(r"^\| .* \| .* \| (`.*`) \|$", (ROOT / "docs/security.md").read_text(), re.M)
+    names = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert len(names) > 2
+    for name in names:
+        assert (ROOT / "Tests/EndToEnd" / name).exists() or list((ROOT / "Tests").glob(f"*/{name}.swift")), name
+
+
+def test_the_list_of_mistakes_fits_the_code():
+    """Tests/mistakes.py puts them into the code; that takes too long for each run."""
+    result = subprocess.run(["/usr/bin/python3", str(ROOT / "Tests/mistakes.py"), "--check"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout

@@ -387,7 +387,8 @@ workspacekit:
     waits = lambda name: space.lab.popen_in(space.lab.pod, [*space.prefix, BINARY, "wait", name, "--state-dir", str(space.state)], env=space.environment)
     supervisor = space.stage("supervise")
     first = waits("a")
-    until(lambda: comm(first.pid) == "workspacekit" and open(f"/proc/{first.pid}/stat").read().rsplit(")", 1)[1].split()[0] == "S", 5, "the first to wait")
+    # setpriv(1) comes first. The name of the file is whatever WORKSPACEKIT_BIN says.
+    until(lambda: os.path.samefile(f"/proc/{first.pid}/exe", BINARY) and open(f"/proc/{first.pid}/stat").read().rsplit(")", 1)[1].split()[0] == "S", 5, "the first to wait")
     space.status()  # answered after the request before it
     # The end of the one and the coming of the other are news of one moment.
     os.kill(supervisor, signal.SIGSTOP)
