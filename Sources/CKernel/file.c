@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
@@ -16,6 +17,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/time.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,6 +29,26 @@ int ck_open(const char *path, int flags, unsigned mode) { return RETRY(open(path
 int ck_close(int fd) { return OR_ERRNO(close(fd)); }
 long ck_read(int fd, void *buffer, size_t count) { return RETRY(read(fd, buffer, count)); }
 long ck_write(int fd, const void *buffer, size_t count) { return RETRY(write(fd, buffer, count)); }
+
+static void interrupt_only(int number) { (void)number; }
+
+/* A terminal's room may be less than it polls for, and another process may take it first: then write(2) blocks. A timer
+ * interrupts it, again and again in case it fires before the call. */
+long ck_write_briefly(int fd, const void *buffer, size_t count)
+{
+    struct pollfd p = { .fd = fd, .events = POLLOUT };
+    if (poll(&p, 1, 0) != 1 || !(p.revents & POLLOUT)) return p.revents & (POLLERR | POLLHUP | POLLNVAL) ? -EIO : -EAGAIN;
+    struct sigaction action = { .sa_handler = interrupt_only }, before;
+    struct itimerval timer = { { 0, 5000 }, { 0, 5000 } }, none = { { 0, 0 }, { 0, 0 } };
+    if (sigaction(SIGALRM, &action, &before) < 0) return -errno;
+    if (setitimer(ITIMER_REAL, &timer, NULL) < 0) return -errno;
+    ssize_t n = write(fd, buffer, count);
+    int reason = n < 0 ? errno : 0;
+    setitimer(ITIMER_REAL, &none, NULL);
+    sigaction(SIGALRM, &before, NULL);
+    return n >= 0 ? n : reason == EINTR ? -EAGAIN : -reason;
+}
+
 long ck_read_at(int fd, void *buffer, size_t count, uint64_t offset)
 {
     return RETRY(pread(fd, buffer, count, (off_t)offset));

@@ -232,6 +232,7 @@ int ck_peer_credentials(int fd, int *pid, unsigned *uid, unsigned *gid)
     return 0;
 }
 
+/* Never waits for room: -EAGAIN, also on a socket that blocks. */
 long ck_send_fds(int fd, const void *buffer, size_t count, const int *fds, int fd_count)
 {
     union { char bytes[CMSG_SPACE(8 * sizeof(int))]; struct cmsghdr align; } control;
@@ -248,7 +249,7 @@ long ck_send_fds(int fd, const void *buffer, size_t count, const int *fds, int f
         c->cmsg_len = CMSG_LEN((size_t)fd_count * sizeof(int));
         memcpy(CMSG_DATA(c), fds, (size_t)fd_count * sizeof(int));
     }
-    return RETRY(sendmsg(fd, &m, MSG_NOSIGNAL));
+    return RETRY(sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT));
 }
 
 long ck_receive_fds(int fd, void *buffer, size_t count, int *fds, int capacity, int *fd_count)

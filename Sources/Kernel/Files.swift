@@ -4,7 +4,7 @@ internal import SystemPackage
 /// What stat(2) says of a file, as far as we use it.
 public struct FileStatus: Hashable, Sendable {
     /// The file's kind.
-    public enum Kind: Hashable, Sendable { case regular, directory, symbolicLink, characterDevice, socket, other }
+    public enum Kind: Hashable, Sendable { case regular, directory, symbolicLink, characterDevice, socket, pipe, other }
     /// The kind of file.
     public let kind: Kind
     /// Owner.
@@ -33,6 +33,7 @@ public enum Files {
             case 0o120000: .symbolicLink
             case 0o020000: .characterDevice
             case 0o140000: .socket
+            case 0o010000: .pipe
             default: .other
             }
         return FileStatus(

@@ -68,11 +68,21 @@ public enum LocalSocket {
         return unsafe ck_peer_credentials(socket, &pid, &uid, &gid) == 0 ? (pid, uid, gid) : nil
     }
 
-    /// Sends bytes, with descriptors beside the first of them (SCM_RIGHTS). At most 8 descriptors.
+    /// Sends bytes, with descriptors beside the first of them (SCM_RIGHTS); at most 8 descriptors. Never waits for room.
     public static func send(_ socket: Int32, _ bytes: [UInt8], descriptors: [Int32] = []) -> IOOutcome {
-        unsafe bytes.withUnsafeBytes { data in
+        send(socket, bytes, from: 0, count: bytes.count, descriptors: descriptors)
+    }
+
+    /// Sends `bytes[from..<from + count]` in the same way.
+    public static func send(
+        _ socket: Int32, _ bytes: [UInt8], from: Int, count: Int, descriptors: [Int32] = []
+    ) -> IOOutcome {
+        precondition(from >= 0 && count >= 0 && from + count <= bytes.count)
+        return unsafe bytes.withUnsafeBytes { data in
             unsafe descriptors.withUnsafeBufferPointer { fds in
-                unsafe IOOutcome(ck_send_fds(socket, data.baseAddress, data.count, fds.baseAddress, CInt(fds.count)))
+                unsafe IOOutcome(
+                    ck_send_fds(
+                        socket, data.baseAddress?.advanced(by: from), count, fds.baseAddress, CInt(fds.count)))
             }
         }
     }

@@ -65,6 +65,23 @@ public func write(_ descriptor: Int32, _ bytes: [UInt8], from: Int = 0) -> IOOut
     }
 }
 
+/// Writes `bytes[from..<from + count]` to a descriptor borrowed by number.
+public func write(_ descriptor: Int32, _ bytes: [UInt8], from: Int, count: Int) -> IOOutcome {
+    precondition(from >= 0 && count >= 0 && from + count <= bytes.count)
+    return unsafe bytes.withUnsafeBytes {
+        unsafe IOOutcome(ck_write(descriptor, $0.baseAddress?.advanced(by: from), count))
+    }
+}
+
+/// Writes as ``write(_:_:from:count:)`` does, for a terminal that blocks: only when it polls writable, and a timer interrupts
+/// the call when it blocks all the same.
+func writeBriefly(_ descriptor: Int32, _ bytes: [UInt8], from: Int, count: Int) -> IOOutcome {
+    precondition(from >= 0 && count >= 0 && from + count <= bytes.count)
+    return unsafe bytes.withUnsafeBytes {
+        unsafe IOOutcome(ck_write_briefly(descriptor, $0.baseAddress?.advanced(by: from), count))
+    }
+}
+
 /// Reads from an offset of a file borrowed by number (pread(2)).
 public func read(_ descriptor: Int32, at offset: Int, into buffer: inout [UInt8]) -> IOOutcome {
     unsafe buffer.withUnsafeMutableBytes {

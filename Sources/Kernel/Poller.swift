@@ -33,7 +33,8 @@ public struct ReadyEvent: Sendable {
 @safe public struct Poller: ~Copyable {
     private let epoll: Int32
     private let buffer: UnsafeMutablePointer<ck_event>
-    private static let capacity = 64
+    /// How many events one wait brings at most.
+    public static let capacity = 64
 
     /// Makes an empty instance.
     public init() throws(KernelError) {
@@ -51,13 +52,19 @@ public struct ReadyEvent: Sendable {
         _ = try check(ck_epoll_add(epoll, descriptor, interest.rawValue, token), "watch descriptor", "\(descriptor)")
     }
 
+    /// The instance's own number: another instance may watch it, and finds it readable while something is ready here.
+    public var number: Int32 { epoll }
+
     /// Stops watching. Closing a descriptor that has no duplicate does the same.
     public borrowing func remove(_ descriptor: Int32) { _ = ck_epoll_remove(epoll, descriptor) }
 
-    /// Waits until something is ready or the timeout passes (nil: for ever). Returns how many events `event(_:)` has.
-    public borrowing func wait(_ timeout: Duration?) throws(KernelError) -> Int {
+    /// Waits until something is ready or the timeout passes (nil: for ever). Returns how many events `event(_:)` has, which
+    /// are at most `limit`; those that are left out come first the next time.
+    public borrowing func wait(_ timeout: Duration?, limit: Int = capacity) throws(KernelError) -> Int {
         let milliseconds = timeout.map { max(0, $0.millisecondsRoundedUp) } ?? -1
-        return Int(try check(unsafe ck_epoll_wait(epoll, buffer, CInt(Self.capacity), milliseconds), "wait for events"))
+        return Int(
+            try check(
+                unsafe ck_epoll_wait(epoll, buffer, CInt(min(limit, Self.capacity)), milliseconds), "wait for events"))
     }
 
     /// Event `index` of the last wait.

@@ -117,7 +117,7 @@ final class WorkspaceRun {
     /// Reads the configuration and prints what is wrong with it; errors end the program.
     private func check(_ sources: [Source]) -> WorkspaceConfiguration {
         let reading = Reading(sources, on: .system)
-        for text in reading.rendered(notes: false, colour: hasColour(2)) { writeLine(text + "\n", to: 2) }
+        for text in reading.rendered(notes: false, colour: hasColour(2)) { printOutsideLoop(text + "\n") }
         if reading.hasErrors { quit(ExitCodes.configuration) }
         return reading.configuration
     }
@@ -260,4 +260,12 @@ final class WorkspaceRun {
 }
 
 /// Prints a line of ring0's own.
-func say(_ text: String) { writeLine("workspacekit: \(text)\n", to: 2) }
+func say(_ text: String) { printOutsideLoop("workspacekit: \(text)\n") }
+
+/// Prints to standard error before or after a loop. A reader that has paused is waited for, but not for ever: PID 1 has to
+/// come to its loop, and to its end.
+func printOutsideLoop(_ text: String) {
+    let errors = StandardOutput(2, name: "standard error")
+    errors.append(text)
+    errors.finish(within: .seconds(1))
+}

@@ -43,6 +43,7 @@ final class WorkspaceSession {
     /// A forwarder that has no link yet.
     private var startedForwarder: (pid: Int32, channel: Channel)?
     private var fixedForwards = FixedForwards()
+    private let errors = StandardOutput(2, name: "standard error", limit: 256 << 10)
     /// To the supervisor.
     private var supervisorChannel: Channel?
     private var forwarderFailures = 0
@@ -65,7 +66,7 @@ final class WorkspaceSession {
 
     private enum Token {
         static let signals: UInt64 = 0, report: UInt64 = 1, rings: UInt64 = 2, forwarder: UInt64 = 3,
-            resolver: UInt64 = 4
+            resolver: UInt64 = 4, errors: UInt64 = 5
     }
 
     /// Runs the workspace; its exit code.
@@ -82,6 +83,7 @@ final class WorkspaceSession {
         if let watch = resolver.descriptor, forwarder?.followsResolver == true {
             try poller.add(watch.number, .readable, token: Token.resolver)
         }
+        defer { errors.finish(within: .milliseconds(500)) }
         stages.append(("configuration", .now))
         let rings = try bringUp(supervisorState, reportWriting.descriptor)
         self.rings = rings
@@ -102,12 +104,14 @@ final class WorkspaceSession {
             }
         }
         while true {
+            errors.settle(poller, token: Token.errors)
             let count = try poller.wait(timeout())
             for index in 0..<count {
                 switch poller.event(index).token {
                 case Token.signals: while let (signal, _) = signals.next() { relay(signal, rings) }
                 case Token.report: takeReport(reportReading, poller)
                 case Token.rings: takeNote(rings, poller)
+                case Token.errors: break  // written at the end of each turn
                 case Token.resolver: if let servers = resolver.changed() { tellNameServers(servers) }
                 default: takeForwarderReport(poller)
                 }
@@ -159,7 +163,7 @@ final class WorkspaceSession {
     }
 
     private func bringUpOnce(_ configuration: Descriptor, _ report: Descriptor) throws -> Ring0 {
-        let note = { (text: String) in say("ring1: \(text)") }
+        let note = { [self] (text: String) in say("ring1: \(text)") }
         // It comes up while ring1 makes the link.
         if forwarder != nil { startedForwarder = try SlirpProcess.start() }
         defer {
@@ -248,6 +252,12 @@ final class WorkspaceSession {
     }
 
     // MARK: events
+
+    /// Prints a line of ring0's own. A reader that has paused is not waited for.
+    private func say(_ text: String) {
+        errors.append("workspacekit: \(text)\n")
+        errors.flush()
+    }
 
     private func timeout() -> Duration? {
         let now = MonotonicInstant.now

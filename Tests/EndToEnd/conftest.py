@@ -160,7 +160,8 @@ class Lab:
 class Workspace:
     """A `workspacekit run` in the pod, and the ways to look at it."""
 
-    def __init__(self, lab, folder, config="", arguments=(), command=(), user=None, environment=None, tun=True, stdin=None, verb="run", through=()):
+    def __init__(self, lab, folder, config="", arguments=(), command=(), user=None, environment=None, tun=True, stdin=None, verb="run", through=(),
+                 stdout=None, stderr=None):
         self.lab = lab
         self.tag = f"WK_TEST={uuid.uuid4()}"
         self.folder = folder
@@ -181,7 +182,8 @@ class Workspace:
             argv += ["--", *command]
         self.output = folder / "output"
         with open(self.output, "wb") as out, open(folder / "errors", "wb") as errors:
-            self.process = lab.popen_in(lab.pod, argv, stdout=out, stderr=errors, env=self.environment, stdin=stdin or subprocess.DEVNULL)
+            self.process = lab.popen_in(lab.pod, argv, stdout=out if stdout is None else stdout,
+                                        stderr=errors if stderr is None else stderr, env=self.environment, stdin=stdin or subprocess.DEVNULL)
 
     @property
     def stdout(self):

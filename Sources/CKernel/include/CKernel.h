@@ -13,6 +13,7 @@ enum {
     CK_CLONE_NEWNET = 0x40000000,
     CK_EPOLLIN = 0x001, CK_EPOLLOUT = 0x004, CK_EPOLLERR = 0x008, CK_EPOLLHUP = 0x010,
     CK_EPOLLRDHUP = 0x2000,
+    CK_O_WRONLY = 01, CK_O_NOCTTY = 0400, CK_O_NONBLOCK = 04000,
 };
 #define CK_EPOLLET 0x80000000u
 
@@ -21,6 +22,7 @@ int ck_open(const char *path, int flags, unsigned mode);                 /* open
 int ck_close(int fd);
 long ck_read(int fd, void *buffer, size_t count);                        /* read(2), EINTR retried */
 long ck_write(int fd, const void *buffer, size_t count);                 /* write(2), EINTR retried */
+long ck_write_briefly(int fd, const void *buffer, size_t count);         /* -EAGAIN rather than waiting: for terminals */
 long ck_read_at(int fd, void *buffer, size_t count, uint64_t offset);    /* pread(2) */
 long ck_write_at(int fd, const void *buffer, size_t count, uint64_t offset); /* pwrite(2) */
 int64_t ck_size(int fd);                                                 /* lseek(SEEK_END) */

@@ -20,7 +20,7 @@ extension Supervisor {
             }
             return result
         }
-        if plan.start == .prebuildJSON { return writeLine(prettyJSON(results) + "\n", to: 1) }
+        if plan.start == .prebuildJSON { return console.result(prettyJSON(results) + "\n") }
         let rows =
             [["TASK", "RESULT", "TIME", "REASON"]]
             + results.map { result in
@@ -29,7 +29,7 @@ extension Supervisor {
                     result.seconds.map { "\($0) s" } ?? "-", result.reason ?? "",
                 ]
             }
-        writeLine(tableText(rows), to: 1)
+        console.result(tableText(rows))
     }
 
     /// Why each task that never ran did not, before the shutdown gives all of them one reason.

@@ -65,10 +65,8 @@ extension Supervisor {
         passListeners(id, &spawnPlan)
         let notifying = try prepareReadiness(id, &spawnPlan)
         try reading.setNonblocking(true)
-        if let old = outputs[id] { poller.remove(old.number) }
-        outputs[id] = reading
+        try outputs.watch(id, reading)
         keeper.keep(.output(id), reading)
-        try poller.add(reading.number, .readable, token: Token.output | UInt64(id))
         let pid = try spawnKnown(id, spawnPlan)
         withExtendedLifetime((input, writing, notifying)) {}
         return pid

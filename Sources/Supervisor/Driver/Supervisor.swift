@@ -22,8 +22,8 @@ final class Supervisor {
     var engine: Engine
     var logs: [UnitLog]
     /// The reading end of each unit's output, while it has one.
-    var outputs: [Int: Descriptor] = [:]
-    let outputBuffer = OutputBuffer()
+    let outputs: UnitOutputs
+    let outputBuffer = ReadBuffer()
     let listener: Descriptor
     let poller: Poller
     private let signals: SignalReader
@@ -80,7 +80,7 @@ final class Supervisor {
         static let signals: UInt64 = 1 << 32
         static let listener: UInt64 = 2 << 32
         static let connection: UInt64 = 3 << 32
-        static let output: UInt64 = 4 << 32
+        static let outputs: UInt64 = 4 << 32
         static let configuration: UInt64 = 5 << 32
         static let readiness: UInt64 = 6 << 32
         static let listeners: UInt64 = 7 << 32
@@ -88,6 +88,7 @@ final class Supervisor {
         static let report: UInt64 = 9 << 32
         static let metrics: UInt64 = 10 << 32
         static let scraper: UInt64 = 11 << 32
+        static let console: UInt64 = 12 << 32
     }
 
     private let kept: [Keeper.Key: Descriptor]
@@ -109,7 +110,8 @@ final class Supervisor {
             }
         }
         state = StateDirectory(plan.stateDirectory)
-        console = Console(output: 1, isQuiet: plan.isQuiet)
+        console = Console(output: 1, errors: 2, isQuiet: plan.isQuiet)
+        outputs = try UnitOutputs()
         reading = Reading(plan.sources)
         lastSources = plan.sources
         watch = ConfigurationWatch(plan.files)
@@ -159,7 +161,7 @@ final class Supervisor {
     }
 
     static func log(
-        of unit: PlannedUnit, _ state: StateDirectory, _ console: Console, _ buffer: OutputBuffer,
+        of unit: PlannedUnit, _ state: StateDirectory, _ console: Console, _ buffer: ReadBuffer,
         continues: Bool = false
     ) -> UnitLog {
         UnitLog(
@@ -187,7 +189,8 @@ final class Supervisor {
         CurrentProcess.releaseCode()
         lookForGroups()
         while exitCode == nil {
-            let due = [engine.nextDeadline, watch.dueAt].compactMap { $0 }.min()
+            settleOutput()
+            let due = [engine.nextDeadline, watch.dueAt, console.deadline].compactMap { $0 }.min()
             let timeout = due.map { max(.zero, $0 - .now) }
             for index in 0..<(try poller.wait(timeout)) {
                 let event = poller.event(index)
@@ -207,7 +210,8 @@ final class Supervisor {
                     perform { engine, now, actions in
                         engine.handle(.connectionArrived(id), at: now, into: &actions)
                     }
-                default: readOutput(Int(number))
+                case Token.outputs: readOutputs()
+                default: break  // the console, which is written at the end of each turn
                 }
             }
             // Most of what wakes us is an orphan's end, which changes nothing.
@@ -217,7 +221,7 @@ final class Supervisor {
             if watch.isDue(at: .now) { followConfiguration() }
             lookForGroups()
         }
-        for index in outputs.keys.sorted() { readOutput(index) }
+        for id in outputs.ids { readOutput(id, pieces: 16) }
         closeListeners()
         try? Files.remove(state.socket)
         try? Files.remove(state.metrics)
@@ -225,6 +229,7 @@ final class Supervisor {
         var end = WorkspaceEvent(.exited, kind: "workspace")
         end.exitCode = exitCode
         events.write([end])
+        console.finish()
         keeper.finished()
         return exitCode ?? 70
     }
@@ -317,7 +322,7 @@ final class Supervisor {
                 engine.handle(.replaced(id, pid: successor), at: now, into: &actions)
             }
         }
-        readOutput(id)
+        readOutput(id, pieces: 16)
         if case .running(_, let since) = engine.states[id] { durations[id] = .now - since }
         if plan.start.isPrebuild { noteWaitReasons() }
         let event = endEvent(pid, status)
@@ -334,15 +339,24 @@ final class Supervisor {
         return false
     }
 
-    private func readOutput(_ id: Int) {
+    /// Reads units' outputs in turn, until the console has enough.
+    private func readOutputs() {
+        for _ in 0..<UnitOutputs.piecesPerTurn where !console.holdsUnitsBack {
+            guard let id = outputs.nextReady() else { return }
+            readOutput(id, pieces: 1)
+        }
+    }
+
+    private func readOutput(_ id: Int, pieces: Int) {
         guard let output = outputs[id] else { return }
-        for _ in 0..<16 {
+        let isLookedAt = if case .log? = readiness[id] { true } else { false }
+        for _ in 0..<pieces {
             switch logs[id].take(
-                from: output.number, eachPiece: { showViewers(id, $0) }, eachLine: { takeLine(id, $0) })
+                from: output.number, eachPiece: { showViewers(id, $0) },
+                eachLine: isLookedAt ? { [self] in takeLine(id, $0) } : nil)
             {
             case .bytes(0), .failed:
-                poller.remove(output.number)
-                outputs[id] = nil
+                outputs.forget(id)
                 keeper.discard(.output(id))
                 endViewers(id)
                 return logs[id].finish()
@@ -350,5 +364,11 @@ final class Supervisor {
             case .wouldBlock: return
             }
         }
+    }
+
+    /// Writes to the console what was collected, and has the loop wait for what it now waits for.
+    private func settleOutput() {
+        console.settle(poller, tokens: (Token.console, Token.console | 1), at: .now)
+        outputs.settle(poller, token: Token.outputs, heldBack: console.holdsUnitsBack)
     }
 }

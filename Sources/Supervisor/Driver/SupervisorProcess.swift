@@ -23,7 +23,9 @@ public enum SupervisorProcess {
                 report: Channel(Descriptor(OwnedDescriptor(owning: report))))
             return try supervisor.run()
         } catch {
-            writeLine("workspacekit: supervisor: \(error)\n", to: 2)
+            let errors = StandardOutput(2, name: "standard error")
+            errors.append("workspacekit: supervisor: \(error)\n")
+            errors.finish(within: .milliseconds(500))
             return error.isShortage ? ExitStatus.temporaryFailure : 70
         }
     }

@@ -85,8 +85,7 @@ extension Supervisor {
         func watch(_ token: UInt64) { try? poller.add(descriptor.number, .readable, token: token) }
         switch key {
         case .output(let id) where id < units.count:
-            outputs[id] = descriptor
-            watch(Token.output | UInt64(id))
+            try? outputs.watch(id, descriptor)
         case .listener(let id, let sum) where id < units.count:
             if let spec = units[id].listeners.first(where: { checksum("\($0)".utf8) == sum }) {
                 listeners[id, default: []].append((spec, descriptor))

@@ -16,13 +16,15 @@ internal import SystemPackage
 final class UnitLog {
     static let ringLimit = 256 << 10, retryAfter = Duration.seconds(5)
     let name: String
+    /// What stands before each of its lines on the console.
+    private let prefix: [UInt8]
     private let path: String
     private let console: Console
     private var sizeLimit: Int
     private var fileCount: Int
     private var file: Descriptor?
     private var times: Descriptor?
-    private let scratch: OutputBuffer
+    private let scratch: ReadBuffer
     private var splitter = LineSplitter()
     /// The last of the output, while it cannot be written.
     private(set) var ring: [UInt8] = []
@@ -31,9 +33,10 @@ final class UnitLog {
 
     init(
         name: String, path: String, console: Console, sizeLimit: UInt64?, fileCount: Int?, continues: Bool,
-        buffer: OutputBuffer
+        buffer: ReadBuffer
     ) {
         self.name = name
+        prefix = Array("[\(name)] ".utf8)
         self.path = path
         self.console = console
         scratch = buffer
@@ -72,7 +75,7 @@ final class UnitLog {
     /// Takes what is in the unit's pipe or terminal, up to 64 KiB; `eachPiece` gets it as it comes, `eachLine` by lines,
     /// once they are shown.
     func take(
-        from pipe: Int32, eachPiece: (ArraySlice<UInt8>) -> Void, eachLine: (ArraySlice<UInt8>) -> Void
+        from pipe: Int32, eachPiece: (ArraySlice<UInt8>) -> Void, eachLine: ((ArraySlice<UInt8>) -> Void)?
     ) -> IOOutcome {
         if let due = retryAt, due <= .now { open() }
         var outcome = takeIntoFile(pipe)
@@ -123,17 +126,17 @@ final class UnitLog {
     }
 
     private func show(
-        _ count: Int, _ eachPiece: (ArraySlice<UInt8>) -> Void, _ eachLine: (ArraySlice<UInt8>) -> Void
+        _ count: Int, _ eachPiece: (ArraySlice<UInt8>) -> Void, _ eachLine: ((ArraySlice<UInt8>) -> Void)?
     ) {
         if count > 0 { eachPiece(scratch.bytes[..<count]) }
         splitter.feed(scratch.bytes[..<count]) {
-            console.line($0, from: name)
-            eachLine($0)
+            console.line($0, prefix: prefix)
+            eachLine?($0)
         }
     }
 
     /// The unit's process has closed its output.
-    func finish() { splitter.finish { console.line($0, from: name) } }
+    func finish() { splitter.finish { console.line($0, prefix: prefix) } }
 
     private func rotate() {
         for index in stride(from: fileCount - 1, through: 1, by: -1) {
@@ -167,6 +170,6 @@ final class UnitLog {
 }
 
 /// Room for one read of any unit's output: there is only ever one at a time.
-final class OutputBuffer {
+final class ReadBuffer {
     fileprivate var bytes = [UInt8](repeating: 0, count: 65536)
 }
