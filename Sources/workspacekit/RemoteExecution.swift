@@ -3,6 +3,9 @@ internal import Kernel
 internal import SystemPackage
 
 /// The client's side of `exec`: hands over its standard streams, or relays a terminal of the workspace's.
+///
+/// A terminal of the caller's is never handed over, because a program inside could keep it, read what is typed after
+/// `exec` has ended, and change its settings: the program gets pipes instead, whose bytes this side copies.
 struct RemoteExecution {
     let client: ControlClient
 
@@ -10,9 +13,10 @@ struct RemoteExecution {
     func run(_ request: ControlRequest) -> UInt8 {
         ignore(.pipe)
         if request.terminal == true { return runOnTerminal(request) }
-        let streams = (0...2).compactMap { try? OwnedDescriptor.duplicate(of: $0) }
-        _ = require(client.ask(request, descriptors: streams))
-        return require(client.answer()).exitCode ?? 70
+        guard let streams = try? ExecutionStreams() else { fail("cannot make a pipe for the program", 70) }
+        _ = require(client.ask(request, descriptors: streams.remote))
+        guard let code = streams.copy(until: client) else { fail("the workspace ended", ExitCodes.noSuchWorkspace) }
+        return code
     }
 
     private func runOnTerminal(_ request: ControlRequest) -> UInt8 {
