@@ -26,6 +26,21 @@
 #define RETRY(call) ({ __typeof__(call) r_; do r_ = (call); while (r_ < 0 && errno == EINTR); r_ < 0 ? -errno : r_; })
 
 int ck_open(const char *path, int flags, unsigned mode) { return RETRY(open(path, flags | O_CLOEXEC, mode)); }
+int ck_open_directory(int at, const char *name)
+{
+    int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK;
+    return at < 0 ? RETRY(open(name, flags)) : RETRY(openat(at, name, flags | O_NOFOLLOW));
+}
+int ck_open_regular(const char *path)
+{
+    struct stat info;
+    int fd = RETRY(open(path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC));
+    if (fd >= 0 && (fstat(fd, &info) < 0 || !S_ISREG(info.st_mode))) {
+        close(fd);
+        return -EINVAL;
+    }
+    return fd;
+}
 int ck_close(int fd) { return OR_ERRNO(close(fd)); }
 long ck_read(int fd, void *buffer, size_t count) { return RETRY(read(fd, buffer, count)); }
 long ck_write(int fd, const void *buffer, size_t count) { return RETRY(write(fd, buffer, count)); }
@@ -107,6 +122,7 @@ int ck_symlink(const char *target, const char *path) { return OR_ERRNO(symlink(t
 long ck_readlink(const char *path, char *buffer, size_t count) { return OR_ERRNO(readlink(path, buffer, count)); }
 int ck_chmod(const char *path, unsigned mode) { return OR_ERRNO(chmod(path, mode)); }
 int ck_chown(const char *path, unsigned uid, unsigned gid) { return OR_ERRNO(lchown(path, uid, gid)); }
+int ck_fchown(int fd, unsigned uid, unsigned gid) { return OR_ERRNO(fchown(fd, uid, gid)); }
 int ck_access(const char *path, int mode) { return OR_ERRNO(faccessat(AT_FDCWD, path, mode, AT_EACCESS)); }
 
 int ck_stat(const char *path, int follow, struct ck_stat *out)
@@ -121,6 +137,15 @@ int ck_stat(const char *path, int follow, struct ck_stat *out)
     return 0;
 }
 
+int ck_open_standard_streams(void)
+{
+    for (int fd = 0; fd < 3; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0) continue;
+        /* The lowest number that is free: those below it are open. */
+        if (open("/dev/null", fd == 0 ? O_RDONLY : O_WRONLY) < 0) return -errno;
+    }
+    return 0;
+}
 int ck_close_range(int first, int last) { return OR_ERRNO((int)syscall(SYS_close_range, first, last, 0)); }
 int ck_flock(int fd) { return RETRY(flock(fd, LOCK_EX | LOCK_NB)); }
 

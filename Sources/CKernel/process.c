@@ -123,6 +123,27 @@ static void write_listen_pid(char *const *envp)
     }
 }
 
+/* As execvp(3) does, but without a shell for what has no format: the first candidate that can be executed; what is there
+ * and may not be executed counts for more than what is not there. */
+static void execute(const struct ck_spawn_plan *plan, int pipe_end)
+{
+    int error = ENOENT, step = CK_STEP_EXEC;
+    for (char *const *candidate = plan->candidates; *candidate; candidate++) {
+        execve(*candidate, plan->argv, plan->envp);
+        int reason = errno;
+        /* The file is there, what its first line names is not. */
+        if (reason == ENOENT && access(*candidate, F_OK) == 0) step = CK_STEP_INTERPRETER;
+        errno = reason;
+        if (errno == EACCES) error = EACCES;
+        else if (errno != ENOENT && errno != ENOTDIR && errno != ENAMETOOLONG && errno != ESTALE && errno != ENODEV) {
+            error = errno;
+            break;
+        }
+    }
+    errno = error;
+    fail(pipe_end, error == ENOENT ? step : CK_STEP_EXEC);
+}
+
 static void child(const struct ck_spawn_plan *plan, int status, int go)
 {
     char byte;
@@ -194,8 +215,7 @@ static void child(const struct ck_spawn_plan *plan, int status, int go)
     }
     sigprocmask(SIG_SETMASK, &mask, NULL);
     if (plan->listen_pid) write_listen_pid(plan->envp);
-    execve(plan->path, plan->argv, plan->envp);
-    fail(pipe_end, CK_STEP_EXEC);
+    execute(plan, pipe_end);
 }
 
 static void close_if_open(int fd)

@@ -26,6 +26,8 @@ public struct ControlRequest: Codable, Hashable, Sendable {
     public var user: String?
     /// Where to run it, for `exec`.
     public var directory: String?
+    /// For `restart`: the `init` of tasks runs again.
+    public var runsInit: Bool?
     /// For `stop`: those that need them too.
     public var force: Bool?
     /// For `start`, `stop`, `restart` and `reload`: answer when the request is taken, not when it has taken effect.

@@ -72,6 +72,27 @@ public enum Files {
         (try? read(path)).map { String(decoding: $0, as: UTF8.self) }
     }
 
+    /// The text of a regular file that others may have put there; nil for anything else, for links, and beyond the limit.
+    /// Never waits.
+    public static func regularText(_ path: String, limit: Int = 1 << 20) -> String? {
+        let number = unsafe ck_open_regular(path)
+        if number < 0 { return nil }
+        let file = OwnedDescriptor(owning: number)
+        return (try? readAll(file.number, subject: path, limit: limit)).map { String(decoding: $0, as: UTF8.self) }
+    }
+
+    /// Opens a directory.
+    public static func openDirectory(_ path: String) throws(KernelError) -> Descriptor {
+        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open_directory(-1, path), "open directory", path)))
+    }
+
+    /// Opens a directory in one that is open; a link is an error.
+    public static func openDirectory(_ name: String, in directory: Descriptor) throws(KernelError) -> Descriptor {
+        Descriptor(
+            OwnedDescriptor(
+                owning: try check(unsafe ck_open_directory(directory.number, name), "open directory", name)))
+    }
+
     /// Writes the file anew.
     public static func write(_ path: String, _ bytes: [UInt8], mode: UInt32 = 0o644) throws(KernelError) {
         let file = OwnedDescriptor(owning: try check(unsafe ck_open(path, 0o1101, mode), "create", path))
@@ -174,6 +195,11 @@ public enum Files {
     /// Gives a file (not what it links to) another owner.
     public static func changeOwner(_ path: String, uid: UInt32, gid: UInt32) throws(KernelError) {
         _ = try check(unsafe ck_chown(path, uid, gid), "change the owner of", path)
+    }
+
+    /// Gives an open file, a pipe or a terminal another owner.
+    public static func changeOwner(of file: Int32, uid: UInt32, gid: UInt32) throws(KernelError) {
+        _ = try check(ck_fchown(file, uid, gid), "change the owner of", "descriptor \(file)")
     }
 
     /// Whether the caller may use the file (access(2)): 1 execute, 2 write, 4 read.

@@ -123,6 +123,9 @@ public enum CurrentProcess {
     public static func changeDirectory(_ path: String) throws(KernelError) {
         _ = try check(unsafe ck_chdir(path), "change directory to", path)
     }
+    /// Opens /dev/null in place of each of the descriptors 0 to 2 that is closed. Otherwise a file that is opened later
+    /// gets that number, and programs that are started write to it as to their standard output.
+    public static func openStandardStreams() { _ = ck_open_standard_streams() }
     /// Closes every descriptor from this number on but those named.
     public static func closeDescriptors(from first: Int32, except kept: [Int32] = []) {
         var next = first
@@ -136,8 +139,11 @@ public enum CurrentProcess {
 
 /// A program to start, with everything its process is to be. Placed descriptors are the only ones it inherits.
 public struct SpawnPlan: Sendable {
-    /// Absolute path of the program.
+    /// The program: a path, or with ``searchPath`` a name. It is looked up when everything else is in place: in the
+    /// directory, as the user, in the namespaces that the process will have.
     public var path: String
+    /// Directories to look a name without a slash up in, as PATH has them (execvp(3)); nil: ``path`` is a path.
+    public var searchPath: String?
     /// Its arguments, the program's name first.
     public var arguments: [String]
     /// `NAME=value` strings.
@@ -185,6 +191,27 @@ public struct SpawnPlan: Sendable {
         self.environment = environment
         self.descriptors = descriptors
     }
+
+    /// A plan for a command line whose first word is looked up in the PATH of its environment.
+    public init(command: [String], environment: [String], descriptors: [Int32] = []) {
+        self.init(path: command.first ?? "", arguments: command, environment: environment, descriptors: descriptors)
+        searchPath = environment.last { $0.hasPrefix("PATH=") }.map { String($0.dropFirst(5)) } ?? ""
+    }
+
+    /// The paths to try, in this order.
+    var candidates: [String] {
+        guard let searchPath, !path.utf8.contains(UInt8(ascii: "/")) else { return [path] }
+        if path.isEmpty { return [] }
+        return searchPath.split(separator: ":", omittingEmptySubsequences: false).map {
+            $0.isEmpty ? path : "\($0)/\(path)"
+        }
+    }
+}
+
+extension KernelError {
+    /// What a shell ends with when this kept it from starting a program: 127 for what is not there, 126 for what cannot be
+    /// executed.
+    public var shellCode: UInt8 { errno == .noSuchFileOrDirectory ? 127 : 126 }
 }
 
 /// A limit of setrlimit(2).
@@ -268,7 +295,8 @@ private func throwStep(_ result: Int32, _ step: Int32, _ plan: SpawnPlan) throws
         case 12: ("set the nice value of", plan.path)
         case 8: ("become user", plan.identity.map { "\($0.uid):\($0.gid)" } ?? "")
         case 9: ("enter directory", plan.directory ?? "")
-        case 10: ("execute", plan.path)
+        case 10: (errno == .noSuchFileOrDirectory ? "find" : "execute", plan.path)
+        case 13: ("find the interpreter of", plan.path)
         default: ("start", plan.path)
         }
     throw KernelError(call: call, subject: subject, errno: errno)
@@ -280,12 +308,12 @@ private func withSpawnPlan<R>(
 ) -> R {
     unsafe withCStringArray(plan.arguments) { argv in
         unsafe withCStringArray(plan.environment) { envp in
-            unsafe plan.path.withCString { path in
+            unsafe withCStringArray(plan.candidates) { candidates in
                 unsafe withOptionalCString(plan.directory) { directory in
                     unsafe plan.descriptors.withUnsafeBufferPointer { fds in
                         unsafe (plan.identity?.groups ?? []).withUnsafeBufferPointer { groups in
                             var raw = unsafe ck_spawn_plan()
-                            unsafe raw.path = path
+                            unsafe raw.candidates = candidates
                             unsafe raw.argv = argv
                             unsafe raw.envp = envp
                             unsafe raw.directory = directory

@@ -55,14 +55,17 @@ public struct UserDatabase: Sendable {
     }
 }
 
-/// The path of an executable: as it is when it has a slash, else from the directories of PATH.
+/// The path of an executable: as it is when it has a slash, else from the directories of PATH. What is relative is so to
+/// `directory`, or without one to the caller's. For questions only: a program that is to be started is looked up by the
+/// process that becomes it (``SpawnPlan/searchPath``).
 public func findExecutable(
-    _ name: String, path: String = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    _ name: String, path: String = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    in directory: String? = nil
 ) -> String? {
+    func place(_ path: String) -> String { path.hasPrefix("/") ? path : directory.map { "\($0)/\(path)" } ?? path }
     func works(_ path: String) -> Bool { Files.status(path)?.kind == .regular && Files.isAccessible(path, 1) }
-    if name.contains("/") { return works(name) ? name : nil }
-    for directory in path.split(separator: ":") where works("\(directory)/\(name)") { return "\(directory)/\(name)" }
-    return nil
+    if name.utf8.contains(UInt8(ascii: "/")) { return works(place(name)) ? place(name) : nil }
+    return path.split(separator: ":").map { place("\($0)/\(name)") }.first(where: works)
 }
 
 /// Sleeps; for bounded waits at set-up only.

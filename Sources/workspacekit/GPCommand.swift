@@ -299,13 +299,13 @@ struct GPCommand: ParsableCommand {
 private func open(_ subject: String, with variable: String, _ otherwise: String) {
     let environment = currentEnvironment()
     let words = (environmentByName()[variable] ?? "").split(separator: " ").map(String.init)
-    guard let name = words.first, let program = findExecutable(name, path: environmentByName()["PATH"] ?? "") else {
+    guard let name = words.first, findExecutable(name, path: environmentByName()["PATH"] ?? "") != nil else {
         fail(otherwise, 1)
     }
     do {
         let signals = try SignalReader([.child])
         let pid = try spawn(
-            SpawnPlan(path: program, arguments: words + [subject], environment: environment, descriptors: [0, 1, 2]))
+            SpawnPlan(command: words + [subject], environment: environment, descriptors: [0, 1, 2]))
         while true {
             if case .ended(_, let status) = reap(pid) {
                 if !status.isSuccess { quit(Int32(status.code)) }

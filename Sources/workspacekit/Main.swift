@@ -9,6 +9,7 @@ internal import Supervisor
 @main
 struct Main {
     static func main() {
+        CurrentProcess.openStandardStreams()
         let arguments = CommandLine.arguments
         if let name = InitProcess.name(in: arguments.first ?? "") {
             exit(InitProcess.main(name, Array(arguments.dropFirst())))

@@ -14,9 +14,15 @@ struct RemoteExecution {
         ignore(.pipe)
         if request.terminal == true { return runOnTerminal(request) }
         guard let streams = try? ExecutionStreams() else { fail("cannot make a pipe for the program", 70) }
-        _ = require(client.ask(request, descriptors: streams.remote))
+        _ = started(client.ask(request, descriptors: streams.remote))
         guard let code = streams.copy(until: client) else { fail("the workspace ended", ExitCodes.noSuchWorkspace) }
         return code
+    }
+
+    /// The answer that the program runs; ends with a shell's code for what could not be started.
+    private func started(_ response: ControlResponse?) -> ControlResponse {
+        if let response, let error = response.error, let code = response.exitCode { fail(error, Int32(code)) }
+        return require(response)
     }
 
     private func runOnTerminal(_ request: ControlRequest) -> UInt8 {
@@ -24,7 +30,7 @@ struct RemoteExecution {
         if let term = environmentByName()["TERM"] {
             request.environment = (request.environment ?? []) + ["TERM=\(term)"]
         }
-        _ = require(client.ask(request))
+        _ = started(client.ask(request))
         guard let master = client.connection.received.first else { fail("the workspace sent no terminal", 70) }
         client.connection.received = []
         Terminal.copySize(from: 0, to: master.number)

@@ -105,18 +105,21 @@ struct Restart: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Stop tasks or services and start them again.",
         discussion: """
-            Returns when they run again, as start does.
+            Returns when they run again, as start does. The init of a task runs once in a workspace, also when its text
+            changes; --init runs it again.
 
               workspacekit restart web && workspacekit wait web --for healthy
+              workspacekit restart --init db
             """)
     @OptionGroup var state: StateOption
     @OptionGroup var wait: WaitOption
+    @Flag(name: .customLong("init"), help: "Run the init of the tasks again.") var runsInit = false
     @Argument(help: "Which.", completion: .units) var names: [String]
 
     @OptionGroup var report: UnitReport
 
     func run() {
-        ask(.restart, names, state.directory, noWait: wait.noWait)
+        ask(.restart, names, state.directory, noWait: wait.noWait, runsInit: runsInit ? true : nil)
         report.print(names, state.directory)
     }
 }
@@ -255,11 +258,12 @@ struct Wait: ParsableCommand {
 /// Asks something about units, or points, by name.
 func ask(
     _ verb: ControlRequest.Verb, _ names: [String], _ state: StateDirectory, signal: String? = nil, force: Bool? = nil,
-    noWait: Bool? = nil
+    noWait: Bool? = nil, runsInit: Bool? = nil
 ) {
     var request = ControlRequest(verb)
     request.names = names
     request.force = force
+    request.runsInit = runsInit
     request.signal = signal
     request.noWait = noWait
     _ = require(connect(state).ask(request))

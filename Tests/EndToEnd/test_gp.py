@@ -131,7 +131,24 @@ workspacekit: {tasks: {n: {user: nobody}}}
     assert ".workspacekit" not in subprocess.run(["git", "-C", str(space.folder), "status", "--porcelain", "-uall"], capture_output=True, text=True).stdout
 
 
-@pytest.mark.parametrize("words", [["A"], ["=b"], ["1A=b"], ["A B=c"], ["A=b\nc"], ["A=" + "x" * 70000]])
+def test_values_of_several_lines_are_kept(workspace):
+    value = "line\nnext 'quoted' \"twice\"\n\\ $HOME `x` =\n"
+    config = "tasks: [{name: t, command: 'printf %s \"$KEY\" > seen; exec sleep 1000'}]"
+    space = workspace(config).started()
+    gp(space, "env", f"KEY={value}", "B=2")
+    assert space.exec("sh", "-c", 'printf %s "$KEY"').stdout == value and gp(space, "env").stdout == f"KEY={value}\nB=2\n"
+    assert space.exec("sh", "-c", 'unset KEY; eval "$(gp env -e)"; printf %s "$KEY"').stdout == value
+    space.stop()
+    # At a later start; and what an earlier version had put down is understood.
+    again = workspace(None, folder=space.folder).started()
+    until(lambda: (space.folder / "seen").read_bytes() == value.encode(), 10, "the task")
+    again.stop()
+    (space.folder / ".workspacekit/env-0").write_text('KEY="old one"\n')
+    workspace(None, folder=space.folder).started()
+    until(lambda: (space.folder / "seen").read_text() == "old one", 10, "the task")
+
+
+@pytest.mark.parametrize("words", [["A"], ["=b"], ["1A=b"], ["A B=c"], ["A=" + "x" * 70000]])
 def test_what_is_no_variable_is_refused(workspace, words):
     space = workspace("tasks: [{command: sleep 1000}]", arguments=["--network", "none"]).started()
     refused = gp(space, "env", *words, check=False)

@@ -19,6 +19,8 @@ enum {
 
 /* ---- descriptors and files ---- */
 int ck_open(const char *path, int flags, unsigned mode);                 /* open(2), always O_CLOEXEC */
+int ck_open_directory(int at, const char *name);                         /* below an open one, never a link; -1: a path */
+int ck_open_regular(const char *path);                                   /* for reading; never waits, no link at the end */
 int ck_close(int fd);
 long ck_read(int fd, void *buffer, size_t count);                        /* read(2), EINTR retried */
 long ck_write(int fd, const void *buffer, size_t count);                 /* write(2), EINTR retried */
@@ -47,9 +49,11 @@ int ck_symlink(const char *target, const char *path);
 long ck_readlink(const char *path, char *buffer, size_t count);
 int ck_chmod(const char *path, unsigned mode);
 int ck_chown(const char *path, unsigned uid, unsigned gid);
+int ck_fchown(int fd, unsigned uid, unsigned gid);
 int ck_access(const char *path, int mode);
 struct ck_stat { uint64_t device, inode, size; uint32_t mode, uid, gid; uint64_t rdev; int64_t born_ns; };
 int ck_stat(const char *path, int follow, struct ck_stat *out);
+int ck_open_standard_streams(void);                                      /* /dev/null for each of 0 to 2 that is closed */
 int ck_close_range(int first, int last);                                 /* close_range(2), both included */
 int ck_flock(int fd);                                                    /* LOCK_EX | LOCK_NB */
 void *ck_directory_open(const char *path);                               /* opendir(3): NULL when it cannot */
@@ -88,11 +92,11 @@ int ck_getgid(void);
 enum ck_spawn_step {
     CK_STEP_NONE, CK_STEP_FORK, CK_STEP_UNSHARE, CK_STEP_MAPS, CK_STEP_SESSION, CK_STEP_TERMINAL, CK_STEP_FDS,
     CK_STEP_LIMITS, CK_STEP_IDS, CK_STEP_CHDIR, CK_STEP_EXEC, CK_STEP_OOM_SCORE,
-    CK_STEP_NICE,
+    CK_STEP_NICE, CK_STEP_INTERPRETER,
 };
 struct ck_limit { int resource; uint64_t soft, hard; };
 struct ck_spawn_plan {
-    const char *path;               /* absolute path of the program */
+    char *const *candidates;        /* where the program may be: each is tried once everything else is in place */
     char *const *argv, *const *envp;
     const char *directory;          /* NULL: inherit */
     const int *fds; int fd_count;   /* descriptor i of the child is fds[i] */

@@ -48,7 +48,7 @@ enum GitpodKeys {
             "before", .string, "Shell text that runs at each start, first", example: "cd project"),
         Key(
             "init", .string,
-            "Shell text that runs after `before` until it has succeeded once in this workspace (remembered in `.workspacekit/`)",
+            "Shell text that runs after `before` until it has succeeded once in this workspace; a changed text does not run by itself (`restart --init`)",
             example: "npm ci"),
         Key("prebuild", .string, "Shell text that runs after `init` in a prebuild only", example: "npm run build"),
         Key(

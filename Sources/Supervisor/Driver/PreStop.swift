@@ -18,7 +18,7 @@ extension Supervisor {
         for (place, command) in unit.preStop.enumerated().dropFirst(index) {
             let job = saved.add(["prestop", "0", "\(id)", "\(place)"])
             do {
-                let pid = try spawnPreStop(unit, command) { [saved] pid in
+                let pid = try spawnPreStop(id, command) { [saved] pid in
                     saved.replaceJob(job, ["prestop", "\(pid)", "\(id)", "\(place)"])
                 }
                 preStops[pid] = PreStop(unit: id, index: place, job: job)
@@ -32,15 +32,16 @@ extension Supervisor {
     }
 
     private func spawnPreStop(
-        _ unit: PlannedUnit, _ command: [String], saving save: @escaping (Int32) -> Void
+        _ id: Int, _ command: [String], saving save: @escaping (Int32) -> Void
     ) throws(KernelError) -> Int32 {
-        guard let program = findExecutable(command[0], path: unit.path) else {
-            throw KernelError(call: "find", subject: command[0], errno: .noSuchFileOrDirectory)
-        }
+        let unit = units[id]
         let null = try Files.open("/dev/null", flags: 2)
-        let output = (try? Files.openForAppending(state.log(of: unit.spec.name), mode: 0o600)) ?? null
+        // The unit's own pipe, whose other end is here: what is printed has its times, and belongs to the unit's user.
+        let pipe =
+            unit.hasTerminal ? nil : outputs[id].flatMap { try? Files.open("/proc/self/fd/\($0.number)", flags: 1) }
+        let output = pipe ?? (try? Files.openForAppending(state.log(of: unit.spec.name), mode: 0o600)) ?? null
         var spawnPlan = SpawnPlan(
-            path: program, arguments: command, environment: unit.environment,
+            command: command, environment: unit.environment,
             descriptors: [null.number, output.number, output.number])
         spawnPlan.identity = unit.identity
         spawnPlan.directory = unit.directory

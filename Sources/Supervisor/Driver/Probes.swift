@@ -29,11 +29,8 @@ extension Supervisor {
             spawnPlan.arguments = ["sh", "-c", text]
             spawnPlan.identity = unit.identity
         case .program(let words):
-            guard let program = findExecutable(words[0], path: unit.path) else {
-                throw KernelError(call: "find", subject: words[0], errno: .noSuchFileOrDirectory)
-            }
-            spawnPlan.path = program
-            spawnPlan.arguments = words
+            spawnPlan = SpawnPlan(
+                command: words, environment: unit.environment, descriptors: spawnPlan.descriptors)
             spawnPlan.identity = unit.identity
         }
         spawnPlan.directory = unit.directory

@@ -125,7 +125,7 @@ extension Supervisor {
             do {
                 try execute(request, connection)
             } catch {
-                connection.send(ControlResponse(error: "\(error)"))
+                connection.send(ControlResponse(error: "\(error)", exitCode: error.shellCode))
             }
             connection.received = []
         }
@@ -182,6 +182,10 @@ extension Supervisor {
                 connection.send(ControlResponse())
                 return
             }
+            if request.runsInit == true, let problem = forgetInit(of: ids) {
+                connection.send(ControlResponse(error: problem))
+                return
+            }
             perform { engine, now, actions in
                 for id in ids {
                     switch request.verb {
@@ -234,22 +238,20 @@ extension Supervisor {
     }
 
     private func execute(_ request: ControlRequest, _ connection: ControlConnection) throws(KernelError) {
-        guard let command = request.command, let name = command.first else {
+        guard let command = request.command, !command.isEmpty else {
             throw KernelError(call: "execute", subject: "nothing", errno: .invalidArgument)
         }
         var identity: Identity?
         if let user = request.user {
-            guard let found = planner.users.identity(for: user) else {
-                throw KernelError(call: "find user", subject: user, errno: .noSuchFileOrDirectory)
+            // Of now: a task may have added the user.
+            guard let found = UserDatabase.system.identity(for: user) else {
+                throw KernelError(call: "find user", subject: user, errno: .invalidArgument)
             }
             identity = found
         }
         let environment = planner.environment(for: identity, adding: []) + (request.environment ?? [])
-        guard let program = findExecutable(name, path: searchPath(environment)) else {
-            throw KernelError(call: "find", subject: name, errno: .noSuchFileOrDirectory)
-        }
-        var spawnPlan = SpawnPlan(path: program, arguments: command, environment: environment, descriptors: [])
-        spawnPlan.directory = request.directory ?? plan.workspaceDirectory
+        var spawnPlan = SpawnPlan(command: command, environment: environment)
+        spawnPlan.directory = planner.inWorkspace(request.directory ?? "")
         spawnPlan.identity = identity
         spawnPlan.newSession = true
         spawnPlan.limits = [planner.coreLimit]
@@ -257,6 +259,7 @@ extension Supervisor {
         var held: [Descriptor] = []
         if request.terminal == true {
             let (master, terminal) = try Terminal.open()
+            if let identity { try? Files.changeOwner(of: terminal.number, uid: identity.uid, gid: identity.gid) }
             spawnPlan.descriptors = [terminal.number, terminal.number, terminal.number]
             spawnPlan.controllingTerminal = 0
             answerDescriptors = [master]
@@ -267,6 +270,11 @@ extension Supervisor {
             }
             held = Array(connection.received.prefix(3))
             spawnPlan.descriptors = held.map(\.number)
+            // As runc does. A pipe is the caller's for this alone; a file or a terminal stays whose it is.
+            for stream in held where Files.linkTarget("/proc/self/fd/\(stream.number)")?.hasPrefix("pipe:[") == true {
+                guard let identity else { break }
+                try? Files.changeOwner(of: stream.number, uid: identity.uid, gid: identity.gid)
+            }
         }
         let job = saved.add(["exec", "0"])
         keeper.keep(.client(job), connection.descriptor)

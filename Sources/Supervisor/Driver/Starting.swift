@@ -11,7 +11,8 @@ extension Supervisor {
             try openListeners(id)
             event = .spawned(id, pid: try spawnUnit(id))
         } catch {
-            event = .spawnFailed(id, reason: "\(error)", isTemporary: error.isShortage)
+            event = .spawnFailed(
+                id, reason: "\(error)", code: error.shellCode, isTemporary: error.isShortage)
         }
         engine.handle(event, at: .now, into: &actions)
         if !hasReported, case .spawned = event {
@@ -22,11 +23,8 @@ extension Supervisor {
 
     private func spawnUnit(_ id: Int) throws(KernelError) -> Int32 {
         let unit = units[id]
-        guard let program = findExecutable(unit.arguments[0], path: unit.path) else {
-            throw KernelError(call: "find", subject: unit.arguments[0], errno: .noSuchFileOrDirectory)
-        }
-        var spawnPlan = SpawnPlan(
-            path: program, arguments: unit.arguments, environment: unit.environment, descriptors: [0, 1, 2])
+        let arguments = try unit.task.map { (task) throws(KernelError) in try begin(task, unit) } ?? unit.arguments
+        var spawnPlan = SpawnPlan(command: arguments, environment: unit.environment, descriptors: [0, 1, 2])
         spawnPlan.directory = unit.directory
         spawnPlan.identity = unit.identity
         spawnPlan.limits = unit.limits
@@ -41,7 +39,6 @@ extension Supervisor {
             if Terminal.isTerminal(0) { spawnPlan.foregroundTerminal = 0 }
             return try spawnKnown(id, spawnPlan)
         }
-        if let marker = unit.initMarker { try makeMarkerDirectory(marker, unit.identity) }
         let reading: Descriptor
         let writing: Descriptor
         let input: Descriptor
@@ -49,16 +46,16 @@ extension Supervisor {
             (reading, writing) = try Terminal.open()
             input = writing
             spawnPlan.controllingTerminal = 0
-            // As login(1) does: programs open it by its name too.
-            if let identity = unit.identity, let name = Files.linkTarget("/proc/self/fd/\(writing.number)") {
-                try? Files.changeOwner(name, uid: identity.uid, gid: identity.gid)
-            }
             if !spawnPlan.environment.contains(where: { $0.hasPrefix("TERM=") }) {
                 spawnPlan.environment.append("TERM=xterm-256color")
             }
         } else {
             input = try Files.open("/dev/null", flags: 0)
             (reading, writing) = try makePipe()
+        }
+        // As login(1) and runc do: programs open what they were started with by its name too (/dev/stderr, /dev/tty).
+        if let identity = unit.identity {
+            try? Files.changeOwner(of: writing.number, uid: identity.uid, gid: identity.gid)
         }
         spawnPlan.newSession = true
         spawnPlan.descriptors = [input.number, writing.number, writing.number]
@@ -86,19 +83,30 @@ extension Supervisor {
         }
     }
 
-    /// The workspace remembers which tasks' `init` has run, out of version control's sight.
-    private func makeMarkerDirectory(_ marker: String, _ identity: Identity?) throws(KernelError) {
-        try makeMemoryDirectory()
-        let directory = plan.workspaceDirectory + "/.workspacekit/init"
-        try Files.makeDirectory(directory)
-        if let identity { try Files.changeOwner(directory, uid: identity.uid, gid: identity.gid) }
+    /// The `init` of these tasks is to run at their next start; the reason where that cannot be.
+    func forgetInit(of ids: [Int]) -> String? {
+        if let id = ids.first(where: { units[$0].task?.marker == nil }) {
+            return "\(units[id].spec.name) has no init"
+        }
+        do {
+            for id in ids { try units[id].task?.marker?.forget() }
+            return nil
+        } catch { return "\(error)" }
     }
 
-    /// Where the workspace remembers things, out of version control's sight.
-    func makeMemoryDirectory() throws(KernelError) {
-        let root = plan.workspaceDirectory + "/.workspacekit"
-        try Files.makeDirectory(root)
-        let ignore = root + "/.gitignore"
-        if Files.status(ignore) == nil { try Files.write(ignore, Array("*\n".utf8)) }
+    /// The command line of a task's start. Whether its `init` runs is decided now, not when the configuration was read.
+    private func begin(_ task: PlannedTask, _ unit: PlannedUnit) throws(KernelError) -> [String] {
+        let state = task.marker?.state ?? .done
+        let runsInit = task.isPrebuild || state == .pending
+        if let marker = task.marker {
+            if runsInit {
+                try marker.prepare(for: unit.identity)
+            } else if state == .doneOtherwise {
+                console.notice(
+                    "\(unit.spec.name): its init has changed since it succeeded, and does not run again (hint: workspacekit restart --init \(quote(unit.spec.name)))"
+                )
+            }
+        }
+        return [UnitPlanner.shell, "-c", task.script(runsInit: runsInit)]
     }
 }

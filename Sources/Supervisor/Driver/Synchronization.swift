@@ -23,7 +23,7 @@ extension Supervisor {
     /// Where the point stands as far as one task can reach it; nil when it does not.
     private func partner(_ index: Int, of name: String) -> Engine.Fulfilment? {
         let task = reading.configuration.tasks[index]
-        let unitName = task.name ?? "task-\(index + 1)"
+        let unitName = taskName(task, index)
         let inInit = callsSyncDone(task.initialize ?? "", name)
         let elsewhere = [task.before, task.command].contains { callsSyncDone($0 ?? "", name) }
         guard inInit || elsewhere,
@@ -31,8 +31,10 @@ extension Supervisor {
                 units[$0].spec.kind == .task && units[$0].spec.name == unitName && !engine.isRemoved[$0]
             })
         else { return nil }
-        // This start leaves `init` out.
-        if inInit, !elsewhere, units[id].initMarker == nil { return .met }
+        // `init` has succeeded, now or at an earlier start.
+        if inInit, !elsewhere, let task = units[id].task, !task.isPrebuild, task.marker?.state != .pending {
+            return .met
+        }
         switch engine.states[id] {
         case .ended(let ending, _):
             return ending.isSuccess ? .met : .failed("\(unitName), which was to call sync-done, failed: \(ending)")

@@ -17,8 +17,8 @@ struct PlannedUnit {
     var preStop: [[String]] = []
     /// Only its process group is killed, not all that it started.
     var killsGroupOnly = false
-    /// Set for a task with an `init`: made before it starts, written by its shell once `init` succeeded.
-    var initMarker: String?
+    /// The phases of a task, of which each start runs those that it is to run.
+    var task: PlannedTask?
     /// It runs on a terminal.
     var hasTerminal = false
     /// How it says that it is ready.
@@ -120,18 +120,20 @@ struct UnitPlanner {
     }
 
     private func task(_ task: TaskSpec, _ index: Int, _ directory: String) -> PlannedUnit {
-        let name = task.name ?? "task-\(index + 1)"
+        let name = taskName(task, index)
         var unit = unit(
             UnitSpec(name: name, kind: .task), task.options, environment: task.environment,
             user: task.options.user ?? configuration.user, directory: directory)
-        let marker = task.initialize.flatMap { isBlank($0) ? nil : initMarker(name, index) }
-        let isFresh = marker.map { plan.start.isPrebuild || Files.status($0) == nil } ?? false
         if plan.start.isPrebuild { prepareForPrebuild(&unit.spec) }
-        let script = TaskScript(
-            task: task, isFresh: isFresh, initMarker: marker, isPrebuild: plan.start.isPrebuild
-        ).text
-        unit.arguments = [Self.shell, "-c", script]
-        unit.initMarker = isFresh ? marker : nil
+        var marker: InitMarker?
+        if let script = task.initialize, !isBlank(script) {
+            let others = configuration.tasks.enumerated().filter { $0.offset != index }.map { taskName($1, $0) }
+            marker = InitMarker(
+                workspace: plan.workspaceDirectory, name: name, script: script, position: index + 1, others: others)
+        }
+        unit.task = PlannedTask(
+            before: task.before, initialize: task.initialize, prebuild: task.prebuild, command: task.command,
+            marker: marker, isPrebuild: plan.start.isPrebuild)
         for (key, phase) in [("before", task.before), ("init", task.initialize), ("command", task.command)] {
             unit.aspects.append(.init(name: key, value: phase ?? "", needsRestart: true))
         }
@@ -146,15 +148,10 @@ struct UnitPlanner {
         spec.watchdog = nil
         spec.awaitsReadiness = false
         spec.hasPreStop = false
-        let tasks = Set(configuration.tasks.enumerated().map { $1.name ?? "task-\($0 + 1)" })
+        let tasks = Set(configuration.tasks.enumerated().map { taskName($1, $0) })
         for index in spec.dependencies.indices where tasks.contains(spec.dependencies[index].name) {
             spec.dependencies[index].condition = .completedSuccessfully
         }
-    }
-
-    private func initMarker(_ name: String, _ index: Int) -> String {
-        let safe = name.map { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-") ? $0 : "_" }
-        return "\(plan.workspaceDirectory)/.workspacekit/init/\(index + 1)-\(String(safe))"
     }
 
     private func service(_ service: ServiceSpec) -> PlannedUnit {
@@ -162,7 +159,7 @@ struct UnitPlanner {
             UnitSpec(name: service.name, kind: .service), service.options, environment: service.environment,
             user: service.options.user, directory: plan.workspaceDirectory)
         unit.arguments = service.command
-        let missing = service.requires.filter { findExecutable($0, path: unit.path) == nil }
+        let missing = service.requires.filter { findExecutable($0, path: unit.path, in: unit.directory) == nil }
         if !missing.isEmpty { unit.spec.skipped = "\(missing.joined(separator: ", ")) not found" }
         unit.aspects.append(.init(name: "command", value: "\(service.command)", needsRestart: true))
         unit.aspects.append(.init(name: "requires", value: "\(service.requires)", needsRestart: false))
@@ -277,7 +274,8 @@ struct UnitPlanner {
         return unit
     }
 
-    private func inWorkspace(_ path: String) -> String {
+    /// A path that is relative to the workspace directory where it is not absolute.
+    func inWorkspace(_ path: String) -> String {
         Files.absolute(path.hasPrefix("/") ? path : plan.workspaceDirectory + "/" + path)
     }
 
@@ -310,37 +308,7 @@ extension String {
     fileprivate var value: String? { firstIndex(of: "=").map { String(self[index(after: $0)...]) } }
 }
 
+/// The name that a task has, or gets from its position.
+func taskName(_ task: TaskSpec, _ index: Int) -> String { task.name ?? "task-\(index + 1)" }
+
 func isBlank(_ text: String) -> Bool { text.allSatisfy(\.isWhitespace) }
-
-/// The shell text of a task: the phases that this start runs, each only if the one before succeeded, in one shell, so
-/// that what `before` exports `command` sees.
-struct TaskScript {
-    let task: TaskSpec
-    /// The task's `init` has not yet succeeded in this workspace.
-    let isFresh: Bool
-    let initMarker: String?
-    /// `prebuild` instead of `command`.
-    var isPrebuild = false
-
-    var text: String {
-        var parts: [String] = []
-        func add(_ part: String?) { if let part, !isBlank(part) { parts.append("{\n\(part)\n}") } }
-        add(task.before)
-        if isFresh {
-            add(task.initialize)
-            if isPrebuild { add(task.prebuild) }
-            if let initMarker { parts.append(": > " + quote(initMarker)) }
-        }
-        if isPrebuild {
-            if !isFresh { add(task.prebuild) }
-        } else {
-            add(task.command)
-        }
-        return parts.isEmpty ? ":" : parts.joined(separator: " && ")
-    }
-}
-
-/// A word of shell text that means just `text`.
-private func quote(_ text: String) -> String {
-    "'" + text.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'"
-}

@@ -35,7 +35,7 @@ public struct Engine: Sendable {
         case begun
         case spawned(UnitID, pid: Int32)
         /// The process could not be started. `isTemporary`: processes, descriptors or memory are exhausted now.
-        case spawnFailed(UnitID, reason: String, isTemporary: Bool = false)
+        case spawnFailed(UnitID, reason: String, code: UInt8 = 127, isTemporary: Bool = false)
         /// A socket of the unit could not be opened.
         case listenFailed(UnitID, reason: String)
         /// A process ended; it may be nobody's.
@@ -165,12 +165,12 @@ public struct Engine: Sendable {
             states[id] = .running(pid: pid, since: now)
             health[id].begin(specs[id], at: now)
             if isStopping || isRemoved[id] { stop(id, at: now, then: .stay, &actions) }
-        case .spawnFailed(let id, let reason, let isTemporary):
+        case .spawnFailed(let id, let reason, let code, let isTemporary):
             if isTemporary, !isStopping, !isRemoved[id] {
                 backOff(
-                    id, .notStarted(reason), backoffs[id].nextAfterShortage(random: nextRandom()), at: now, &actions)
+                    id, .notStarted(reason, code: code), backoffs[id].nextAfterShortage(random: nextRandom()), at: now, &actions)
             } else {
-                ended(id, .notStarted(reason), uptime: .zero, at: now, &actions)
+                ended(id, .notStarted(reason, code: code), uptime: .zero, at: now, &actions)
             }
         case .listenFailed(let id, let reason):
             if states[id] == .listening { end(id, .notStarted(reason), at: now, &actions) }
@@ -356,7 +356,7 @@ public struct Engine: Sendable {
         } else if spec.kind != .command, !ending.isSuccess || spec.kind == .service {
             actions.append(.report(id, "ended: \(ending)"))
         }
-        if case .notStarted(let reason) = ending, spec.kind == .command { actions.append(.report(id, reason)) }
+        if case .notStarted(let reason, _) = ending, spec.kind == .command { actions.append(.report(id, reason)) }
         finish(id, ending, at: now, &actions)
     }
 

@@ -142,7 +142,7 @@ public struct Leftovers: Hashable, Sendable {
 public enum Ending: Hashable, Sendable, CustomStringConvertible {
     case exited(ExitStatus)
     /// It could not be started.
-    case notStarted(String)
+    case notStarted(String, code: UInt8 = 127)
     /// Its healthcheck failed, and it was stopped for that.
     case unhealthy
     /// It did not say in time that it is ready, and was stopped for that.
@@ -154,11 +154,11 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
     /// The kernel killed it, or what it needed, for want of memory; `isCertain`: in its own cgroup, not just somewhere.
     case outOfMemory(ExitStatus, isCertain: Bool)
 
-    /// The shell's number for it; 127 for what could not be started.
+    /// The shell's number for it; 126 or 127 for what could not be started.
     public var code: UInt8 {
         switch self {
         case .exited(let status), .outOfMemory(let status, _), .succeeded(let status): status.code
-        case .notStarted: 127
+        case .notStarted(_, let code): code
         case .unhealthy, .notReady, .activatedTooOften: 1
         }
     }
@@ -170,7 +170,7 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .exited(let status): status.description
-        case .notStarted(let reason): reason
+        case .notStarted(let reason, _): reason
         case .unhealthy: "unhealthy"
         case .notReady: "not ready in time"
         case .activatedTooOften:

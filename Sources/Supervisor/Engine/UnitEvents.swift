@@ -29,7 +29,7 @@ extension UnitRecord {
         }
         // Tried once more and failed in the same way: more failures in a row, or a start that somebody asked for.
         let isTriedAgain = failures > (old?.failures ?? 0) || (restarts != old?.restarts && isAtRest)
-        if case .notStarted(let reason)? = lastEnding, old?.lastEnding != lastEnding || isTriedAgain {
+        if case .notStarted(let reason, _)? = lastEnding, old?.lastEnding != lastEnding || isTriedAgain {
             add(.notStarted) { $0.reason = reason }
         }
         let isNew = state.pid != nil && state.pid != before.pid && !isReplaced

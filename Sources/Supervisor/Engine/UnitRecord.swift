@@ -218,7 +218,7 @@ extension Ending {
         switch self {
         case .exited(.exited(let code)): "exited \(code)"
         case .exited(.signalled(let signal, let core)): "signalled \(signal.rawValue)\(core ? " core" : "")"
-        case .notStarted(let reason): "notStarted \(reason.prefix(200))"
+        case .notStarted(let reason, let code): "notStarted \(code) \(reason.prefix(200))"
         case .unhealthy: "unhealthy"
         case .notReady: "notReady"
         case .activatedTooOften: "activatedTooOften"
@@ -239,7 +239,10 @@ extension Ending {
             let parts = rest.split(separator: " ")
             guard let number = parts.first.flatMap({ Int32($0) }) else { return nil }
             self = .exited(.signalled(Signal(rawValue: number), coreDumped: parts.count > 1))
-        case "notStarted"?: self = .notStarted(String(rest))
+        case "notStarted"?:
+            let parts = rest.split(separator: " ", maxSplits: 1, omittingEmptySubsequences: false)
+            guard parts.count == 2, let code = UInt8(parts[0]) else { return nil }
+            self = .notStarted(String(parts[1]), code: code)
         case "unhealthy"?: self = .unhealthy
         case "notReady"?: self = .notReady
         case "activatedTooOften"?: self = .activatedTooOften

@@ -1,0 +1,212 @@
+"""How programs are started: where they are looked up, what they inherit, whose their streams are, which phases run."""
+
+import os
+
+import pytest
+
+from conftest import BINARY, PYTHON, USER, until
+
+
+def script(path, text="#!/bin/sh\npwd\n", mode=0o755):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+
+
+@pytest.fixture
+def files(lab):
+    """A workspace directory with a program in it and in a directory below, and files that are no programs."""
+    folder = lab.folder / "launch-files"
+    script(folder / "ok.sh")
+    script(folder / "sub/x.sh")
+    script(folder / "sub/bin/tool")
+    script(folder / "plain", mode=0o644)
+    script(folder / "orphan", "#!/no/such/interpreter\n")
+    return folder
+
+
+PATHS = """
+workspacekit:
+  services:
+    a: {command: ./ok.sh}
+    b: {command: ./x.sh, working_dir: sub}
+    c: {command: tool, working_dir: sub, environment: {PATH: "bin:/bin"}}
+    plain: {command: ./plain}
+    missing: {command: ./missing}
+    orphan: {command: ./orphan}
+    probed: {command: sleep 1000, working_dir: sub, healthcheck: {test: [CMD, ./x.sh], interval: 100ms}}
+    stopped: {command: sleep 1000, working_dir: sub, pre_stop: ./x.sh}
+    needs: {command: ./x.sh, working_dir: sub, requires: [./x.sh]}
+"""
+
+
+def test_programs_are_looked_up_where_they_run(workspace, files):
+    space = workspace(PATHS, folder=files).started()
+    names = ["a", "b", "c", "plain", "missing", "orphan", "needs"]
+    units = until(lambda: all((now := space.status())[name]["state"] in ("completed", "failed") for name in names) and now, 10, "the ends")
+    assert {name: units[name]["exitCode"] for name in names} == {
+        "a": 0, "b": 0, "c": 0, "plain": 126, "missing": 127, "orphan": 127, "needs": 0}
+    assert units["plain"]["reason"] == "cannot execute ./plain: Permission denied"
+    assert units["missing"]["reason"] == "cannot find ./missing: No such file or directory"
+    assert units["orphan"]["reason"] == "cannot find the interpreter of ./orphan: No such file or directory"
+    logs = space.state / "logs"
+    assert [(logs / f"{name}.log").read_text() for name in "abc"] == [f"{files}\n", f"{files}/sub\n", f"{files}/sub\n"]
+    space.cli("wait", "probed", "--for", "healthy", "--timeout", "10s")
+    space.cli("stop", "stopped")
+    until(lambda: (logs / "stopped.log").read_text() == f"{files}/sub\n", 10, "what pre_stop prints")
+    # exec: in the directory that is named, which is the workspace's or below it.
+    assert space.cli("exec", "-w", "sub", "--", "./x.sh").stdout == f"{files}/sub\n"
+    assert space.cli("exec", "-w", f"{files}/sub", "--", "./x.sh").stdout == f"{files}/sub\n"
+    for command, code, text in (("./plain", 126, "cannot execute ./plain"), ("nosuch", 127, "cannot find nosuch"), ("./orphan", 127, "interpreter")):
+        result = space.exec(command, check=False)
+        assert (result.returncode, text in result.stderr) == (code, True), result
+    assert space.cli("exec", "-w", "nowhere", "--", "true", check=False).returncode == 127
+
+
+def test_the_command_too(workspace, files):
+    for command, code in (("./ok.sh", 0), ("./plain", 126), ("./missing", 127)):
+        space = workspace("", folder=files, command=[command])
+        assert space.wait() == code, (command, space.stderr)
+        space.gone()
+
+
+def test_a_user_of_the_unit_owns_its_streams(workspace):
+    write = "sh -c 'echo one >/dev/stdout; echo two >/dev/stderr; exec sleep 1000'"
+    space = workspace(f"""
+tasks: [{{name: task, command: "echo one >/dev/stdout; echo two >/dev/stderr"}}]
+workspacekit:
+  user: wkuser
+  services:
+    piped: {{user: wkuser, command: "{write}", pre_stop: "sh -c 'echo three >/dev/stderr'"}}
+    seen: {{user: wkuser, tty: true, command: "{write}"}}
+""").started()
+    logs = space.state / "logs"
+    for name in ("task", "piped", "seen"):
+        until(lambda: (logs / f"{name}.log").exists() and (logs / f"{name}.log").read_text().split() == ["one", "two"], 10, name)
+    space.cli("stop", "piped")
+    until(lambda: (logs / "piped.log").read_text() == "one\ntwo\nthree\n", 10, "what pre_stop prints")
+    result = space.cli("exec", "-u", "wkuser", "--", "sh", "-c", "echo out >/dev/stdout; echo err >/dev/stderr; id -u")
+    assert (result.stdout, result.stderr) == (f"out\n{USER}\n", "err\n")
+    # A file is not the program's to keep.
+    with open(space.folder / "result", "w") as file:
+        space.lab.popen_in(space.lab.pod, [BINARY, "exec", "--state-dir", str(space.state), "-u", "wkuser", "--", "id", "-u"],
+                           stdout=file, env=space.environment).wait()
+    assert (space.folder / "result").read_text() == f"{USER}\n" and (space.folder / "result").stat().st_uid == 0
+
+
+def test_children_have_three_descriptors(workspace):
+    """None of ours, whatever is open, also when standard input was closed; the fourth is that of ls."""
+    space = workspace("""
+tasks: [{name: task, command: "ls /proc/self/fd > fds-task; readlink /proc/$$/fd/0 > stdin-task"}]
+workspacekit:
+  services:
+    unit: {command: [sh, -c, "ls /proc/self/fd > fds-unit; exec sleep 1000"], healthcheck: {test: "ls /proc/self/fd > fds-probe", interval: 100ms}, pre_stop: "sh -c 'ls /proc/self/fd > fds-stop'"}
+""", through=["sh", "-c", 'exec "$@" <&-', "sh"]).started()
+
+    def read(name):
+        path = space.folder / name
+        return path.read_text().split() if path.exists() else None
+
+    expected = ["0", "1", "2", "3"]
+    for name in ("fds-unit", "fds-probe", "fds-task"):
+        assert until(lambda: read(name), 10, name) == expected, name
+    assert until(lambda: read("stdin-task"), 10, "the task") == ["/dev/null"]
+    assert space.exec("ls", "/proc/self/fd").stdout.split() == expected
+    closed = ["sh", "-c", 'exec "$@" <&-', "sh", BINARY]
+    for command in (["exec", "--state-dir", str(space.state), "--"], ["init", "--"]):
+        result = space.lab.in_pod(*closed, *command, "ls", "/proc/self/fd", env=space.environment)
+        assert result.stdout.split() == expected, result
+    space.cli("stop", "unit")
+    assert until(lambda: read("fds-stop"), 10, "pre_stop") == expected
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_dev_null(workspace, closed):
+    """The number of a stream that is closed must not be that of a file of ours."""
+    space = workspace("", through=["sh", "-c", f'exec "$@" {closed}', "sh"],
+                      command=[PYTHON, "-c", "import os; names = [os.readlink(f'/proc/self/fd/{n}') for n in range(3)]; open('streams', 'w').write(' '.join(names))"])
+    assert space.wait() == 0
+    streams = (space.folder / "streams").read_text().split()
+    assert len(streams) == 3 and not [path for path in streams if "lock" in path or "socket" in path or "memfd" in path], streams
+    for number, mark in enumerate(("<&-", ">&-", "2>&-")):
+        assert mark not in closed.split() or streams[number] == "/dev/null", streams
+
+
+DB = '{name: db, init: "echo INIT >> ran", command: "echo run >> ran; exec sleep 1000"}'
+
+
+def ran(space):
+    path = space.folder / "ran"
+    return path.read_text().split() if path.exists() else []
+
+
+def test_init_runs_once_wherever_the_task_stands(workspace):
+    first = workspace(f"tasks: [{DB}]").started()
+    until(lambda: ran(first) == ["INIT", "run"], 10, "the first start")
+    first.cli("restart", "db")
+    until(lambda: ran(first) == ["INIT", "run", "run"], 10, "a restart")
+    # Live: another task before it.
+    (first.folder / ".gitpod.yml").write_text(f"tasks: [{{name: new, command: exec sleep 1000}}, {DB}]")
+    first.cli("reload")
+    first.cli("restart", "db")
+    until(lambda: ran(first) == ["INIT"] + ["run"] * 3, 10, "a restart after the edit")
+    first.stop()
+    later = workspace(None, folder=first.folder).started()
+    until(lambda: ran(later) == ["INIT"] + ["run"] * 4, 10, "a later start")
+
+
+def test_a_changed_init_is_said_and_runs_when_asked(workspace):
+    space = workspace(f"tasks: [{DB}]").started()
+    until(lambda: ran(space) == ["INIT", "run"], 10, "the first start")
+    (space.folder / ".gitpod.yml").write_text(f"tasks: [{DB.replace('INIT', 'OTHER')}]")
+    space.cli("reload")
+    until(lambda: ran(space) == ["INIT", "run", "run"], 10, "the restart")
+    said = "db: its init has changed since it succeeded, and does not run again (hint: workspacekit restart --init 'db')"
+    until(lambda: said in space.stderr, 10, "the notice")
+    space.cli("restart", "--init", "db")
+    until(lambda: ran(space) == ["INIT", "run", "run", "OTHER", "run"], 10, "the init")
+    space.cli("restart", "db")
+    until(lambda: ran(space)[-2:] == ["run", "run"] and len(ran(space)) == 6, 10, "a restart")
+    assert space.stderr.count(said) == 1
+    refused = space.cli("restart", "--init", "db", "nosuch", check=False)
+    assert refused.returncode == 1 and 'no unit "nosuch"' in refused.stderr
+
+
+def test_markers_of_earlier_versions_count(workspace, lab):
+    folder = lab.folder / "old-markers"
+    old = folder / ".workspacekit/init"
+    old.mkdir(parents=True)
+    for name in ("1-db", "2-a_b", "3-task-3"):
+        (old / name).touch()
+    task = lambda name: f'{{{name}init: "echo INIT {name[6:-2]} >> ran", command: "echo done >> ran"}}'
+    # db moved; a/b and a_b had one name, and position tells them apart; the third has none.
+    space = workspace(f"tasks: [{task('name: a_b, ')}, {task('name: a/b, ')}, {task('')}, {task('name: db, ')}]", folder=folder).started()
+    until(lambda: ran(space).count("done") == 4, 10, "all tasks")
+    assert [word for word in ran(space) if word != "done"] == ["INIT", "a_b"]
+
+
+def test_tasks_of_several_users_and_links_in_the_way(workspace, lab):
+    folder = lab.folder / "marker-links"
+    (folder / ".workspacekit").mkdir(parents=True)
+    outside = folder / "outside"
+    outside.mkdir()
+    os.symlink(outside, folder / ".workspacekit/init")
+    space = workspace(f"tasks: [{DB}]", folder=folder).started()
+    until(lambda: space.status()["db"]["state"] == "failed", 10, "the refusal")
+    assert not list(outside.iterdir()) and outside.stat().st_uid == 0
+    space.stop()
+    os.unlink(folder / ".workspacekit/init")
+    # A pipe in the place of a file holds nothing up.
+    (folder / ".workspacekit/init").mkdir()
+    os.mkfifo(folder / ".workspacekit/init/db")
+    (folder / "ran").touch()
+    (folder / "ran").chmod(0o666)
+    space = workspace(f"""
+tasks: [{DB}, {{name: other, init: "echo OTHER >> ran; id -u > who", command: "true"}}]
+workspacekit: {{tasks: {{other: {{user: wkuser}}}}}}
+""", folder=folder)
+    folder.chmod(0o777)
+    space.started()
+    until(lambda: space.status()["other"]["state"] == "completed", 10, "the other user's task")
+    assert (folder / "who").read_text() == f"{USER}\n"
+    assert (folder / ".workspacekit/init/other").read_text().strip() and (folder / ".workspacekit/init").stat().st_uid == 0
