@@ -18,6 +18,7 @@
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/auxv.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -77,6 +78,7 @@ int ck_kill(int pid, int number) { return OR_ERRNO(kill(pid, number)); }
 int ck_getpgid(int pid) { return OR_ERRNO(getpgid(pid)); }
 int ck_getpid(void) { return getpid(); }
 int ck_getppid(void) { return getppid(); }
+const char *ck_executed_path(void) { return (const char *)getauxval(AT_EXECFN); }
 int ck_getuid(void) { return (int)getuid(); }
 int ck_geteuid(void) { return (int)geteuid(); }
 int ck_getgid(void) { return (int)getgid(); }

@@ -31,19 +31,41 @@ public struct StateDirectory: Hashable, Sendable {
     public var events: String { path + "/events.jsonl" }
     /// The folder of the commands that a workspace brings with it.
     public var commands: String { path + "/bin" }
+    /// A file beside the commands that says where the state directory is, for those who call them without
+    /// WORKSPACEKIT_STATE_DIR.
+    public var ownPath: String { commands + "/" + Self.ownPathName }
+    private static let ownPathName = ".state-dir"
+
+    /// The state directory of the workspace that brought the command which was executed by this path; nil for other commands.
+    public static func ofCommand(executedAs path: String) -> StateDirectory? {
+        guard let end = path.utf8.lastIndex(of: UInt8(ascii: "/")),
+            let named = Files.regularText(path[...end] + ownPathName, limit: 4096), named.hasPrefix("/")
+        else { return nil }
+        return StateDirectory(named)
+    }
+
     /// Where the new root is assembled.
     public var rings: String { path + "/rings" }
     /// Locked while a workspace runs.
     public var lock: String { path + "/lock" }
 
-    /// The log file of a unit; its name is made fit for a file name.
-    public func log(of unit: String) -> String {
+    /// The log file of a unit.
+    public func log(of unit: String) -> String { "\(logs)/\(FileNames.encode(unit)).log" }
+
+    /// The log file of a unit that is there to be read: in those of earlier versions `_` stands for what is no letter.
+    public func presentLog(of unit: String) -> String {
+        let path = log(of: unit)
+        if Files.status(path) != nil { return path }
         let safe = unit.unicodeScalars.map { scalar -> String in
             let ordinary = scalar.properties.isAlphabetic || scalar.properties.numericType != nil
             return ordinary || "-_. ".unicodeScalars.contains(scalar) ? String(scalar) : "_"
         }.joined()
-        return "\(logs)/\(safe.hasPrefix(".") ? "_" + safe : safe).log"
+        let former = "\(logs)/\(safe.hasPrefix(".") ? "_" + safe : safe).log"
+        return Files.status(former) != nil ? former : path
     }
+
+    /// A file beside the log of a unit whose name the log's cannot say: it has the name.
+    public static func nameFile(ofLog path: String) -> String { path + ".name" }
 }
 
 /// One end of a control connection: JSON objects, one a line, with descriptors beside them.

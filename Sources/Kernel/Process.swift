@@ -123,6 +123,8 @@ public enum CurrentProcess {
     public static func changeDirectory(_ path: String) throws(KernelError) {
         _ = try check(unsafe ck_chdir(path), "change directory to", path)
     }
+    /// The path that execve(2) was given for it, which may be a link (AT_EXECFN of getauxval(3)).
+    public static var executedPath: String { unsafe ck_executed_path().map { unsafe String(cString: $0) } ?? "" }
     /// Opens /dev/null in place of each of the descriptors 0 to 2 that is closed. Otherwise a file that is opened later
     /// gets that number, and programs that are started write to it as to their standard output.
     public static func openStandardStreams() { _ = ck_open_standard_streams() }

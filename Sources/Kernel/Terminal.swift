@@ -5,11 +5,14 @@ public enum Terminal {
     /// Whether the descriptor is a terminal.
     public static func isTerminal(_ descriptor: Int32) -> Bool { ck_is_terminal(descriptor) == 1 }
 
-    /// A new pseudo-terminal from /dev/ptmx: the side we read, and the side a process gets.
+    /// A new pseudo-terminal from /dev/ptmx: the side we read, and the side a process gets. It has 24 rows of 80 columns until
+    /// somebody who looks at it gives it another size.
     public static func open() throws(KernelError) -> (master: Descriptor, terminal: Descriptor) {
         var master: CInt = -1
         var terminal: CInt = -1
         _ = try check(unsafe ck_pty_open(&master, &terminal), "open a terminal", "/dev/ptmx")
+        var window = ck_window(rows: 24, columns: 80)
+        _ = unsafe ck_window_set(master, &window)
         return (Descriptor(OwnedDescriptor(owning: master)), Descriptor(OwnedDescriptor(owning: terminal)))
     }
 
@@ -33,7 +36,9 @@ public enum Terminal {
     /// Gives the window of one terminal its size from another.
     public static func copySize(from: Int32, to: Int32) {
         var window = ck_window()
-        if unsafe ck_window_get(from, &window) == 0 { _ = unsafe ck_window_set(to, &window) }
+        if unsafe ck_window_get(from, &window) == 0, window.rows > 0, window.columns > 0 {
+            _ = unsafe ck_window_set(to, &window)
+        }
     }
 
     /// The size of a terminal's window; nil when it is none, or has none.

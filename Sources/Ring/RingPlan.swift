@@ -76,6 +76,8 @@ public struct RingPlan: Hashable, Sendable {
     public var resolvConf: String?, hosts: String?
     /// Directories in which the workspace's root is to make files even where the container does not let it.
     public var writable: [String] = []
+    /// A directory with the commands that the workspace brings, for shells that choose a PATH of their own; nil for none.
+    public var commands: String?
     /// What of it all is the workspace's own.
     public var isolation = Isolation.full
     /// A policy restricts where the workspace may connect to, so that no way around the network namespace may stay open.
@@ -105,7 +107,7 @@ extension RingPlan {
         var fields = [
             network.rawValue, stagingDirectory, hostName, isolation.rawValue,
             "\(stopGrace.nanoseconds)", "\(strayGrace.nanoseconds)", resolvConf.map { "=" + $0 } ?? "",
-            hosts.map { "=" + $0 } ?? "", writable.joined(separator: "\n"), "\(isConfined)",
+            hosts.map { "=" + $0 } ?? "", writable.joined(separator: "\n"), "\(isConfined)", commands ?? "",
         ]
         if let link {
             fields += [
@@ -123,13 +125,13 @@ extension RingPlan {
 
     /// Reads what ``fields`` wrote; nil for anything else.
     init?(fields: [String]) {
-        guard fields.count >= 11, let network = NetworkMode(rawValue: fields[0]),
+        guard fields.count >= 12, let network = NetworkMode(rawValue: fields[0]),
             let isolation = Isolation(rawValue: fields[3]), let stop = Int64(fields[4]),
             let stray = Int64(fields[5])
         else { return nil }
-        var rest = fields[11...]
+        var rest = fields[12...]
         var link: LinkPlan?
-        if fields[10] == "link" {
+        if fields[11] == "link" {
             guard rest.count >= 8 else { return nil }
             let f = Array(rest.prefix(8))
             rest = rest.dropFirst(8)
@@ -154,6 +156,7 @@ extension RingPlan {
         self.isolation = isolation
         writable = fields[8].split(separator: "\n").map(String.init)
         isConfined = fields[9] == "true"
+        commands = fields[10].isEmpty ? nil : fields[10]
         strayGrace = .nanoseconds(stray)
         resolvConf = fields[6].isEmpty ? nil : String(fields[6].dropFirst())
         hosts = fields[7].isEmpty ? nil : String(fields[7].dropFirst())

@@ -21,6 +21,7 @@ struct RootFilesystem {
         try Mounts.mount("/", on: root, flags: [.bind, .recursive])
         try Mounts.mount("none", on: root, flags: [.isPrivate, .recursive])
         try coverUnwritable()
+        bindCommands()
         try mountEditableCopies()
         try mountDevices()
         if plan.network != .host { mountSys() }
@@ -48,6 +49,20 @@ struct RootFilesystem {
                 try Mounts.mount(target, on: "\(scratch)/.below", flags: [.bind, .recursive])
                 try Mounts.mount(scratch, on: target, flags: [.bind, .recursive])
             }
+        }
+    }
+
+    /// Directories of the PATH that login shells, su and sshd begin with: of root, and of others. What is put
+    /// there later lies in the state directory.
+    private static let commandDirectories = ["/usr/local/sbin", "/usr/local/games", "/usr/games"]
+
+    /// Binds the workspace's own commands over directories of the standard PATH that have nothing in them: nothing is written
+    /// into the container's, and nothing in it is hidden.
+    private func bindCommands() {
+        guard let commands = plan.commands, (try? Files.makeDirectory(root + commands)) != nil else { return }
+        for path in Self.commandDirectories {
+            guard let target = resolve(path), Files.isDirectory(target), Files.entries(target).isEmpty else { continue }
+            try? Mounts.mount(root + commands, on: target, flags: .bind)
         }
     }
 

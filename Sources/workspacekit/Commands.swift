@@ -31,7 +31,13 @@ struct StateOption: ParsableArguments {
 
     var directory: StateDirectory {
         if let path { return StateDirectory(Files.absolute(path)) }
-        return .standard(environment: environmentByName(), uid: CurrentProcess.effectiveUser)
+        let environment = environmentByName()
+        if environment["WORKSPACEKIT_STATE_DIR"] == nil,
+            let own = StateDirectory.ofCommand(executedAs: CurrentProcess.executedPath)
+        {
+            return own
+        }
+        return .standard(environment: environment, uid: CurrentProcess.effectiveUser)
     }
 }
 

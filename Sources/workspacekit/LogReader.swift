@@ -37,19 +37,28 @@ struct LogReader {
         var style = style
         let present = Self.logNames(state)
         if names.isEmpty {
-            files = present.map { ($0, "\(state.logs)/\($0).log") }
+            files = present
             problem = present.isEmpty ? "no logs in \(state.logs); name another workspace with --state-dir" : nil
         } else {
-            files = names.map { ($0, state.log(of: $0)) }
+            files = names.map { ($0, state.presentLog(of: $0)) }
             let missing = files.first { Files.status($0.path) == nil }
-            problem = missing.map { "no log of \"\($0.name)\" (there are: \(present.joined(separator: ", ")))" }
+            problem = missing.map {
+                "no log of \"\($0.name)\" (there are: \(present.map(\.name).joined(separator: ", ")))"
+            }
         }
         style.hasNames = files.count > 1
         self.style = style
     }
 
-    private static func logNames(_ state: StateDirectory) -> [String] {
-        Files.entries(state.logs).filter { $0.hasSuffix(".log") }.map { String($0.dropLast(4)) }.sorted()
+    /// The units that have logs, and where.
+    private static func logNames(_ state: StateDirectory) -> [(name: String, path: String)] {
+        let logs = Files.entries(state.logs).filter { $0.hasSuffix(".log") }.map { file in
+            let path = "\(state.logs)/\(file)"
+            let stem = String(file.dropLast(4))
+            let name = FileNames.decode(stem) ?? Files.regularText(StateDirectory.nameFile(ofLog: path)) ?? stem
+            return (name: name, path: path)
+        }
+        return logs.sorted { ($0.name, $0.path) < ($1.name, $1.path) }
     }
 
     /// Raw bytes where nothing stands before the lines: what a unit wrote, as it wrote it.
@@ -75,8 +84,7 @@ struct LogReader {
         }
         var lines: [Line] = []
         for (index, file) in files.enumerated() {
-            var own = pieces(file.path, ends[index]).flatMap { self.lines($0, index) }
-            own += self.lines(LogPiece(bytes: memory[file.name] ?? [], times: LogTimes([]), status: nil), index)
+            var own = self.lines(pieces(file.path, ends[index]), memory[file.name] ?? [], index)
             if let since { own = own.filter { $0.time.map { $0 >= since } ?? true } }
             lines += count.map { own.suffix($0) } ?? own[...]
         }
@@ -111,12 +119,27 @@ struct LogReader {
     func lastLines(_ count: Int) -> [String] {
         let memory = inMemory()
         let all = files.enumerated().flatMap { index, file in
-            LogFiles.pieces(file.path).flatMap { lines($0, index) }
-                + lines(LogPiece(bytes: memory[file.name] ?? [], times: LogTimes([]), status: nil), index)
+            lines(LogFiles.pieces(file.path), memory[file.name] ?? [], index)
         }
         return all.suffix(count).map { line in
             String(decoding: line.bytes.filter { $0 >= 32 && $0 != 127 }, as: UTF8.self)
         }
+    }
+
+    /// The lines of a unit, of its files and of what is kept in memory. A line that begins in one file may end in the next.
+    private func lines(_ pieces: [LogPiece], _ memory: [UInt8], _ file: Int) -> [Line] {
+        var all: [Line] = []
+        var isWhole = true
+        for piece in pieces + [LogPiece(bytes: memory, times: LogTimes([]), status: nil)] where !piece.bytes.isEmpty {
+            var own = lines(piece, file)[...]
+            if !isWhole, let beginning = all.popLast(), let rest = own.popFirst() {
+                let bytes = beginning.bytes + rest.bytes
+                all.append(Line(file: file, bytes: bytes, time: beginning.time ?? rest.time))
+            }
+            all += own
+            isWhole = piece.bytes.last == 10
+        }
+        return all
     }
 
     private func lines(_ piece: LogPiece, _ file: Int) -> [Line] {

@@ -171,6 +171,7 @@ final class WorkspaceRun {
             stopGrace: max(grace - .milliseconds(500), .milliseconds(500)))
         plan.writable = configuration.writable
         plan.isConfined = mode == .none || !EgressPolicy(configuration.network.egress).isOpen
+        plan.commands = state.commands
         guard let network else { return plan }
         let layout = network.layout
         var link = LinkPlan(addresses: network.own.addresses, routes: network.own.routes)

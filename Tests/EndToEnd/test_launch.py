@@ -70,6 +70,18 @@ def test_the_command_too(workspace, files):
         space.gone()
 
 
+def test_exec_knows_users_that_were_added_meanwhile(workspace, lab):
+    space = workspace("tasks: [{command: exec sleep 1000}]").started()
+    passwd = lab.folder / "etc/passwd"
+    before = passwd.read_text()
+    assert space.cli("exec", "-u", "wklater", "--", "true", check=False).stderr.startswith("workspacekit: cannot find user wklater")
+    try:
+        passwd.write_text(before + "wklater:x:47003:47003::/var/empty:/bin/sh\n")
+        assert space.cli("exec", "-u", "wklater", "--", "sh", "-c", "echo $(id -u) $HOME $USER").stdout == "47003 /var/empty wklater\n"
+    finally:
+        passwd.write_text(before)
+
+
 def test_a_user_of_the_unit_owns_its_streams(workspace):
     write = "sh -c 'echo one >/dev/stdout; echo two >/dev/stderr; exec sleep 1000'"
     space = workspace(f"""
@@ -210,3 +222,95 @@ workspacekit: {{tasks: {{other: {{user: wkuser}}}}}}
     until(lambda: space.status()["other"]["state"] == "completed", 10, "the other user's task")
     assert (folder / "who").read_text() == f"{USER}\n"
     assert (folder / ".workspacekit/init/other").read_text().strip() and (folder / ".workspacekit/init").stat().st_uid == 0
+
+
+def test_gp_is_found_by_any_shell(workspace):
+    space = workspace("""
+tasks: [{name: own, env: {PATH: "/usr/bin:/bin"}, command: "gp version > own-path; exec sleep 1000"}]
+""").started()
+    version = space.exec("gp", "version").stdout
+    for shell in (["bash", "-lc", "gp version"], ["env", "-i", "sh", "-lc", "gp version"],
+                  ["su", "-", "www-data", "-s", "/bin/sh", "-c", "gp version"], ["env", "-i", "PATH=/usr/local/bin:/usr/bin:/bin:/usr/games", "sh", "-c", "gp version"]):
+        assert space.exec(*shell).stdout == version, shell
+    # It knows its workspace without any variable.
+    assert "own" in space.exec("su", "-", "www-data", "-s", "/bin/sh", "-c", "gp tasks list").stdout
+    assert "own" in space.exec("env", "-i", "/usr/local/sbin/gp", "tasks", "list").stdout
+    until(lambda: (space.folder / "own-path").exists() and (space.folder / "own-path").read_text() == version, 10, "the task")
+    # Nothing of it is in the container.
+    for folder in ("/usr/local/sbin", "/usr/local/games", "/usr/games"):
+        assert space.lab.in_pod("sh", "-c", f"ls -A {folder} 2>/dev/null | grep -x gp", check=False).stdout == ""
+
+
+BASHRC = """
+case $- in *i*) ;; *) return;; esac
+shopt -s extglob
+tool() { case $1 in @(use|install)) echo "tool $1 $2";; esac; }
+export FROM_RC='a "quoted" $value'
+list=(one "two words")
+readonly FIXED=1
+alias tr='echo aliased'
+echo hello from rc
+echo and its errors >&2
+sleep 1000 &
+"""
+
+
+def test_tasks_have_what_an_interactive_shell_has(workspace, lab):
+    folder = lab.folder / "bashrc"
+    (folder / "home").mkdir(parents=True)
+    (folder / "home/.bashrc").write_text(BASHRC)
+    (folder / "ends").mkdir()
+    (folder / "ends/.bashrc").write_text("exit 3\n")
+    (folder / "moves").mkdir()
+    (folder / "moves/.bashrc").write_text("cd /usr\nif broken; then\n")
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere/.bashrc").write_text("cd /usr\n")
+    foreground = f'{PYTHON} -c "import os; print(os.tcgetpgrp(0) == os.getpgrp(), os.isatty(1), *os.get_terminal_size())"'
+    space = workspace(f"""
+tasks:
+  - {{name: t, env: {{HOME: {folder}/home}}, before: "tool use default", command: 'echo "$FROM_RC, ${{list[1]}}, $-"; ls /proc/$$/fd > fds; echo $(cat fds); while :; do sleep 1000; done'}}
+  - {{name: ends, env: {{HOME: {folder}/ends}}, command: "echo still here"}}
+  - {{name: moves, env: {{HOME: {folder}/moves}}, command: "pwd"}}
+  - {{name: elsewhere, env: {{HOME: {folder}/elsewhere}}, command: "pwd"}}
+  - {{name: none, env: {{HOME: /nonexistent}}, command: "echo none"}}
+  - {{name: seen, env: {{HOME: {folder}/home}}, command: '{foreground}; exec sleep 1000'}}
+workspacekit: {{tasks: {{seen: {{tty: true}}}}}}
+""", folder=folder).started()
+    log = lambda name: (space.state / f"logs/{name}.log").read_text()
+    until(lambda: log("t").count("\n") >= 5, 20, lambda: log("t"))
+    lines = log("t").splitlines()
+    assert sorted(lines[:2]) == ["and its errors", "hello from rc"]
+    said, flags = lines[3].rsplit(", ", 1)
+    assert lines[2] == "tool use default" and said == 'a "quoted" $value, two words' and "i" not in flags
+    assert lines[4].split() == ["0", "1", "2"]
+    for name, text in (("ends", "still here\n"), ("elsewhere", "/usr\n"), ("none", "none\n")):
+        until(lambda: log(name) == text, 10, name)
+    until(lambda: log("moves").splitlines()[-1:] == [str(folder)] or log("moves").splitlines()[-1:] == ["/usr"], 10, "moves")
+    until(lambda: "True True 80 24" in log("seen"), 10, lambda: log("seen"))
+    # The shell itself is no interactive one: it ends when it is asked to.
+    space.cli("stop", "t")
+    assert space.status()["t"]["exitCode"] == 143
+
+
+def test_ready_by_a_coloured_line_on_a_terminal_of_the_usual_size(workspace):
+    space = workspace("""
+workspacekit:
+  services:
+    vite: {tty: true, ready: {log: "^ *VITE v[0-9.]+ +ready in"}, command: [sh, -c, "stty size > size; printf '\\\\n  \\\\033[32m\\\\033[1mVITE\\\\033[22m v5.4.1\\\\033[39m  \\\\033[2mready in \\\\033[0m\\\\033[1m300\\\\033[22m ms\\\\033]0;title\\\\007\\\\n'; exec sleep 1000"]}
+""").started()
+    space.cli("wait", "vite", "--for", "ready", "--timeout", "20s")
+    assert (space.folder / "size").read_text() == "24 80\n"
+
+
+@pytest.mark.parametrize("home", [None, "/", "/no/such/home", "/root", "usable"])
+def test_a_user_that_the_image_does_not_know_has_a_home(workspace, lab, home):
+    """As OpenShift starts containers: any uid, group 0."""
+    folder = lab.folder / f"openshift-{str(home).strip('/').replace('/', '-')}"
+    (folder / "usable").mkdir(parents=True)
+    for path in (folder, folder / "usable"):
+        os.chown(path, 1000660000, 0)
+    given = str(folder / "usable") if home == "usable" else home
+    space = workspace("", folder=folder, command=["sh", "-c", 'touch "$HOME/file" && printf %s "$HOME"'], tun=False, arguments=["--network", "none"],
+                      through=["setpriv", "--reuid", "1000660000", "--regid", "0", "--clear-groups", "env", *(["-u", "HOME"] if given is None else [f"HOME={given}"])])
+    assert space.wait() == 0, space.stderr
+    assert space.stdout == (given if home == "usable" else f"{folder}/.workspacekit/home")

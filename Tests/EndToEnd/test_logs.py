@@ -2,11 +2,13 @@
 
 import datetime
 import json
+import os
+import pathlib
 import re
 import subprocess
 import time
 
-from conftest import BINARY, until
+from conftest import BINARY, PYTHON, until
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
@@ -120,3 +122,80 @@ def test_a_reader_that_goes_away_is_no_error(workspace):
     until(lambda: "[t] 100000" in space.stdout, 20, "the output")
     result = space.lab.in_pod("sh", "-c", f"{BINARY} logs --state-dir {space.state} t | head -n 1", env=space.environment)
     assert (result.stdout, result.stderr) == ("1\n", "")
+
+
+def test_every_line_has_its_time_across_rotations(workspace):
+    space = workspace(f"""
+tasks: [{{name: t, command: "exec {PYTHON} -u lines.py"}}]
+workspacekit: {{tasks: {{t: {{logging: {{max-size: 16k, max-file: 9}}}}}}}}
+""")
+    (space.folder / "lines.py").write_text("""
+import time
+for n in range(600):
+    print(n, time.time_ns() // 1000000, "x" * 100)
+    time.sleep(0.001)
+time.sleep(1000)
+""")
+    space.started()
+    space.cli("restart", "t")
+    until(lambda: "[t] 599 " in space.stdout, 20, "the output")
+    assert len([file for file in (space.state / "logs").iterdir() if re.fullmatch(r"t\.log\.\d+", file.name)]) >= 2
+    shown = [json.loads(line) for line in space.cli("logs", "--json", "t").stdout.splitlines()]
+    assert all("time" in entry for entry in shown)
+    times = [datetime.datetime.fromisoformat(entry["time"].replace("Z", "+00:00")).timestamp() * 1000 for entry in shown]
+    assert times == sorted(times)
+    # Nothing comes before it was printed, and each before the next hundred was.
+    printed = [(int(entry["line"].split()[0]), int(entry["line"].split()[1])) for entry in shown if re.match(r"\d+ \d+ x+$", entry["line"])]
+    assert [number for number, _ in printed][-600:] == list(range(600))
+    for (_, at), seen in zip(printed[-600:], times[-600:]):
+        assert seen >= at - 1
+
+
+def test_the_last_output_in_memory_is_bounded(workspace, lab):
+    small = lab.folder / "tiny"
+    small.mkdir(exist_ok=True)
+    lab.in_pod("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small))
+    try:
+        space = workspace("tasks: [{name: t, command: 'until test -e go; do sleep 0.1; done; yes 0123456789abcdef | head -c 20000000; echo the end; exec sleep 1000'}]\n",
+                          arguments=["--state-dir", str(small / "state")])
+        space.state = small / "state"
+        space.started()
+
+        def resident():
+            text = pathlib.Path(f"/proc/{space.stage('supervise')}/status").read_text()
+            return int(re.search(r"^RssAnon:\s+(\d+) kB", text, re.M).group(1))
+
+        before = resident()
+        (space.folder / "go").touch()
+        until(lambda: "the end\n" in space.stdout[-4096:], 60, "the output")
+        assert "its log is not written, the last 256 KiB are kept in memory" in space.stderr
+        assert resident() - before < 8192
+        kept = space.cli("logs", "t").stdout
+        assert kept.endswith("the end\n") and len(kept) < 512 << 10
+        space.cli("stop")
+        space.wait(10)
+    finally:
+        lab.in_pod("umount", "-l", str(small))
+
+
+def test_open_files_are_bounded_whatever_the_units(workspace):
+    """120 units at a hard limit of 256 files; and units that come and go with edits leave no file open."""
+    def services(names):
+        return "workspacekit: {services: {" + ", ".join(f"{name}: {{command: [sh, -c, 'echo up; exec sleep 1000']}}" for name in names) + "}}\n"
+
+    space = workspace(services([f"s{n}" for n in range(120)]), arguments=["--network", "none"], through=["prlimit", "--nofile=256:256"]).started()
+    until(lambda: [unit["state"] for unit in space.status().values()] == ["running"] * 120, 60, "all units")
+    assert space.stdout.count("] up\n") == 120 and "Too many open files" not in space.stderr
+    space.stop()
+
+    def open_logs():
+        folder = f"/proc/{renamed.stage('supervise')}/fd"
+        return [path for path in (os.readlink(f"{folder}/{fd}") for fd in os.listdir(folder)) if "/logs/" in path]
+
+    renamed = workspace(services(["first"]), arguments=["--network", "none"]).started()
+    for n in range(60):
+        (renamed.folder / ".gitpod.yml").write_text(services([f"name{n}"]))
+        renamed.cli("reload")
+    until(lambda: [name for name, unit in renamed.status().items() if unit["state"] == "running"] == ["name59"], 30, "the last name")
+    assert len(open_logs()) <= 32
+    assert renamed.cli("logs", "name3").stdout == "up\n"

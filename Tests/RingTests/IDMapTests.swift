@@ -80,6 +80,7 @@ struct RingPlanTests {
             network: hasLink ? .sandbox : .none, stagingDirectory: "/run/x y", hostName: "h",
             supervisor: ["supervise", ""], stopGrace: .milliseconds(7500))
         plan.resolvConf = "nameserver 10.0.2.3\n"
+        plan.commands = hasLink ? "/run/x y/bin" : nil
         plan.writable = hasLink ? ["/etc", "/run x"] : []
         plan.hosts = hasLink ? "" : nil
         plan.isolation = hasLink ? .sharedProcesses : .superviseOnly

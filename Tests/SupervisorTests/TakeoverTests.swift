@@ -1,4 +1,5 @@
 import Config
+import Control
 import Kernel
 import Testing
 
@@ -141,9 +142,54 @@ struct TakeoverTests {
         #expect(second.records() == records)
         #expect(second.jobs == [0: ["exec", "0"], 2: ["exec", "2"]])
         #expect(second.add(["probe", "9"]) == 1)
-        // A slot that was damaged is none.
+        // A slot that was damaged costs what is in it, and nothing that comes after it.
         #expect(Kernel.write(file.number, [0xff], at: (64 << 10) + 20) == .bytes(1))
-        #expect(SavedState(try duplicate()).records().isEmpty)
+        #expect(SavedState(try duplicate()).records() == [nil, records[1]])
+        #expect(Kernel.write(file.number, [0xff], at: (32 << 20) + 20) == .bytes(1))
+        #expect(SavedState(try duplicate()).jobs == [1: ["probe", "9"], 2: ["exec", "2"]])
+    }
+
+    @Test("a record that is lost is taken for that of a unit without one")
+    func lostRecord() {
+        func planned(_ name: String) -> PlannedUnit {
+            PlannedUnit(
+                spec: service(name), arguments: ["x"], environment: [], directory: "/", limits: [], aspects: [])
+        }
+        let engine = Engine([service("a"), service("b")], budget: .seconds(6), seed: 1)
+        let kept = UnitRecord(engine, 1, statusText: "")
+        let (units, isKnown) = Supervisor.arrange([planned("b"), planned("a"), planned("c")], [nil, kept])
+        #expect(units.map(\.spec.name) == ["a", "b", "c"] && isKnown == [true, true, true])
+    }
+
+    @Test("a record has a bounded size, whatever is in it")
+    func boundedRecord() throws {
+        let family = "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}\u{200d}\u{1f466}"
+        let long = String(repeating: family, count: 300)
+        let names = [long, long + "x"]
+        let engine = Engine(names.map { service($0) }, budget: .seconds(6), seed: 1)
+        var record = UnitRecord(engine, 0, statusText: long)
+        record.state = .ended(.notStarted(long, code: 126), byRequest: true)
+        record.lastEnding = .notStarted(long)
+        #expect(record.fields.map(\.utf8.count).reduce(0, +) < 1536)
+        let read = try #require(UnitRecord(fields: record.fields))
+        #expect(
+            read.name == BoundedName.of(long) && long.unicodeScalars.starts(with: read.statusText.unicodeScalars)
+                && !read.statusText.isEmpty)
+        #expect(read.lastEnding?.code == 127)
+        #expect(BoundedName.of(names[0]) != BoundedName.of(names[1]) && BoundedName.of(read.name) == read.name)
+        let files = names.map { FileNames.encode($0) }
+        #expect(Set(files).count == 2 && files.allSatisfy { $0.utf8.count <= 200 })
+        #expect(names.allSatisfy { FileNames.encode(BoundedName.of($0)) == FileNames.encode($0) })
+    }
+
+    @Test(
+        "a name of a file reads back as the name it is for",
+        arguments: [
+            "a/b", "a_b", "a%2Fb", "", ".", "..", ".x", "größe 2", "\u{1f680}", "line\r\nfeed", "a~b", "%", "%4",
+        ])
+    func fileNames(name: String) {
+        let file = FileNames.encode(name)
+        #expect(FileNames.decode(file) == name && !file.contains("/") && !file.hasPrefix(".") && !file.isEmpty)
     }
 
     @Test("keys are told apart by their numbers")

@@ -85,6 +85,7 @@ int ck_wait(int pid, int also_stopped, int leave, struct ck_exit *out);  /* pid,
 int ck_kill(int pid, int number);
 int ck_getpid(void);
 int ck_getppid(void);
+const char *ck_executed_path(void);                                      /* getauxval(AT_EXECFN), may be NULL */
 int ck_getuid(void);
 int ck_geteuid(void);
 int ck_getgid(void);

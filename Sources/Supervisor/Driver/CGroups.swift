@@ -1,3 +1,4 @@
+internal import Control
 internal import Kernel
 
 /// What all processes of a unit may have together; nil for as much as there is.
@@ -39,7 +40,7 @@ struct CGroups {
 
     /// The cgroup of a unit, by its place and name; nil where there are none.
     func path(_ id: Int, _ name: String) -> String? {
-        let safe = name.map { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-") ? $0 : "_" }
+        let safe = BoundedName.of(name).map { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-") ? $0 : "_" }
         return root.map { "\($0)/\(id)-\(String(safe.prefix(100)))" }
     }
 

@@ -14,7 +14,10 @@ struct Exposition {
         interfaces: String
     ) {
         let units = status.units
-        func labels(_ unit: UnitStatus) -> [(String, String)] { [("unit", unit.name), ("kind", unit.kind)] }
+        func labels(_ unit: UnitStatus) -> [(String, String)] { label(unit.name, unit.kind) }
+        func label(_ name: String, _ kind: String) -> [(String, String)] {
+            [("unit", BoundedName.of(name)), ("kind", kind)]
+        }
         func flag(_ value: Bool) -> Double { value ? 1 : 0 }
         add(
             "workspacekit_info", "gauge", "The program that runs the workspace.",
@@ -53,7 +56,7 @@ struct Exposition {
                 ([("transport", transport)], Double(listening.filter { $0.transport == transport }.count))
             })
         let kinds = Dictionary(units.map { ($0.name, $0.kind) }, uniquingKeysWith: { a, _ in a })
-        add(usage) { [("unit", $0), ("kind", kinds[$0] ?? "")] }
+        add(usage) { label($0, kinds[$0] ?? "") }
         add(interfaces: interfaces)
         add(
             "workspacekit_start_stage_duration_seconds", "gauge", "How long each stage of the workspace's start took.",
@@ -116,12 +119,13 @@ struct Exposition {
     }
 
     private func escaped(_ value: String) -> String {
-        value.map { character in
-            switch character {
+        // By scalars: a carriage return and a line feed are one character.
+        value.unicodeScalars.map { scalar in
+            switch scalar {
             case "\\": "\\\\"
             case "\"": "\\\""
             case "\n": "\\n"
-            default: String(character)
+            default: String(scalar)
             }
         }.joined()
     }

@@ -76,7 +76,7 @@ extension Supervisor {
         switch step {
         case .add(let unit):
             units.append(unit)
-            logs.append(Self.log(of: unit, state, console, outputBuffer))
+            logs.append(Self.log(of: unit, state, console, outputBuffer, openLogs))
             openFirstListeners(units.count - 1)
             let spec = units[units.count - 1].spec
             perform { engine, now, actions in engine.handle(.added(spec), at: now, into: &actions) }

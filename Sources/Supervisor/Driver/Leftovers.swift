@@ -1,3 +1,4 @@
+internal import Control
 internal import Kernel
 
 /// What the environment of a unit's processes says: whose they are, wherever they went.
@@ -5,7 +6,7 @@ struct UnitMark {
     static let name = "WORKSPACEKIT_UNIT"
     let text: String
 
-    init(_ unit: String) { text = "\(Self.name)=\(unit)" }
+    init(_ unit: String) { text = "\(Self.name)=\(BoundedName.of(unit))" }
 }
 
 /// What of a unit is left when its process has ended.
@@ -27,7 +28,7 @@ extension Supervisor {
         for pid in strays { send(.kill, to: pid) }
     }
 
-    private func strays(of id: Int) -> [Int32] {
+    func strays(of id: Int) -> [Int32] {
         let name = units[id].spec.name
         if cgroups.kill(cgroups.path(id, name)) { return [] }
         let mark = Array(UnitMark(name).text.utf8)

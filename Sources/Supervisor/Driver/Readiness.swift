@@ -1,4 +1,5 @@
 internal import Config
+internal import Control
 internal import Kernel
 internal import SystemPackage
 
@@ -34,7 +35,9 @@ struct Notification: Hashable {
             if text == "WATCHDOG=1" { lives = true }
             // STOPPING=1 changes nothing here.
             if text.hasPrefix("MAINPID=") { mainProcess = Int32(text.dropFirst(8)).flatMap { $0 > 1 ? $0 : nil } }
-            if text.hasPrefix("STATUS=") { status = String(text.dropFirst(7).prefix(200)) }
+            if text.hasPrefix("STATUS=") {
+                status = BoundedName.prefix(String(text.dropFirst(7)), bytes: UnitRecord.statusLimit)
+            }
         }
     }
 }
@@ -114,7 +117,9 @@ extension Supervisor {
 
     /// A line that the unit printed.
     func takeLine(_ id: Int, _ line: ArraySlice<UInt8>) {
-        guard case .log(let matcher)? = readiness[id], matcher.matches(line) else { return }
+        guard case .log(let matcher)? = readiness[id], matcher.matches(EscapeSequences.removed(from: line)) else {
+            return
+        }
         readiness[id] = nil
         becameReady(id)
     }

@@ -106,9 +106,11 @@ extension Supervisor {
                 connection.send(ControlResponse(error: "no name"))
                 return
             }
-            if request.verb == .syncAwait { return wait(.sync(name), ["await", String(name.prefix(255))], connection) }
-            synchronize(name)
-            connection.send(ControlResponse())
+            if request.verb == .syncAwait {
+                let name = BoundedName.of(name)
+                return wait(.sync(name), ["await", name], connection)
+            }
+            connection.send(ControlResponse(error: synchronize(name)))
         case .tail:
             var response = ControlResponse()
             let asked = logs.filter { request.names?.contains($0.name) == true && !$0.ring.isEmpty }
@@ -150,7 +152,7 @@ extension Supervisor {
         case .wait:
             guard let id = ids.first, let condition = request.condition else { break }
             return wait(
-                .unit(id, condition), ["wait", String(units[id].spec.name.prefix(255)), condition.rawValue], connection)
+                .unit(id, condition), ["wait", BoundedName.of(units[id].spec.name), condition.rawValue], connection)
         case .attach:
             if let id = ids.first { attach(request, id, connection) }
             return
@@ -241,10 +243,12 @@ extension Supervisor {
         guard let command = request.command, !command.isEmpty else {
             throw KernelError(call: "execute", subject: "nothing", errno: .invalidArgument)
         }
+        // Of now: a task may have added a user.
+        var planner = self.planner
+        planner.users = .system
         var identity: Identity?
         if let user = request.user {
-            // Of now: a task may have added the user.
-            guard let found = UserDatabase.system.identity(for: user) else {
+            guard let found = planner.users.identity(for: user) else {
                 throw KernelError(call: "find user", subject: user, errno: .invalidArgument)
             }
             identity = found

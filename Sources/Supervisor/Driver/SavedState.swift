@@ -89,13 +89,17 @@ final class SavedState {
         store(Self.unitsAt + place * Self.slotSize, record.fields)
     }
 
-    /// The units' records, by place.
-    func records() -> [UnitRecord] {
-        var records: [UnitRecord] = []
-        while records.count < Self.slotCount, let fields = load(Self.unitsAt + records.count * Self.slotSize),
-            let record = UnitRecord(fields: fields)
-        {
-            records.append(record)
+    /// The units' records, by place; nil for one that cannot be read, which says nothing of those after it.
+    func records() -> [UnitRecord?] {
+        var records: [UnitRecord?] = []
+        while records.count < Self.slotCount {
+            switch slot(Self.unitsAt + records.count * Self.slotSize) {
+            case .unused:
+                saved = records
+                return records
+            case .damaged: records.append(nil)
+            case .fields(let fields): records.append(UnitRecord(fields: fields))
+            }
         }
         saved = records
         return records
@@ -127,17 +131,31 @@ final class SavedState {
     }
 
     private func loadJobs() {
-        while jobCount < Self.slotCount, let fields = load(Self.jobsAt + jobCount * Self.slotSize) {
-            if fields == ["free"] { freeJobs.append(jobCount) } else { jobs[jobCount] = fields }
+        while jobCount < Self.slotCount {
+            switch slot(Self.jobsAt + jobCount * Self.slotSize) {
+            case .unused: return
+            case .damaged: freeJobs.append(jobCount)
+            case .fields(["free"]): freeJobs.append(jobCount)
+            case .fields(let fields): jobs[jobCount] = fields
+            }
             jobCount += 1
         }
     }
 
     // MARK: slots
 
+    /// What a slot has.
+    private enum Slot {
+        /// Nothing was ever written there.
+        case unused
+        case damaged
+        case fields([String])
+    }
+
     private func store(_ offset: Int, _ fields: [String]) {
-        let payload = ChannelMessage("", fields).encoded
-        guard payload.count <= Self.slotSize - 8 else { return }
+        var payload = ChannelMessage("", fields).encoded
+        // Not to happen, as all fields are bounded; the slot must not look unused then.
+        if payload.count > Self.slotSize - 8 { payload = [] + payload.prefix(Self.slotSize - 8) }
         let head = [UInt32(payload.count), checksum(payload)].flatMap { word in
             (0..<4).map { UInt8(truncatingIfNeeded: word >> (8 * $0)) }
         }
@@ -145,14 +163,20 @@ final class SavedState {
     }
 
     private func load(_ offset: Int) -> [String]? {
+        if case .fields(let fields) = slot(offset) { fields } else { nil }
+    }
+
+    private func slot(_ offset: Int) -> Slot {
         var slot = [UInt8](repeating: 0, count: Self.slotSize)
-        guard case .bytes(let count) = Kernel.read(file.number, at: offset, into: &slot), count >= 8 else { return nil }
+        guard case .bytes(let count) = Kernel.read(file.number, at: offset, into: &slot), count >= 8,
+            slot.contains(where: { $0 != 0 })
+        else { return .unused }
         func word(_ at: Int) -> UInt32 { (0..<4).reduce(0) { $0 | UInt32(slot[at + $1]) << (8 * UInt32($1)) } }
         let length = Int(word(0))
-        guard length > 0, length <= count - 8 else { return nil }
+        guard length > 0, length <= count - 8 else { return .damaged }
         let payload = slot[8..<(8 + length)]
-        guard checksum(payload) == word(4) else { return nil }
-        return ChannelMessage(decoding: payload)?.fields
+        guard checksum(payload) == word(4), let message = ChannelMessage(decoding: payload) else { return .damaged }
+        return .fields(message.fields)
     }
 
     private func write(_ bytes: [UInt8], _ offset: Int) -> IOOutcome { Kernel.write(file.number, bytes, at: offset) }

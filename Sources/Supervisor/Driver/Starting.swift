@@ -107,6 +107,7 @@ extension Supervisor {
                 )
             }
         }
-        return [UnitPlanner.shell, "-c", task.script(runsInit: runsInit)]
+        let shell = UnitPlanner.shell
+        return [shell, "-c", InteractiveEnvironment.adding(to: task.script(runsInit: runsInit), for: shell)]
     }
 }

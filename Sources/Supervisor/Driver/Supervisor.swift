@@ -23,7 +23,7 @@ final class Supervisor {
     var logs: [UnitLog]
     /// The reading end of each unit's output, while it has one.
     let outputs: UnitOutputs
-    let outputBuffer = ReadBuffer()
+    let outputBuffer = ReadBuffer(), openLogs = OpenLogs()
     let listener: Descriptor
     let poller: Poller
     private let signals: SignalReader
@@ -93,6 +93,8 @@ final class Supervisor {
 
     private let kept: [Keeper.Key: Descriptor]
     private let isKnown: [Bool]
+    /// Units whose state the supervisor before left, and that could not be read.
+    private let lost: [Int]
     private let takesOver: Bool
 
     init(_ saved: SavedState, keeper: Keeper, report: Channel) throws(KernelError) {
@@ -123,12 +125,13 @@ final class Supervisor {
         self.takesOver = takesOver
         hasReported = saved.whole.first == "reported"
         (units, isKnown) = Self.arrange(planned, records)
+        lost = records.indices.filter { records[$0] == nil }
         if takesOver {
             engine = Engine(
                 units.map(\.spec), records: records, phase: Array(saved.whole.dropFirst()), budget: plan.budget,
                 seed: randomUInt64(), at: .now)
-            for (id, record) in records.enumerated() where !record.statusText.isEmpty {
-                statusTexts[id] = record.statusText
+            for (id, record) in records.enumerated() {
+                if let text = record?.statusText, !text.isEmpty { statusTexts[id] = text }
             }
         } else {
             engine = Engine(units.map(\.spec), budget: plan.budget, seed: randomUInt64())
@@ -137,8 +140,8 @@ final class Supervisor {
         engine.endsWithTasks = plan.start.isPrebuild
         try Files.makeDirectory(state.logs, mode: 0o700)
         events = EventLog(state.events, console: console, continues: takesOver)
-        logs = units.map { [state, console, outputBuffer] in
-            Self.log(of: $0, state, console, outputBuffer, continues: takesOver)
+        logs = units.map { [state, console, outputBuffer, openLogs] in
+            Self.log(of: $0, state, console, outputBuffer, openLogs, continues: takesOver)
         }
         if let control = kept[.control] {
             listener = control
@@ -161,12 +164,12 @@ final class Supervisor {
     }
 
     static func log(
-        of unit: PlannedUnit, _ state: StateDirectory, _ console: Console, _ buffer: ReadBuffer,
+        of unit: PlannedUnit, _ state: StateDirectory, _ console: Console, _ buffer: ReadBuffer, _ openLogs: OpenLogs,
         continues: Bool = false
     ) -> UnitLog {
         UnitLog(
             name: unit.spec.name, path: state.log(of: unit.spec.name), console: console, sizeLimit: unit.logSize,
-            fileCount: unit.logFiles, continues: continues, buffer: buffer)
+            fileCount: unit.logFiles, continues: continues, buffer: buffer, openLogs: openLogs)
     }
 
     /// These sources count from now on, here and for whoever takes over.
@@ -179,7 +182,7 @@ final class Supervisor {
     /// Runs until the engine has finished; the workspace's exit code.
     func run() throws(KernelError) -> UInt8 {
         if takesOver {
-            takeOver(kept, isKnown: isKnown)
+            takeOver(kept, isKnown: isKnown, lost: lost)
             // It may have been edited meanwhile.
             followConfiguration()
         } else {
@@ -236,6 +239,7 @@ final class Supervisor {
 
     private func begin() {
         events.write([WorkspaceEvent(.started, kind: "workspace")])
+        if planner.needsHome { _ = try? WorkspaceMemory(plan.workspaceDirectory).open("home") }
         writeGitConfiguration()
         installCommands()
         for id in units.indices {
@@ -283,6 +287,8 @@ final class Supervisor {
             let link = state.commands + "/gp"
             if Files.status(link, followLinks: false) != nil { try Files.remove(link) }
             try Files.symlink(binary, at: link)
+            // For shells that start from an empty environment (su -, sshd).
+            try Files.write(state.ownPath, Array(state.path.utf8))
         } catch { console.notice("\(error): there is no gp") }
     }
 

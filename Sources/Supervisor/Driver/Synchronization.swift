@@ -7,12 +7,21 @@ internal import Kernel
 /// Who waits need not wait for ever (as with Gitpod, where nothing ends the wait but the call): the task whose text has the
 /// call is known, so its end counts, and so does a phase with it that this start leaves out.
 extension Supervisor {
-    /// The point is reached, for good.
-    func synchronize(_ name: String) {
-        if syncs.insert(name).inserted { _ = saved.add(["sync", String(name.prefix(255))]) }
+    /// How many points there may be: users of the workspace make them up.
+    private static let syncLimit = 1024
+
+    /// The point is reached, for good; the reason where that cannot be kept.
+    func synchronize(_ name: String) -> String? {
+        let name = BoundedName.of(name)
+        guard !syncs.contains(name) else { return nil }
+        guard syncs.count < Self.syncLimit else { return "\(Self.syncLimit) names are all that are kept" }
+        syncs.insert(name)
+        _ = saved.add(["sync", name])
         answerWaiters()
+        return nil
     }
 
+    /// - Parameter name: a bounded name.
     func fulfilment(ofSync name: String) -> Engine.Fulfilment {
         if syncs.contains(name) { return .met }
         let partners = reading.configuration.tasks.indices.compactMap { partner($0, of: name) }
@@ -47,5 +56,5 @@ extension Supervisor {
 /// Whether a shell text has the call `sync-done NAME`, the name quoted or not.
 func callsSyncDone(_ text: String, _ name: String) -> Bool {
     let words = text.split { " \t\n;&|(){}".contains($0) }.map { $0.filter { $0 != "\"" && $0 != "'" } }
-    return zip(words, words.dropFirst()).contains { $0 == "sync-done" && $1 == name }
+    return zip(words, words.dropFirst()).contains { $0 == "sync-done" && BoundedName.of($1) == name }
 }

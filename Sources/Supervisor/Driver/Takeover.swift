@@ -8,37 +8,47 @@ internal import SystemPackage
 extension Supervisor {
     /// The units in the places that their records have, then those that have no record yet. A unit that the configuration
     /// no longer has is what its record says.
-    static func arrange(_ planned: [PlannedUnit], _ records: [UnitRecord]) -> (units: [PlannedUnit], isKnown: [Bool]) {
-        func key(_ kind: UnitSpec.Kind, _ name: String) -> String { "\(kind.rawValue) \(name.prefix(255))" }
+    ///
+    /// A record that is lost is taken for that of the first unit without one.
+    static func arrange(_ planned: [PlannedUnit], _ records: [UnitRecord?]) -> (units: [PlannedUnit], isKnown: [Bool]) {
+        func key(_ kind: UnitSpec.Kind, _ name: String) -> String { "\(kind.rawValue) \(BoundedName.of(name))" }
         // Of several of one name, the first record is the first one's.
         var places: [String: [Int]] = [:]
         for (place, unit) in planned.enumerated().reversed() {
             places[key(unit.spec.kind, unit.spec.name), default: []].append(place)
         }
-        var isTaken = planned.map { _ in false }
+        let found = records.map { record in record.flatMap { places[key($0.kind, $0.name)]?.popLast() } }
+        let taken = Set(found.compactMap { $0 })
+        var others = planned.indices.filter { !taken.contains($0) }[...]
         var isKnown: [Bool] = []
-        var units = records.map { record -> PlannedUnit in
-            let place = places[key(record.kind, record.name)]?.popLast()
-            isKnown.append(place != nil)
-            guard let place else {
-                return PlannedUnit(
-                    spec: record.spec, arguments: [], environment: [], directory: "/", limits: [], aspects: [])
+        var units = zip(records, found).map { record, place -> PlannedUnit in
+            if let place = place ?? (record == nil ? others.popFirst() : nil) {
+                isKnown.append(true)
+                return planned[place]
             }
-            isTaken[place] = true
-            return planned[place]
+            isKnown.append(false)
+            let spec = record?.spec ?? UnitSpec(name: "lost", kind: .task)
+            return PlannedUnit(spec: spec, arguments: [], environment: [], directory: "/", limits: [], aspects: [])
         }
-        for (place, unit) in planned.enumerated() where !isTaken[place] {
-            units.append(unit)
+        for place in others {
+            units.append(planned[place])
             isKnown.append(true)
         }
         return (units, isKnown)
     }
 
     /// Goes on from what the supervisor before left.
-    func takeOver(_ kept: [Keeper.Key: Descriptor], isKnown: [Bool]) {
+    ///
+    /// - Parameter lost: units whose state could not be read: what runs of them ends, and they start again.
+    func takeOver(_ kept: [Keeper.Key: Descriptor], isKnown: [Bool], lost: [Int]) {
         isStopAnnounced = engine.isStopping
         events.write([WorkspaceEvent(.takenOver, kind: "workspace")])
         for (key, descriptor) in kept { take(key, descriptor) }
+        for id in lost {
+            console.notice(
+                "\(units[id].spec.name): its state is lost: what runs of it is ended, and it is started again")
+            for pid in strays(of: id) { send(.kill, to: pid) }
+        }
         for id in units.indices {
             if engine.hasSockets(id) {
                 do { try openListeners(id) } catch { console.notice("\(units[id].spec.name): \(error)") }
@@ -121,7 +131,7 @@ extension Supervisor {
             guard job.count == 3, let effect = Effect(rawValue: job[1]) else { return endJob(place) }
             goal = .effect(effect, job[2].split(separator: " ").compactMap { Int($0) }.filter(units.indices.contains))
         } else if job.count == 3, let condition = WaitCondition(rawValue: job[2]),
-            let id = units.firstIndex(where: { $0.spec.name == job[1] })
+            let id = units.firstIndex(where: { BoundedName.of($0.spec.name) == job[1] })
         {
             goal = .unit(id, condition)
         }

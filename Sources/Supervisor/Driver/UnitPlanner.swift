@@ -46,7 +46,7 @@ struct PlannedUnit {
 struct UnitPlanner {
     let configuration: WorkspaceConfiguration
     let plan: SupervisorPlan
-    let users: UserDatabase
+    var users: UserDatabase
     /// The environment of the supervisor itself.
     let inherited: [String]
     private(set) var notes: [String] = []
@@ -101,22 +101,38 @@ struct UnitPlanner {
             if parts.count == 2 { set(String(parts[0]), String(parts[1])) }
         }
         if values["PATH"] == nil { set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") }
-        // Last: a program of that name in the image is the one that was meant.
-        set("PATH", (values["PATH"] ?? "") + ":" + StateDirectory(plan.stateDirectory).commands)
         set("WORKSPACEKIT_STATE_DIR", plan.stateDirectory)
-        // ring0's user is root inside, and needs root's HOME, but where that is closed to them: an ordinary user keeps
-        // their own. Another user has its own.
         let record = users.user(id: identity?.uid ?? 0)
+        if identity == nil { set("HOME", home(inherited: values["HOME"])) }
         if identity != nil || CurrentProcess.user == 0 {
-            let home = record?.home ?? "/"
-            let isClosed = record?.uid == 0 && !Files.isAccessible(home, 2)
-            if !isClosed || !Files.isAccessible(values["HOME"] ?? "", 2) { set("HOME", home) }
+            if identity != nil { set("HOME", record?.home ?? "/") }
             set("USER", record?.name ?? "\(identity?.uid ?? 0)")
             set("LOGNAME", record?.name ?? "\(identity?.uid ?? 0)")
         }
         let kept = KeptVariables(plan.workspaceDirectory, uid: identity?.uid ?? CurrentProcess.user).variables
         for variable in kept + configuration.environment + more { set(variable.name, variable.value) }
+        // Last: a program of that name in the image is the one that was meant.
+        let commands = StateDirectory(plan.stateDirectory).commands
+        let path = values["PATH"] ?? ""
+        if !path.split(separator: ":").contains(Substring(commands)) {
+            set("PATH", path.isEmpty ? commands : "\(path):\(commands)")
+        }
         return order.compactMap { name in values[name].map { "\(name)=\($0)" } }
+    }
+
+    /// The home of the user who runs the workspace, who is root inside: root's; where that is closed to them, as it is to an
+    /// ordinary user, the one they came with; where they came with none (a number that the image does not know, as OpenShift
+    /// gives out, has `/`), a directory in the workspace.
+    private func home(inherited: String?) -> String {
+        func isUsable(_ path: String) -> Bool { path != "/" && Files.isDirectory(path) && Files.isAccessible(path, 2) }
+        let own = CurrentProcess.user == 0 ? users.user(id: 0)?.home ?? "/root" : inherited ?? ""
+        return [own, inherited ?? ""].first(where: isUsable) ?? WorkspaceMemory(plan.workspaceDirectory).path("home")
+    }
+
+    /// Whether those who run the workspace have a home in the workspace only.
+    var needsHome: Bool {
+        environment(for: nil, adding: []).contains(
+            "HOME=" + WorkspaceMemory(plan.workspaceDirectory).path("home"))
     }
 
     private func task(_ task: TaskSpec, _ index: Int, _ directory: String) -> PlannedUnit {

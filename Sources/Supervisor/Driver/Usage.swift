@@ -57,7 +57,7 @@ extension Supervisor {
         let prefix = Array((UnitMark.name + "=").utf8)
         guard let mark = environment.split(separator: 0).first(where: { $0.starts(with: prefix) }) else { return nil }
         let name = String(decoding: mark.dropFirst(prefix.count), as: UTF8.self)
-        return units.firstIndex { $0.spec.name == name }
+        return units.firstIndex { BoundedName.of($0.spec.name) == name }
     }
 
     /// What each unit uses. Nobody pays for it who does not ask.

@@ -168,7 +168,8 @@ public struct Engine: Sendable {
         case .spawnFailed(let id, let reason, let code, let isTemporary):
             if isTemporary, !isStopping, !isRemoved[id] {
                 backOff(
-                    id, .notStarted(reason, code: code), backoffs[id].nextAfterShortage(random: nextRandom()), at: now, &actions)
+                    id, .notStarted(reason, code: code), backoffs[id].nextAfterShortage(random: nextRandom()), at: now,
+                    &actions)
             } else {
                 ended(id, .notStarted(reason, code: code), uptime: .zero, at: now, &actions)
             }

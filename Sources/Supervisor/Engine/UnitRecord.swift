@@ -1,4 +1,5 @@
 internal import Config
+internal import Control
 internal import Kernel
 
 /// # Theory of operation
@@ -28,14 +29,17 @@ struct UnitRecord: Hashable {
     /// What it says of itself.
     var statusText: String
 
-    /// As text fields. Reasons are cut to 200 characters, so that a record has a bounded size.
+    /// How many bytes a unit may say of itself, and a reason may have, so that a record has a bounded size.
+    static let statusLimit = 512, reasonLimit = 200
+
+    /// As text fields, of less than 1.5 KiB together.
     var fields: [String] {
         [
-            String(name.prefix(255)), kind.rawValue, isRemoved ? "removed" : "", state.text, lastEnding?.text ?? "",
+            BoundedName.of(name), kind.rawValue, isRemoved ? "removed" : "", state.text, lastEnding?.text ?? "",
             "\(restarts)",
             "\(failures)", isNotified ? "notified" : "", wasHealthy ? "healthy" : "",
             isHealthy.map { $0 ? "healthy" : "unhealthy" } ?? "", "\(stopSignal.rawValue)",
-            "\(stopGrace.nanoseconds)", String(statusText.prefix(200)),
+            "\(stopGrace.nanoseconds)", BoundedName.prefix(statusText, bytes: Self.statusLimit),
             isReady ? "ready" : "", "\(outOfMemoryKills)",
             isToStop ? "toStop" : "",
         ]
@@ -173,7 +177,7 @@ extension UnitState {
         case .leaving(let left):
             "leaving \(left.group) \(left.killAt.nanoseconds) \(left.next.rawValue) \(left.ending.text)"
         case .ended(let ending, let byRequest): "ended \(byRequest ? "byRequest" : "byItself") \(ending.text)"
-        case .skipped(let reason): "skipped \(reason.prefix(200))"
+        case .skipped(let reason): "skipped \(BoundedName.prefix(reason, bytes: UnitRecord.reasonLimit))"
         }
     }
 
@@ -218,7 +222,8 @@ extension Ending {
         switch self {
         case .exited(.exited(let code)): "exited \(code)"
         case .exited(.signalled(let signal, let core)): "signalled \(signal.rawValue)\(core ? " core" : "")"
-        case .notStarted(let reason, let code): "notStarted \(code) \(reason.prefix(200))"
+        case .notStarted(let reason, let code):
+            "notStarted \(code) \(BoundedName.prefix(reason, bytes: UnitRecord.reasonLimit))"
         case .unhealthy: "unhealthy"
         case .notReady: "notReady"
         case .activatedTooOften: "activatedTooOften"

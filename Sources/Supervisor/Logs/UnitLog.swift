@@ -24,6 +24,7 @@ final class UnitLog {
     private var fileCount: Int
     private var file: Descriptor?
     private var times: Descriptor?
+    private let openLogs: OpenLogs
     private let scratch: ReadBuffer
     private var splitter = LineSplitter()
     /// The last of the output, while it cannot be written.
@@ -33,8 +34,9 @@ final class UnitLog {
 
     init(
         name: String, path: String, console: Console, sizeLimit: UInt64?, fileCount: Int?, continues: Bool,
-        buffer: ReadBuffer
+        buffer: ReadBuffer, openLogs: OpenLogs
     ) {
+        self.openLogs = openLogs
         self.name = name
         prefix = Array("[\(name)] ".utf8)
         self.path = path
@@ -47,7 +49,12 @@ final class UnitLog {
             try? Files.remove(part)
             try? Files.remove(LogFiles.times(part))
         }
+        // It is there from now on, and its files are opened again when there is something to write.
+        if FileNames.decode(FileNames.encode(name)) == nil {
+            try? Files.write(StateDirectory.nameFile(ofLog: path), Array(name.utf8), mode: 0o600)
+        }
         open()
+        closeFiles()
     }
 
     /// Other limits from now on; nil for the default of each.
@@ -63,9 +70,15 @@ final class UnitLog {
         } catch { fail("\(error)") }
     }
 
-    private func fail(_ reason: String) {
+    /// Its files are opened again when there is something to write.
+    func closeFiles() {
         file = nil
         times = nil
+    }
+
+    private func fail(_ reason: String) {
+        closeFiles()
+        openLogs.remove(self)
         if retryAt == nil {
             console.notice("\(name): its log is not written, the last 256 KiB are kept in memory: \(reason)")
         }
@@ -77,7 +90,8 @@ final class UnitLog {
     func take(
         from pipe: Int32, eachPiece: (ArraySlice<UInt8>) -> Void, eachLine: ((ArraySlice<UInt8>) -> Void)?
     ) -> IOOutcome {
-        if let due = retryAt, due <= .now { open() }
+        if file == nil, retryAt.map({ $0 <= .now }) ?? true { open() }
+        if file != nil { openLogs.use(self) }
         var outcome = takeIntoFile(pipe)
         // A terminal, or there is no file: it goes through our memory.
         if outcome == .failed(.invalidArgument) || file == nil { outcome = takeThroughMemory(pipe) }
@@ -136,7 +150,11 @@ final class UnitLog {
     }
 
     /// The unit's process has closed its output.
-    func finish() { splitter.finish { console.line($0, prefix: prefix) } }
+    func finish() {
+        splitter.finish { console.line($0, prefix: prefix) }
+        closeFiles()
+        openLogs.remove(self)
+    }
 
     private func rotate() {
         for index in stride(from: fileCount - 1, through: 1, by: -1) {
