@@ -80,6 +80,15 @@ int ck_socket(int domain, int type, int protocol)
     return OR_ERRNO(socket(domain, type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol));
 }
 
+int ck_keep_urgent_inline(int fd) { return ck_set_option(fd, SOL_SOCKET, SO_OOBINLINE, 1); }
+
+int ck_stream_socket(int domain)
+{
+    int fd = ck_socket(domain, SOCK_STREAM, 0);
+    if (fd >= 0) ck_keep_urgent_inline(fd);
+    return fd;
+}
+
 int ck_connect(int fd, const struct ck_endpoint *to)
 {
     struct sockaddr_storage a;
@@ -152,6 +161,12 @@ int ck_linger_zero(int fd)
     return OR_ERRNO(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
 }
 
+int ck_linger_off(int fd)
+{
+    struct linger linger = { 0, 0 };
+    return OR_ERRNO(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
+}
+
 int ck_shutdown_write(int fd) { return OR_ERRNO(shutdown(fd, SHUT_WR)); }
 
 long ck_round_trip(int fd)
@@ -191,7 +206,14 @@ long ck_peek_after(int fd, void *scratch, size_t skip, void *buffer, size_t coun
 
 long ck_discard_received(int fd, size_t count)
 {
-    return RETRY(recv(fd, NULL, count, MSG_TRUNC | MSG_DONTWAIT));
+    /* KERNEL: a read ends before the byte of urgent data, and begins at it. There is one such byte at most. */
+    size_t done = 0;
+    while (done < count) {
+        ssize_t n = RETRY(recv(fd, NULL, count - done, MSG_TRUNC | MSG_DONTWAIT));
+        if (n <= 0) return done > 0 ? (long)done : n;
+        done += (size_t)n;
+    }
+    return (long)done;
 }
 
 int ck_set_peek_offset(int fd, int offset) { return ck_set_option(fd, SOL_SOCKET, SO_PEEK_OFF, offset); }

@@ -11,7 +11,7 @@ public enum InternetSocket {
         let domain: CInt = v4 ? 2 : 10
         let result =
             switch kind {
-            case .tcp: ck_socket(domain, 1, 0)
+            case .tcp: ck_stream_socket(domain)
             case .udp: ck_socket(domain, 2, 0)
             case .ping: ck_socket(domain, 2, v4 ? 1 : 58)
             }
@@ -76,11 +76,20 @@ public enum InternetSocket {
         return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
-    /// accept(2): the connection and its peer; nil when none waits.
-    public static func accept(_ listener: Int32) -> (socket: Int32, peer: Endpoint)? {
+    /// A connection that was accepted, and its peer.
+    public struct Client: Sendable {
+        /// The connection.
+        public let socket: Int32
+        /// Where it comes from.
+        public let peer: Endpoint
+    }
+
+    /// accept(2): the connection and its peer, or the errno; nil when none waits.
+    public static func accept(_ listener: Int32) -> Result<Client, Errno>? {
         var raw = ck_endpoint()
         let socket = unsafe ck_accept(listener, &raw)
-        return socket < 0 ? nil : (socket, Endpoint(raw))
+        if socket >= 0 { return .success(Client(socket: socket, peer: Endpoint(raw))) }
+        return socket == -11 ? nil : .failure(Errno(rawValue: -socket))
     }
 
     /// The first address of an interface that one may connect from; nil when it has none.
@@ -123,10 +132,13 @@ public enum InternetSocket {
         let microseconds = ck_round_trip(socket)
         return microseconds > 0 ? .microseconds(microseconds) : nil
     }
-    /// Makes close(2) send a reset.
+    /// Makes close(2), and the end of the process, send a reset; what is accepted inherits it.
     public static func setLingerZero(_ socket: Int32) { _ = ck_linger_zero(socket) }
-    /// shutdown(2) of the writing half.
-    @inline(__always) public static func shutdownWrite(_ socket: Int32) { _ = ck_shutdown_write(socket) }
+    /// shutdown(2) of the writing half: what was written is all. From then on close(2) leaves the rest to the kernel.
+    @inline(__always) public static func finishWriting(_ socket: Int32) {
+        _ = ck_linger_off(socket)
+        _ = ck_shutdown_write(socket)
+    }
     /// close(2).
     @inline(__always) public static func close(_ socket: Int32) { _ = ck_close(socket) }
 
@@ -151,6 +163,10 @@ public enum InternetSocket {
     /// Drops bytes from the head of the receive queue, uncopied (MSG_TRUNC).
     @inline(__always)
     public static func discard(_ socket: Int32, _ count: Int) { _ = ck_discard_received(socket, count) }
+
+    /// Keeps the byte of urgent data in the stream (SO_OOBINLINE). TCP sockets that ``make(_:v4:)`` makes do so from the start;
+    /// connections inherit it from their listener.
+    public static func keepUrgentInline(_ socket: Int32) { _ = ck_keep_urgent_inline(socket) }
 
     /// Wants ICMP errors, TTLs and coalesced datagrams (RECVERR, RECVTTL, UDP_GRO), no path MTU games.
     public static func prepareDatagrams(_ socket: Int32, v4: Bool) { _ = ck_udp_prepare(socket, v4 ? 2 : 10) }

@@ -9,6 +9,8 @@ public struct Readiness: OptionSet, Sendable {
     public init(rawValue: UInt32) { self.rawValue = rawValue }
     /// There is something to read, or the end.
     public static let readable = Readiness(rawValue: 0x001)
+    /// There is urgent data, read or not (tcp(7)).
+    public static let urgent = Readiness(rawValue: 0x002)
     /// Writing would not block.
     public static let writable = Readiness(rawValue: 0x004)
     /// An error is pending; always reported.

@@ -3,10 +3,11 @@ nothing else suffers. The process may open 400 files here, which makes 336 flows
 252 and 42 for one destination."""
 
 import json
+import subprocess
 
 import pytest
 
-from conftest import PYTHON, WORLD4, until
+from conftest import POD4, PYTHON, WORLD4, until
 
 TOTAL, OF_ONE, PENDING_OF_ONE = 336, 252, 42
 
@@ -65,6 +66,7 @@ import json; print(json.dumps([all(first), all(again), all(later), ports, kept.r
 def test_when_all_are_in_use_new_ones_are_refused_at_once_and_room_is_used_again(space):
     found = inside(space, f"""
 import json
+import subprocess
 held = []
 for address in ("{WORLD4}", "198.18.0.10"):
     while True:
@@ -102,6 +104,7 @@ def test_unanswered_connections_to_one_destination_leave_others_alone(space, lab
     try:
         found = inside(space, f"""
 import json
+import subprocess
 waiting = []
 for _ in range(100):
     s = socket.socket(); s.setblocking(False); s.connect_ex(("198.18.0.11", 7)); waiting.append(s)
@@ -118,3 +121,111 @@ print(json.dumps([len(waiting) - refused, others]))
     # Those that were given up count no longer.
     until(lambda: not flows(space)["flows"], 5, "their end")
     assert inside(space, f"import json; print(json.dumps(sum(1 for _ in range(60) if socket.create_connection(('198.18.0.11', 7), 3))))") == 60
+
+
+CLIENTS, CLIENTS_OF_ONE, SPLICE = TOTAL // 2, TOTAL // 2 * 3 // 4, 6
+
+# TCP: greets, and says what it is told; UDP: says what it is told.
+SERVER = """
+import selectors, socket
+poll = selectors.DefaultSelector()
+tcp, udp = socket.socket(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for s in (tcp, udp): s.setsockopt(1, 2, 1); s.bind(("0.0.0.0", 8090)); poll.register(s, selectors.EVENT_READ)
+tcp.listen(1024); print("serving", flush=True)
+while True:
+    for key, _ in poll.select():
+        s = key.fileobj
+        if s is udp: data, peer = s.recvfrom(2048); s.sendto(data, peer)
+        elif s is tcp: c, _ = s.accept(); c.sendall(b"+"); poll.register(c, selectors.EVENT_READ)
+        else:
+            try: data = s.recv(2048)
+            except OSError: data = b""
+            if data: s.sendall(data)
+            else: poll.unregister(s); s.close()
+"""
+
+# Clients of each address until one is refused, 400 at most; a line of JSON says how many were served. They stay until the end of
+# stdin.
+CLIENTS_OUTSIDE = """
+import json, socket, sys
+held, counts, refusals = [], [], []
+for address in sys.argv[2:]:
+    count = 0
+    while count < 400:
+        s = socket.socket(); s.settimeout(10); s.bind((address, 0))
+        try:
+            s.connect((sys.argv[1], 8090))
+            if s.recv(1) != b"+": raise ConnectionError
+        except OSError as error: refusals.append(type(error).__name__); break
+        held.append(s); count += 1
+    counts.append(count)
+def serves(s): s.sendall(b"still here"); return s.recv(100) == b"still here"
+print(json.dumps([counts, refusals]), flush=True)
+sys.stdin.readline()
+print(json.dumps(all(serves(s) for s in held)), flush=True)
+sys.stdin.readline()
+"""
+
+OUTBOUND = f"""
+import json
+import subprocess
+def answered():
+    with socket.create_connection(("{WORLD4}", 7), 5) as s: s.sendall(b"x"); return s.recv(1) == b"x"
+print(json.dumps([answered() for _ in range(100)].count(True)))
+"""
+
+
+@pytest.mark.parametrize("place", ["world", "loopback"])
+def test_clients_from_outside_leave_room_for_what_the_workspace_connects_to(workspace, lab, place):
+    path = lab.folder / "limits-server.py"
+    path.write_text(SERVER)
+    space = workspace(f"ports: [{{port: 8090}}]\ntasks: [{{name: server, command: 'exec {PYTHON} {path}'}}]\n",
+                      through=["prlimit", "--nofile=400:400"]).started()
+    until(lambda: "port 8090 is forwarded" in space.stderr, 10, "the forwarded port")
+    where, host, addresses = (lab.world, POD4, [WORLD4, "198.18.0.10"]) if place == "world" else (lab.pod, "127.0.0.1", ["127.0.0.1", "127.0.0.2"])
+    for _ in range(2):
+        clients = lab.popen_in(where, [PYTHON, "-c", CLIENTS_OUTSIDE, host, *addresses], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            counts, refusals = json.loads(clients.stdout.readline())
+            one, other = CLIENTS_OF_ONE, CLIENTS - CLIENTS_OF_ONE
+            if place == "loopback":
+                one //= SPLICE
+                other = (CLIENTS - one * SPLICE) // SPLICE
+            assert counts == [one, other] and set(refusals) <= {"ConnectionResetError", "BrokenPipeError"}
+            assert inside(space, OUTBOUND) == 100, "what the workspace connects to itself"
+            clients.stdin.write("\n")
+            clients.stdin.flush()
+            assert json.loads(clients.stdout.readline()) is True, "those that were let in are served"
+        finally:
+            clients.stdin.close()
+            clients.wait(10)
+        until(lambda: not flows(space)["flows"], 10, "the end of all of them")
+    assert flows(space)["counters"]["refused_by_limit"] >= 4
+
+
+def test_clients_of_a_datagram_forward_are_bounded_too(workspace, lab):
+    path = lab.folder / "limits-server.py"
+    path.write_text(SERVER)
+    space = workspace(f"tasks: [{{name: server, command: 'exec {PYTHON} {path}'}}]\nworkspacekit: {{network: {{forwards: [\"8090:8090/udp\"]}}}}\n",
+                      through=["prlimit", "--nofile=400:400"]).started()
+    until(lambda: [row["state"] for row in json.loads(space.cli("net forwards", "--json").stdout)] == ["open"], 10, "the forward")
+    code = f"""
+import json, socket, time
+sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range({CLIENTS_OF_ONE} + 20)]
+def ask(s, seconds):
+    s.settimeout(seconds); s.sendto(b"x", ("{POD4}", 8090))
+    try: return s.recv(100) == b"x"
+    except OSError: return False
+first = [ask(s, 5) for s in sockets[:{CLIENTS_OF_ONE}]]
+print(json.dumps(all(first)), flush=True)
+# Those that said nothing for a second give way.
+deadline = time.monotonic() + 30
+last = sockets[-1]
+while not ask(last, 0.3) and time.monotonic() < deadline: pass
+print(json.dumps(ask(last, 5)))
+"""
+    result = lab.in_world(PYTHON, "-c", code).stdout.split()
+    assert result == ["true", "true"]
+    assert inside(space, OUTBOUND) == 100
+    inbound = [flow for flow in flows(space)["flows"] if flow["transport"] == "udp"]
+    assert 0 < len(inbound) <= CLIENTS_OF_ONE

@@ -146,8 +146,8 @@ final class World {
         }
         for listener in listeners {
             for _ in 0..<16 {
-                guard let (client, _) = InternetSocket.accept(listener) else { break }
-                clients.append(client)
+                guard case .success(let client)? = InternetSocket.accept(listener) else { break }
+                clients.append(client.socket)
             }
         }
         for client in clients {

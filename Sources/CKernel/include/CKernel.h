@@ -154,6 +154,8 @@ int ck_seccomp_workspace(int confined);                      /* no AF_VSOCK; con
 /* ---- sockets; an address is IPv6, IPv4 as ::ffff:a.b.c.d, in two host-order words ---- */
 struct ck_endpoint { uint64_t high, low; uint32_t scope; uint16_t port; };
 int ck_socket(int domain, int type, int protocol);                       /* CLOEXEC | NONBLOCK */
+int ck_stream_socket(int domain);                           /* TCP, CLOEXEC | NONBLOCK, urgent data in line */
+int ck_keep_urgent_inline(int fd);                          /* SO_OOBINLINE */
 int ck_connect(int fd, const struct ck_endpoint *to);
 int ck_bind(int fd, int family, const struct ck_endpoint *at);
 int ck_listen(int fd, int backlog);
@@ -165,6 +167,7 @@ int ck_local_endpoint(int fd, struct ck_endpoint *out);
 int ck_set_option(int fd, int level, int name, int value);
 int ck_socket_error(int fd);                                             /* SO_ERROR as a positive errno, 0 none */
 int ck_linger_zero(int fd);
+int ck_linger_off(int fd);
 int ck_shutdown_write(int fd);
 int ck_send_buffer(int fd, uint32_t *size, uint32_t *queued);            /* SO_MEMINFO */
 long ck_round_trip(int fd);                                              /* TCP_INFO, microseconds */

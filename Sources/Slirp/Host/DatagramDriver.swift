@@ -322,7 +322,11 @@ extension Forwarder {
     mutating func closeDatagram(_ index: Int) {
         if stagedRun?.index == index { stagedRun = nil }
         nameServers.queries[index] = nil
-        if table[index].kind != .inboundUDP { InternetSocket.close(table[index].socket) }
+        if table[index].kind == .inboundUDP {
+            clientLimits.closed(table[index].target.address, wasAnswered: false)
+        } else {
+            InternetSocket.close(table[index].socket)
+        }
         wheel.cancel(index, in: table)
         table.remove(index)
     }

@@ -55,9 +55,12 @@ struct Forwarder: ~Copyable {
     var pool: ChunkPool
     var wheel: TimerWheel
     var reassembly = Reassembly()
-    var limits: FlowLimits
-    var idleFlows = IdleFlows()
-    var now = MonotonicInstant.now
+    var limits: FlowLimits, clientLimits: FlowLimits
+    var idleFlows = IdleFlows(), idleClients = IdleFlows(areClients: true)
+    var acceptPause = AcceptPause()
+    var now: MonotonicInstant
+    /// Reads the time.
+    private let clock: @Sendable () -> MonotonicInstant
     /// The workspace's hardware address, learned from its frames.
     var guestHardware = HardwareAddress.broadcast
     /// Flows that owe an ACK at the end of the batch, and flows that have more to send.
@@ -106,8 +109,10 @@ struct Forwarder: ~Copyable {
 
     init(
         _ configuration: SlirpConfiguration, tap: Descriptor, listeners: SocketDiagnosis, routes: RouteQuery? = nil,
-        table file: Descriptor, report: Channel
+        table file: Descriptor, report: Channel, peeksWithOffset: Bool? = nil,
+        clock: @escaping @Sendable () -> MonotonicInstant = { .now }
     ) throws(KernelError) {
+        let now = clock()
         let secret = randomUInt64()
         let incoming = try Region(count: 1 << 18)
         let outgoing = try Region(count: 1 << 18)
@@ -119,6 +124,8 @@ struct Forwarder: ~Copyable {
         let poller = try Poller()
         try poller.add(tap.number, .readable, token: Token.tap)
         try poller.add(report.descriptor.number, .readable, token: Token.report)
+        self.now = now
+        self.clock = clock
         self.configuration = configuration
         nameServers = NameServers(configuration.nameServers)
         self.tap = tap
@@ -140,13 +147,14 @@ struct Forwarder: ~Copyable {
         wheel = TimerWheel(at: now)
         busyPoll = BusyPoll(processors: configuration.processors)
         limits = FlowLimits(capacity: configuration.flowCapacity, descriptors: configuration.descriptorLimit)
+        clientLimits = FlowLimits(clientsBeside: limits)
         nextListenerLook = now
         nextIdleLook = now + Self.idleLookInterval
         policy = Policy(
             layout: configuration.layout, hostLoopback: configuration.hostLoopback,
             answersNames: configuration.answersNames, deniesMetadata: configuration.deniesMetadata)
         egress = Egress(configuration.egress, searchDomains: configuration.searchDomains)
-        hasPeekOffset = Self.probePeekOffset()
+        hasPeekOffset = peeksWithOffset ?? Self.probePeekOffset()
         dirty.reserveCapacity(configuration.flowCapacity)
         ready.reserveCapacity(configuration.flowCapacity)
         listRules()
@@ -196,6 +204,7 @@ struct Forwarder: ~Copyable {
         settleDirty()
         while let index = wheel.next(at: now, in: table) { handleTimer(index) }
         if nextIdleLook <= now { lookAfterIdleFlows() }
+        if let due = acceptPause.endsAt, due <= now { acceptAgain() }
         if followsListeners, nextListenerLook <= now {
             nextListenerLook = now + .milliseconds(100)
             followListeners()
@@ -205,7 +214,7 @@ struct Forwarder: ~Copyable {
 
     /// Waits for events: looks for them first where they come soon.
     private mutating func awaitEvents(_ limit: Duration?) throws(KernelError) -> Int {
-        let begin = MonotonicInstant.now
+        let begin = clock()
         let moved = table.counters.bytesIn &+ table.counters.bytesOut
         defer { movedBefore = moved }
         if limit == .zero {
@@ -217,12 +226,12 @@ struct Forwarder: ~Copyable {
         now = begin
         while now.nanoseconds < end {
             count = try poller.wait(.zero)
-            now = .now
+            now = clock()
             if count > 0 { break }
         }
         if count == 0 {
             count = try poller.wait(limit)
-            now = .now
+            now = clock()
         }
         busyPoll.waited((now - begin).nanoseconds, afterBytes: moved &- movedBefore)
         return count
@@ -260,7 +269,8 @@ struct Forwarder: ~Copyable {
         var next = wheel.nextDeadline()
         if table.count > 0 { next = min(next ?? nextIdleLook, nextIdleLook) }
         if followsListeners { next = min(next ?? nextListenerLook, nextListenerLook) }
-        return next.map { max(.zero, $0 - .now) }
+        if let due = acceptPause.endsAt { next = min(next ?? due, due) }
+        return next.map { max(.zero, $0 - clock()) }
     }
 
     private mutating func handleFlowEvent(_ event: ReadyEvent) {

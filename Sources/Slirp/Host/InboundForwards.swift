@@ -124,6 +124,9 @@ extension Forwarder {
         case (.open, true), (.refusing, false): return
         case (_, true):
             do throws(KernelError) {
+                // Clients inherit both: see ``openOutwards(_:guest:remote:)``.
+                InternetSocket.keepUrgentInline(socket.number)
+                InternetSocket.setLingerZero(socket.number)
                 try InternetSocket.startListening(socket, forward.outside)
                 try poller.add(socket.number, .readable, token: Token.forward | UInt64(id))
                 enter(id, .open)
@@ -161,7 +164,7 @@ extension Forwarder {
         if forward.isUDP {
             receiveDatagrams(of: forward, readiness)
         } else {
-            acceptClients(of: forward)
+            acceptClients(of: forward, id)
         }
     }
 
@@ -178,26 +181,6 @@ extension Forwarder {
     func tell(_ report: SlirpReport) { try? self.report.send(report.message) }
 
     // MARK: clients
-
-    private mutating func acceptClients(of forward: InboundForward) {
-        guard let listener = forward.socket else { return }
-        for _ in 0..<64 {
-            guard let (socket, peer) = InternetSocket.accept(listener.number) else { return }
-            InternetSocket.setNoDelay(socket)
-            let isIn =
-                switch forward.path(of: peer.address, configuration.layout) {
-                case .link(let guest): offer(socket, of: peer, to: guest)
-                case .splice(let guest): splice(socket, of: peer, to: guest)
-                case .refused: false
-                }
-            if isIn {
-                if let slot = forward.slot { table.countForward(slot, at: now) }
-            } else {
-                InternetSocket.setLingerZero(socket)
-                InternetSocket.close(socket)
-            }
-        }
-    }
 
     /// What the workspace knows a client of the outside by: its own address, unless that means something else inside.
     private mutating func names(of client: Endpoint, v4: Bool) -> ClientNames {
@@ -224,7 +207,11 @@ extension Forwarder {
     mutating func offer(_ socket: Int32, of peer: Endpoint, to guest: Endpoint) -> Bool {
         let v4 = guest.address.isV4
         let names = names(of: peer, v4: v4)
-        guard makeRoom(),
+        guard clientLimits.admits(peer.address), makeRoom() else {
+            table.counters.refusedByLimit += 1
+            return false
+        }
+        guard
             let remote = (0..<names.count).lazy.map({ names[$0] })
                 .first(where: { table.find(.tcp, guest: guest, remote: $0) == nil })
         else { return false }
@@ -232,8 +219,9 @@ extension Forwarder {
         let state = TCPState(
             opening: sequence, mtuSegment: v4 ? mtuSegment4 : mtuSegment6, timestampOffset: offset)
         let flow = Flow(kind: .tcp, socket: socket, guest: guest, remote: remote, target: peer, tcp: state)
-        guard let index = insert(flow, [.readable, .writable, .peerClosed, .edgeTriggered], otherwise: { _ in })
+        guard let index = insert(flow, Self.streamEdges, otherwise: { _ in })
         else { return true }  // and closed
+        clientLimits.opened(peer.address)
         if hasPeekOffset { _ = InternetSocket.setPeekOffset(socket, 0) }
         table[index].isReadable = true
         table[index].tcp.sendMaximum = table[index].tcp.sendUnacknowledged + 1
@@ -287,10 +275,12 @@ extension Forwarder {
         var flow = Flow(
             kind: .inboundUDP, socket: socket, guest: guest, remote: seen, target: client, tcp: .unused)
         flow.createdAt = now.nanoseconds
-        guard makeRoom(), let index = table.insert(flow) else {
+        if !clientLimits.admits(client.address), let idle = idleClients.next(in: table, at: now) { closeDatagram(idle) }
+        guard clientLimits.admits(client.address), makeRoom(), let index = table.insert(flow) else {
             table.counters.refusedByLimit += 1
             return nil
         }
+        clientLimits.opened(client.address)
         if let slot = forward.slot { table.countForward(slot, at: now) }
         wheel.schedule(index, at: (now + Self.idleTimeout).nanoseconds, in: table)
         return index

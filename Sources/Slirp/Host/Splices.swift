@@ -12,6 +12,10 @@ internal import SystemPackage
 ///
 /// The forwarder cannot make sockets inside: ring1 makes them, a few in advance, and a client that comes when none is left
 /// waits until they arrive.
+///
+/// Both sockets are watched edge-triggered. Edges of data, ends and room need no memory: each turn of a splice tries both ways
+/// until both sockets say that they would block, and one that comes before the server has taken the connection is found by the
+/// turn that this starts. Failures and urgent data are remembered in the way that the socket is the source of.
 struct Splice {
     /// One way: what has been taken from the source and not yet given to the sink lies in the pipe.
     struct Way {
@@ -19,9 +23,15 @@ struct Splice {
         var held = 0
         /// The source has ended; and the sink has been told.
         var hasEnded = false, hasPassedEnd = false
+        /// The source has failed: once what it had is passed on as far as the sink takes it, both are reset.
+        var isBroken = false
+        /// The source has had urgent data.
+        var isUrgent = false
 
         init() throws(KernelError) { pipe = try makePipe() }
     }
+    /// Descriptors that one uses: two sockets, and two pipes of two ends each.
+    static let cost = 6
     let inside: Descriptor
     var inwards: Way, outwards: Way
     /// The server has taken the connection.
@@ -36,7 +46,6 @@ struct InsideSockets {
     var v4: [Descriptor] = [], v6: [Descriptor] = []
     var isAskedFor = false
     var waiting: [Waiting] = []
-    static let waitingLimit = 256
 
     mutating func take(v4 isV4: Bool) -> Descriptor? { isV4 ? v4.popLast() : v6.popLast() }
 }
@@ -68,6 +77,7 @@ extension Forwarder {
             InternetSocket.setLingerZero(client.socket)
             InternetSocket.close(client.socket)
         }
+        acceptAgain()
     }
 
     /// Joins an accepted connection to a server inside. False when that cannot be.
@@ -75,14 +85,16 @@ extension Forwarder {
         guard configuration.splicesLoopback else { return false }
         guard let inside = insideSockets.take(v4: server.address.isV4) else {
             wantSockets()
-            guard insideSockets.waiting.count < InsideSockets.waitingLimit else { return false }
             insideSockets.waiting.append(.init(socket: socket, client: client, server: server))
             return true
         }
         defer { wantSockets() }
-        // Six descriptors each.
-        guard splices.count < limits.total / 16, makeRoom() else { return false }
+        guard clientLimits.admits(client.address, cost: Splice.cost), makeRoom() else {
+            table.counters.refusedByLimit += 1
+            return false
+        }
         InternetSocket.setNoDelay(inside.number)
+        InternetSocket.setLingerZero(inside.number)
         if InternetSocket.connect(inside.number, to: server) != nil { return false }
         guard let local = InternetSocket.localEndpoint(inside.number) else { return false }
         let joined: Splice
@@ -90,12 +102,12 @@ extension Forwarder {
             joined = Splice(inside: inside, inwards: try Splice.Way(), outwards: try Splice.Way())
         } catch { return false }
         let flow = Flow(kind: .spliced, socket: socket, guest: server, remote: local, target: client, tcp: .unused)
-        let interest: Readiness = [.readable, .writable, .peerClosed, .edgeTriggered]
-        guard let index = insert(flow, interest, otherwise: { _ in }) else { return true }  // and closed
+        guard let index = insert(flow, Self.streamEdges, otherwise: { _ in }) else { return true }  // and closed
         splices[index] = joined
+        clientLimits.opened(client.address, cost: Splice.cost)
         do throws(KernelError) {
             try poller.add(
-                inside.number, interest,
+                inside.number, Self.streamEdges,
                 token: Token.flow(index, generation: table[index].generation) ^ Token.flow ^ Token.inside)
         } catch { closeSplice(index, reset: true) }
         return true
@@ -108,15 +120,19 @@ extension Forwarder {
             if InternetSocket.takeError(joined.inside.number) != nil { return closeSplice(index, reset: true) }
             splices[index]?.isConnected = true
         }
-        if readiness.contains(.failed), splices[index]?.isConnected == true {
-            return closeSplice(index, reset: true)
-        }
+        let source = isInside ? \Splice.outwards : \Splice.inwards
+        if readiness.contains(.failed) { splices[index]?[keyPath: source].isBroken = true }
+        if readiness.contains(.urgent) { splices[index]?[keyPath: source].isUrgent = true }
         markReady(index)
     }
 
     /// Moves what there is both ways, within the turn's budget.
     mutating func runSplice(_ index: Int, budget: inout Int) {
-        guard var joined = splices[index], joined.isConnected else { return }
+        guard var joined = splices[index] else { return }
+        guard joined.isConnected else {
+            if joined.inwards.isBroken { closeSplice(index, reset: true) }
+            return
+        }
         let outside = table[index].socket
         var share = Self.share
         let inwards = pump(&joined.inwards, from: outside, to: joined.inside.number, &share)
@@ -132,7 +148,8 @@ extension Forwarder {
             table.counters.splicedBytes &+= UInt64(inwards + outwards)
         }
         if joined.inwards.hasPassedEnd, joined.outwards.hasPassedEnd { return closeSplice(index, reset: false) }
-        if share <= 0 { markReady(index) }
+        if share <= 0 { return markReady(index) }
+        if joined.inwards.isBroken || joined.outwards.isBroken { closeSplice(index, reset: true) }
     }
 
     /// Moves bytes until either side would block; how many reached the sink, or nil when a side is broken.
@@ -143,11 +160,12 @@ extension Forwarder {
             var isStuck = true
             if !way.hasEnded {
                 switch Kernel.splice(from: source, to: way.pipe.writing.number, limit: 1 << 20) {
-                case .bytes(0): way.hasEnded = true
-                case .bytes(let count):
+                case .bytes(let count) where count > 0:
                     way.held += count
                     isStuck = false
-                case .wouldBlock: break
+                case .bytes: if !readInLine(&way, from: source, &isStuck) { return nil }
+                case .wouldBlock:
+                    if way.isUrgent, !readInLine(&way, from: source, &isStuck) { return nil }
                 case .failed: return nil
                 }
             }
@@ -166,9 +184,28 @@ extension Forwarder {
         }
         if way.hasEnded, way.held == 0, !way.hasPassedEnd {
             way.hasPassedEnd = true
-            InternetSocket.shutdownWrite(sink)
+            InternetSocket.finishWriting(sink)
         }
         return passed
+    }
+
+    /// Reads into an empty pipe what splice(2) does not bring: the end, or urgent data. False when the source has failed.
+    ///
+    /// KERNEL: splice(2) never gets past the byte of urgent data, and takes it for the end where the peer has closed; recv(2)
+    /// reads it in line.
+    private func readInLine(_ way: inout Splice.Way, from source: Int32, _ isStuck: inout Bool) -> Bool {
+        guard way.held == 0 else { return true }  // once the sink has taken that
+        // So much always fits an empty pipe (pipe(7), PIPE_BUF).
+        switch scratch.receive(source, at: 0, count: 4096) {
+        case .bytes(0): way.hasEnded = true
+        case .bytes(let count):
+            guard scratch.write(way.pipe.writing.number, at: 0, count: count) == .bytes(count) else { return false }
+            way.held = count
+            isStuck = false
+        case .wouldBlock: break
+        case .failed: return false
+        }
+        return true
     }
 
     /// Ends a joined pair.
@@ -178,6 +215,7 @@ extension Forwarder {
             InternetSocket.setLingerZero(table[index].socket)
             InternetSocket.setLingerZero(joined.inside.number)
         }
+        clientLimits.closed(table[index].target.address, wasAnswered: false, cost: Splice.cost)
         poller.remove(joined.inside.number)
         InternetSocket.close(table[index].socket)
         table.remove(index)

@@ -91,7 +91,7 @@ extension Forwarder {
         guard marks.contains(.peerFinished), !marks.contains(.finishPassedOn), table[index].tcp.spilled == 0 else {
             return
         }
-        InternetSocket.shutdownWrite(table[index].socket)
+        InternetSocket.finishWriting(table[index].socket)
         table[index].tcp.marks.formUnion([.finishPassedOn, .ackOwed])
     }
 

@@ -1,8 +1,30 @@
 internal import Kernel
 internal import SystemPackage
 
+/// # Theory of operation
+///
 /// TCP: turns segments and socket events into events of ``TCPState``, and what it says into calls.
+///
+/// Outside sockets are watched edge-triggered: the kernel reports a change once. Each edge is written down in the flow
+/// before anything else happens, in every phase, and stays there until it has been acted on:
+///
+///     edge                  remembered in                     acted on by
+///     data                  isReadable                        transmit(), when established and the window is open;
+///                                                             cleared only by a read that found the queue empty
+///     end of file           isEnding, isReadable              transmit(): reads on until the end is read, then our FIN
+///     failure               isBroken, isEnding, isReadable    opening: connected() reports it; synSent: reset at once;
+///                                                             else transmit(): sends what the window takes, then resets
+///     urgent data           isUrgent                          transmit(): a short read is no proof of an empty queue
+///     room to write         the spill; the mark roomAsked     flushSpill(), the window's update; both only from
+///                                                             synReceived on, as there is nothing to write before
+///     connected             the phase opening                 connected()
+///
+/// What makes an edge that could not be acted on due again: the workspace's acknowledgement (handleTCP marks a flow ready that
+/// is readable), a retransmission timeout, and, while its window is closed, the persist timer. A failure is acted on in any
+/// case, since a closed window may never open.
 extension Forwarder {
+    /// What is watched on a TCP socket.
+    static let streamEdges: Readiness = [.readable, .urgent, .writable, .peerClosed, .edgeTriggered]
     var mtuSegment4: Int { configuration.mtu - 40 }
     var mtuSegment6: Int { configuration.mtu - 60 }
 
@@ -119,6 +141,8 @@ extension Forwarder {
             return refuse(syn, count: 0, guest: guest, remote: remote)
         }
         InternetSocket.setNoDelay(socket)
+        // A stream that is not at its end is never ended in order, not even by the death of this process.
+        InternetSocket.setLingerZero(socket)
         if isOutbound { bindOutbound(socket, v4: target.address.isV4) }
         if let errno = InternetSocket.connect(socket, to: target) {
             InternetSocket.close(socket)
@@ -131,7 +155,7 @@ extension Forwarder {
         if isInspected { state.marks.insert(.inspected) }
         let index = insert(
             Flow(kind: .tcp, rule: rule, socket: socket, guest: guest, remote: remote, target: target, tcp: state),
-            [.readable, .writable, .peerClosed, .edgeTriggered]
+            Self.streamEdges
         ) { forwarder in forwarder.refuse(syn, count: 0, guest: guest, remote: remote) }
         guard let index else { return }
         limits.opened(target.address)
@@ -140,7 +164,8 @@ extension Forwarder {
 
     /// Whether there is room for another flow, made if need be: the least recently used that nobody would miss gives way.
     mutating func makeRoom() -> Bool {
-        if table.count < limits.total { return true }
+        // A splice has one flow and six descriptors.
+        if table.count + splices.count * (Splice.cost - 1) + insideSockets.waiting.count < limits.total { return true }
         guard let idle = idleFlows.next(in: table, at: now) else { return false }
         closeDatagram(idle)
         return true
@@ -196,26 +221,24 @@ extension Forwarder {
     // MARK: from the outside
 
     mutating func handleSocketEvent(_ index: Int, _ readiness: Readiness) {
+        // An edge comes once, so the flow remembers it before the phase decides what can be done about it now.
+        let hasNews = !readiness.isDisjoint(with: [.readable, .peerClosed, .failed, .hungUp])
+        if hasNews { table[index].isReadable = true }
+        if !readiness.isDisjoint(with: [.peerClosed, .failed, .hungUp]) { table[index].isEnding = true }
+        if readiness.contains(.failed) { table[index].isBroken = true }
+        if readiness.contains(.urgent) { table[index].isUrgent = true }
         switch table[index].tcp.phase {
         case .opening:
-            guard !readiness.isDisjoint(with: [.writable, .failed, .hungUp]) else { return }
-            // A server that speaks first may have spoken already, and this edge is the only news of it.
-            table[index].isReadable = !readiness.isDisjoint(with: [.readable, .peerClosed, .hungUp])
-            table[index].isEnding = !readiness.isDisjoint(with: [.peerClosed, .failed, .hungUp])
-            connected(index)
+            if !readiness.isDisjoint(with: [.writable, .failed, .hungUp]) { connected(index) }
         case .synSent:
-            if !readiness.isDisjoint(with: [.failed, .hungUp]) { close(index, resetOutside: false, resetGuest: true) }
+            if table[index].isBroken { close(index, resetOutside: false, resetGuest: true) }
         case .synReceived, .established:
             if readiness.contains(.writable) {
                 guard flushSpill(index) else { return }
                 // The edge that was asked for: the window may be told anew.
                 if table[index].tcp.marks.remove(.roomAsked) != nil { markDirty(index) }
             }
-            if !readiness.isDisjoint(with: [.readable, .peerClosed, .failed, .hungUp]) {
-                table[index].isReadable = true
-                if !readiness.isDisjoint(with: [.peerClosed, .failed, .hungUp]) { table[index].isEnding = true }
-                markReady(index)
-            }
+            if hasNews { markReady(index) }
         }
     }
 
@@ -296,7 +319,9 @@ extension Forwarder {
             pool.free(chunk)
         }
         if table[index].tcp.marks.contains(.inspected) { nameStreams[index] = nil }
-        if !table[index].tcp.marks.contains(.fromOutside) {
+        if table[index].tcp.marks.contains(.fromOutside) {
+            clientLimits.closed(table[index].target.address, wasAnswered: false)
+        } else {
             limits.closed(table[index].target.address, wasAnswered: table[index].tcp.phase != .opening)
         }
         InternetSocket.close(table[index].socket)

@@ -81,27 +81,38 @@ extension Forwarder {
         let limit = payloadLimit(index)
         var share = Self.share
         while share > 0 {
-            if !table[index].tcp.marks.isDisjoint(with: [.finSent, .finAcknowledged]) { return arm(index) }
             let room = min(table[index].tcp.sendable, limit)
-            if room <= 0 { return arm(index) }
+            if room <= 0 || !table[index].tcp.marks.isDisjoint(with: [.finSent, .finAcknowledged]) {
+                // A failed connection has nobody who could wait for the window, and may fail after its end.
+                if table[index].isBroken { return close(index, resetOutside: false, resetGuest: true) }
+                return arm(index)
+            }
             let underWay = table[index].tcp.sendNext - table[index].tcp.sendUnacknowledged
             switch peek(index, skipping: underWay, count: room) {
-            case .bytes(0): return finish(index)
+            case .bytes(0):
+                if table[index].isBroken { return close(index, resetOutside: false, resetGuest: true) }
+                return finish(index)
             case .bytes(let count):
                 table[index].bytesDown += UInt64(count)
                 table[index].activeAt = now.nanoseconds
                 if table[index].tcp.marks.contains(.inspected) { learnAnswers(index, count: count) }
-                send(makeHeader(index, [.ack, .psh], at: table[index].tcp.sendNext), index, count: count)
+                // The last of what is readable, or of what the window takes now, is pushed (RFC 9293, 3.9.1.2).
+                let isLast = count < room || room < limit
+                let flags: TCPFlags = isLast ? [.ack, .psh] : .ack
+                send(makeHeader(index, flags, at: table[index].tcp.sendNext), index, count: count)
                 table[index].tcp.sent(count, at: now)
                 share -= count + Self.frameCost
                 budget -= count + Self.frameCost
                 // Less than was asked for is all there is; what comes later, an end too, is another event (epoll(7)).
-                if count < room, !table[index].isEnding {
+                if count < room, !table[index].isEnding, !table[index].isUrgent {
                     table[index].isReadable = false
                     return arm(index)
                 }
             case .wouldBlock:
-                table[index].isReadable = false
+                // Where what is under way must be skipped, an end behind it, and what lies behind urgent data, shows only once
+                // that is acknowledged.
+                let mayHide = !hasPeekOffset && underWay > 0 && (table[index].isEnding || table[index].isUrgent)
+                if !mayHide { table[index].isReadable = false }
                 return arm(index)
             case .failed:
                 return close(index, resetOutside: false, resetGuest: true)
@@ -130,7 +141,8 @@ extension Forwarder {
         if count > 0 {
             if hasPeekOffset { _ = InternetSocket.setPeekOffset(table[index].socket, 0) }
             if case .bytes(let n) = peek(index, skipping: 0, count: count), n > 0 {
-                send(makeHeader(index, [.ack, .psh], at: state.sendUnacknowledged), index, count: n)
+                let flags: TCPFlags = n == data ? [.ack, .psh] : .ack
+                send(makeHeader(index, flags, at: state.sendUnacknowledged), index, count: n)
             }
             if hasPeekOffset { _ = InternetSocket.setPeekOffset(table[index].socket, data) }
         } else if state.marks.contains(.finSent) {
@@ -189,7 +201,7 @@ extension Forwarder {
     /// A closed window is asked after with one byte (RFC 9293, 3.8.6.1), ever more rarely, never given up.
     mutating func probeWindow(_ index: Int) {
         table[index].tcp.retries = min(table[index].tcp.retries + 1, 8)
-        table[index].tcp.sendNext = table[index].tcp.sendUnacknowledged
+        table[index].tcp.goBack()
         if hasPeekOffset { _ = InternetSocket.setPeekOffset(table[index].socket, 0) }
         // What is looked into passes there once, and in order.
         let mayCarry = !table[index].tcp.marks.contains(.inspected)

@@ -7,7 +7,10 @@ internal import Kernel
 /// room for those that are. Whoever comes over a limit is refused at once; when there is no room in all, the flow without
 /// a connection that was used least recently gives way, if it has been idle.
 ///
-/// Connections are counted by where their outside socket goes. Pure: whoever opens and closes flows tells.
+/// Connections are counted by where their outside socket goes. Clients from outside have limits of their own, by the address
+/// they come from: at most half of all flows, so that no number of them takes what the workspace needs to connect itself.
+///
+/// Pure: the driver reports each flow that opens and closes.
 struct FlowLimits {
     /// Flows in all, each with a socket; connections that the outside has not answered.
     let total: Int, pending: Int
@@ -17,7 +20,7 @@ struct FlowLimits {
         var open = 0, pending = 0
     }
     private var destinations: [IPAddress: Count] = [:]
-    private var pendingNow = 0
+    private var pendingNow = 0, openNow = 0
     /// Descriptors that are no flow's: the loop's, the link's, and forwards'.
     static let reserve = 64
 
@@ -29,17 +32,27 @@ struct FlowLimits {
         pendingOfOne = min(4096, total / 8)
     }
 
-    /// Whether another connection may be tried.
-    func admits(_ target: IPAddress) -> Bool {
-        guard pendingNow < pending else { return false }
-        guard let count = destinations[target] else { return true }
-        return count.pending < pendingOfOne && count.open < totalOfOne
+    /// Limits for clients from outside, beside those for everything. The workspace answers a client at once or not at all, so
+    /// there is none for unanswered ones.
+    init(clientsBeside all: FlowLimits) {
+        total = all.total / 2
+        pending = .max
+        totalOfOne = total * 3 / 4
+        pendingOfOne = .max
+    }
+
+    /// Whether another connection, that uses so many descriptors, may be tried.
+    func admits(_ target: IPAddress, cost: Int = 1) -> Bool {
+        guard pendingNow < pending, openNow + cost <= total else { return false }
+        guard let count = destinations[target] else { return cost <= totalOfOne }
+        return count.pending < pendingOfOne && count.open + cost <= totalOfOne
     }
 
     /// A connection is tried.
-    mutating func opened(_ target: IPAddress) {
+    mutating func opened(_ target: IPAddress, cost: Int = 1) {
         pendingNow += 1
-        destinations[target, default: Count()].open += 1
+        openNow += cost
+        destinations[target, default: Count()].open += cost
         destinations[target, default: Count()].pending += 1
     }
 
@@ -50,10 +63,11 @@ struct FlowLimits {
     }
 
     /// It is over, answered or not.
-    mutating func closed(_ target: IPAddress, wasAnswered: Bool) {
+    mutating func closed(_ target: IPAddress, wasAnswered: Bool, cost: Int = 1) {
         if !wasAnswered { answered(target) }
+        openNow -= cost
         guard var count = destinations[target] else { return }
-        count.open -= 1
+        count.open -= cost
         destinations[target] = count.open > 0 ? count : nil
     }
 }
@@ -67,9 +81,13 @@ struct IdleFlows {
     /// Most recently used first: taken from the end.
     private var candidates: [Candidate] = []
     private var nextSearch = MonotonicInstant(nanoseconds: 0)
+    /// Only clients from outside give way.
+    private let areClients: Bool
     /// Idle so long; whoever was used since is not.
     static let leastIdle = Duration.seconds(1)
     private static let batch = 64
+
+    init(areClients: Bool = false) { self.areClients = areClients }
 
     /// The flow that gives way next; nil when all are in use.
     mutating func next(in table: borrowing FlowTable, at now: MonotonicInstant) -> Int? {
@@ -95,7 +113,10 @@ struct IdleFlows {
     private mutating func search(_ table: borrowing FlowTable, _ now: MonotonicInstant) {
         let latest = now.nanoseconds - Self.leastIdle.nanoseconds
         var found: [Candidate] = []
-        for index in 0..<table.highWater where table[index].hasNoConnection && table[index].activeAt <= latest {
+        for index in 0..<table.highWater
+        where table[index].hasNoConnection && table[index].activeAt <= latest
+            && (!areClients || table[index].kind == .inboundUDP)
+        {
             found.append(
                 Candidate(index: index, generation: table[index].generation, activeAt: table[index].activeAt))
         }

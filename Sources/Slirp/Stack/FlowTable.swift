@@ -20,6 +20,10 @@ struct Flow: Sendable {
     var isReadable = false
     /// The outside has said that no more comes after what is there, so that its end must be read.
     var isEnding = false
+    /// The outside connection has failed: once what is there is passed on, the workspace is told.
+    var isBroken = false
+    /// The outside has sent urgent data: a read that brings less than was asked for may have ended before that byte.
+    var isUrgent = false
     /// UDP towards the name server: requests not yet answered.
     var unanswered: UInt8 = 0
     /// The rule that admitted it, by its place in the table's list; ``noRule`` for what no rule is about.
@@ -78,7 +82,7 @@ struct Counters: Sendable {
 /// array, and the flows, which a hash over kind, guest and remote finds through chains of indices. No pointer lies in it, so that any process may map it. Pages that
 /// no flow ever used cost nothing; freed flows are used again first.
 @safe struct FlowTable: ~Copyable {
-    static let magic: UInt64 = 0x776b_666c_6f77_0003
+    static let magic: UInt64 = 0x776b_666c_6f77_0004
 
     struct Header {
         var magic: UInt64

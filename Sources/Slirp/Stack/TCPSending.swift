@@ -41,11 +41,16 @@ extension TCPState {
         let limit = phase == .established ? Self.dataRetries : Self.synRetries
         guard retries < limit else { return false }
         retries += 1
-        sendNext = sendUnacknowledged
+        goBack()
         marks.subtract([.timing, .recovering])
-        if marks.contains(.finSent), !marks.contains(.finAcknowledged) { marks.remove(.finSent) }
         sack = SACKBlocks()
         return true
+    }
+
+    /// What is sent next is what the workspace has not acknowledged, our FIN too.
+    mutating func goBack() {
+        sendNext = sendUnacknowledged
+        if !marks.contains(.finAcknowledged) { marks.remove(.finSent) }
     }
 
     /// RFC 6298, 2.
