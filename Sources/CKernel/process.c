@@ -125,13 +125,27 @@ static void write_listen_pid(char *const *envp)
     }
 }
 
-/* As execvp(3) does, but without a shell for what has no format: the first candidate that can be executed; what is there
+static void execute_script(const struct ck_spawn_plan *plan, const char *path)
+{
+    size_t count = 0;
+    while (plan->argv[count]) count++;
+    if (count == 0) return;
+    char *argv[count + 3];
+    argv[0] = "/bin/sh";
+    argv[1] = (char *)path;
+    for (size_t i = 1; i <= count; i++) argv[i + 1] = plan->argv[i];
+    argv[count + 1] = NULL;
+    execve(argv[0], argv, plan->envp);
+}
+
+/* As execvp(3) does, with a shell for what has no format only where this is asked for: the first candidate that can be executed; what is there
  * and may not be executed counts for more than what is not there. */
 static void execute(const struct ck_spawn_plan *plan, int pipe_end)
 {
     int error = ENOENT, step = CK_STEP_EXEC;
     for (char *const *candidate = plan->candidates; *candidate; candidate++) {
         execve(*candidate, plan->argv, plan->envp);
+        if (errno == ENOEXEC && plan->run_scripts) execute_script(plan, *candidate);
         int reason = errno;
         /* The file is there, what its first line names is not. */
         if (reason == ENOENT && access(*candidate, F_OK) == 0) step = CK_STEP_INTERPRETER;
@@ -320,6 +334,11 @@ int ck_try_notification(void)
 int ck_sethostname(const char *name) { return OR_ERRNO(sethostname(name, strlen(name))); }
 int ck_set_death_signal(int number) { return OR_ERRNO(prctl(PR_SET_PDEATHSIG, number)); }
 int ck_set_subreaper(void) { return OR_ERRNO(prctl(PR_SET_CHILD_SUBREAPER, 1)); }
+int ck_is_subreaper(void)
+{
+    int is = 0;
+    return prctl(PR_GET_CHILD_SUBREAPER, &is) < 0 ? -errno : is;
+}
 int ck_set_name(const char *name) { return OR_ERRNO(prctl(PR_SET_NAME, name)); }
 int ck_set_no_new_privileges(void) { return OR_ERRNO(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)); }
 int ck_set_dumpable(int on) { return OR_ERRNO(prctl(PR_SET_DUMPABLE, on, 0, 0, 0)); }

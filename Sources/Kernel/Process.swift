@@ -101,6 +101,8 @@ public enum CurrentProcess {
     }
     /// Makes orphaned descendants its children (PR_SET_CHILD_SUBREAPER).
     public static func becomeSubreaper() throws(KernelError) { _ = try check(ck_set_subreaper(), "become a subreaper") }
+    /// Whether it was made a subreaper, by itself or before its exec (PR_GET_CHILD_SUBREAPER).
+    public static var isSubreaper: Bool { ck_is_subreaper() == 1 }
     /// The name that ps and /proc/PID/comm show; 15 bytes count.
     public static func setName(_ name: String) { _ = unsafe ck_set_name(name) }
     /// Nothing it executes gains privileges any more (PR_SET_NO_NEW_PRIVS).
@@ -146,6 +148,8 @@ public struct SpawnPlan: Sendable {
     public var path: String
     /// Directories to look a name without a slash up in, as PATH has them (execvp(3)); nil: ``path`` is a path.
     public var searchPath: String?
+    /// A file in no format of the kernel's is given to the shell (ENOEXEC), as execvp(3) does.
+    public var runsScripts = false
     /// Its arguments, the program's name first.
     public var arguments: [String]
     /// `NAME=value` strings.
@@ -346,6 +350,7 @@ private func withSpawnPlan<R>(
                             unsafe raw.umask = plan.fileMask ?? 0
                             unsafe raw.transparent = plan.inheritedSignalMask == nil ? 0 : 1
                             unsafe raw.signal_mask = plan.inheritedSignalMask ?? 0
+                            unsafe raw.run_scripts = plan.runsScripts ? 1 : 0
                             unsafe raw.listen_pid = plan.writesListenPid ? 1 : 0
                             unsafe raw.no_new_privileges = plan.forbidNewPrivileges ? 1 : 0
                             unsafe raw.cgroup_procs = plan.cgroupProcs ?? -1

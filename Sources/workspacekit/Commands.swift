@@ -127,7 +127,7 @@ struct Init: ParsableCommand {
             """)
     @Argument(parsing: .captureForPassthrough) var arguments: [String] = []
 
-    func run() { quit(InitProcess.main("init", arguments)) }
+    func run() { quit(InitProcess.main(.workspacekit, calledAs: "workspacekit init", arguments)) }
 }
 
 /// Connects to the running workspace, or ends with the line that says there is none.

@@ -11,8 +11,9 @@ struct Main {
     static func main() {
         CurrentProcess.openStandardStreams()
         let arguments = CommandLine.arguments
-        if let name = InitProcess.name(in: arguments.first ?? "") {
-            exit(InitProcess.main(name, Array(arguments.dropFirst())))
+        let program = arguments.first ?? ""
+        if let personality = InitPersonality(calledBy: program) {
+            exit(InitProcess.main(personality, calledAs: program, Array(arguments.dropFirst())))
         }
         if GPCommand.isCalled(arguments.first ?? "") { return GPCommand.main() }
         if Slirp4netnsProcess.isCalled(arguments.first ?? "") {

@@ -115,6 +115,7 @@ struct ck_spawn_plan {
     int set_umask; unsigned umask;  /* umask(2) */
     int no_new_privileges;
     int transparent; uint64_t signal_mask; /* signals and descriptors as the caller found them, this mask */
+    int run_scripts;                /* ENOEXEC: /bin/sh runs it, as execvp(3) does */
     int listen_pid;                 /* write its pid over the digits of LISTEN_PID= in envp */
     int cgroup_procs;               /* descriptor of a cgroup.procs file to enter, or -1 */
 };
@@ -137,6 +138,7 @@ int ck_try_notification(void);                              /* seccomp(2) knows 
 int ck_sethostname(const char *name);
 int ck_set_death_signal(int number);
 int ck_set_subreaper(void);
+int ck_is_subreaper(void);                                   /* prctl(PR_GET_CHILD_SUBREAPER) */
 int ck_set_name(const char *name);                                       /* PR_SET_NAME: comm, 15 bytes */
 int ck_set_no_new_privileges(void);
 int ck_getpgid(int pid);

@@ -1,6 +1,22 @@
 internal import Kernel
 
-/// How an init behaves; the same machine serves `workspacekit init`, `tini` and `dumb-init`.
+/// The program whose part the init plays: its command line, its environment variables and its messages.
+enum InitPersonality: Equatable {
+    /// `workspacekit init`.
+    case workspacekit
+    case tini, dumbInit
+
+    /// The personality for the name by which the binary was called; nil for other names.
+    init?(calledBy path: String) {
+        switch path.split(separator: "/").last {
+        case "tini", "tini-static": self = .tini
+        case "dumb-init": self = .dumbInit
+        default: return nil
+        }
+    }
+}
+
+/// How an init behaves; one machine serves `workspacekit init`, `tini` and `dumb-init`.
 struct InitOptions: Equatable {
     /// What the command line asks for besides running a program.
     enum Request: Equatable {
@@ -28,138 +44,148 @@ struct InitOptions: Equatable {
     var endsGroup = false
     /// What is done is told: 1 warnings, 2 and 3 more.
     var verbosity = 1
+    /// Lines about the options themselves, for ``verbosity`` 3.
+    var remarks: [String] = []
 }
 
-/// What is wrong with a command line.
-struct InitUsageError: Error, Equatable {
-    let message: String
-}
-
-/// getopt(3)'s way through arguments: clustered letters, values attached or apart, `--`, and the first word that is no
-/// option ends them.
-private struct OptionReader {
-    private var arguments: ArraySlice<String>
-    private var cluster: Substring = ""
-    private var letter: Character = " "
-
-    init(_ arguments: [String]) { self.arguments = arguments[...] }
-
-    /// What follows the options.
-    var rest: [String] { Array(arguments) }
-
-    /// The next option: a letter, or the whole word behind two dashes.
-    mutating func next() -> String? {
-        if let first = cluster.popFirst() {
-            letter = first
-            return String(first)
-        }
-        guard let word = arguments.first, word.hasPrefix("-"), word != "-" else { return nil }
-        arguments.removeFirst()
-        if word == "--" { return nil }
-        if word.hasPrefix("--") { return String(word.dropFirst(2)) }
-        cluster = word.dropFirst()
-        return next()
-    }
-
-    /// The value of the option that came last.
-    mutating func value() throws(InitUsageError) -> String {
-        defer { cluster = "" }
-        if !cluster.isEmpty { return String(cluster) }
-        guard let value = arguments.popFirst() else {
-            throw InitUsageError(message: "option -\(letter) needs a value")
-        }
-        return value
-    }
+/// The reason that a command line cannot be used.
+enum InitUsageError: Error, Equatable {
+    /// A word that is no option, or lacks its value.
+    case option(OptionError)
+    /// A value that an option does not take.
+    case value(String)
+    /// dumb-init's `-r`.
+    case rewrite
+    /// No program is named.
+    case noProgram
 }
 
 extension InitOptions {
-    /// tini's command line and environment, and `workspacekit init`'s, which has dumb-init's `-r` besides.
-    init(tini arguments: [String], environment: [String: String], rewrites allowsRewrites: Bool = false)
+    private enum Option: Equatable, Sendable {
+        case help, version, license, group, subreaper, orphans, verbose, deathSignal, successCode, singleChild, rewrite
+    }
+    private typealias Form = OptionReader<Option>.Form
+
+    private static let tiniForms: [Form] = [
+        Form(option: .help, letter: "h", name: "help"), Form(option: .version, name: "version"),
+        Form(option: .license, letter: "l"), Form(option: .group, letter: "g"), Form(option: .subreaper, letter: "s"),
+        Form(option: .orphans, letter: "w"), Form(option: .verbose, letter: "v"),
+        Form(option: .deathSignal, letter: "p", takesValue: true),
+        Form(option: .successCode, letter: "e", takesValue: true),
+    ]
+    private static let dumbInitForms: [Form] = [
+        Form(option: .help, letter: "h", name: "help"), Form(option: .singleChild, letter: "c", name: "single-child"),
+        Form(option: .rewrite, letter: "r", name: "rewrite", takesValue: true),
+        Form(option: .verbose, letter: "v", name: "verbose"), Form(option: .version, letter: "V", name: "version"),
+    ]
+
+    init(_ personality: InitPersonality, _ arguments: [String], environment: [String: String])
         throws(InitUsageError)
     {
-        var reader = OptionReader(arguments)
-        isSubreaper = environment["TINI_SUBREAPER"] != nil
-        signalsGroup = environment["TINI_KILL_PROCESS_GROUP"] != nil
-        if let text = environment["TINI_VERBOSITY"] {
-            guard let level = Int(text) else { throw InitUsageError(message: "TINI_VERBOSITY is no number: \(text)") }
-            verbosity = level
-        }
+        var forms = personality == .dumbInit ? Self.dumbInitForms : Self.tiniForms
+        if personality == .workspacekit { forms.append(Form(option: .rewrite, letter: "r", takesValue: true)) }
+        var reader = OptionReader(arguments, forms)
+        try readEnvironment(personality, environment)
+        var program: [String] = []
         var asked: Request?
-        while let option = reader.next() {
+        while true {
+            let word: OptionReader<Option>.Word?
+            do throws(OptionError) { word = try reader.next() } catch { throw .option(error) }
+            guard case .option(let option, let value)? = word else {
+                if case .operand(let first)? = word { program = [first] }
+                break
+            }
             switch option {
-            case "h", "help": asked = .help
-            case "version": asked = .version
-            case "l": asked = .license
-            case "g": signalsGroup = true
-            case "s": isSubreaper = true
-            case "w": warnsOfOrphans = true
-            case "v": verbosity += 1
-            case "p":
-                let name = try reader.value()
-                guard let signal = Signal(name: name) else {
-                    throw InitUsageError(message: "not a valid signal for option -p: \(name)")
-                }
-                parentDeathSignal = signal
-            case "e":
-                let text = try reader.value()
-                guard let code = UInt8(text) else {
-                    throw InitUsageError(message: "not a valid exit code for option -e: \(text)")
-                }
-                successCodes.insert(code)
-            case "r" where allowsRewrites: try rewrite(try reader.value())
-            default: throw InitUsageError(message: "unknown option \(option.count == 1 ? "-" : "--")\(option)")
+            case .help: asked = asked ?? .help
+            case .version: asked = asked ?? .version
+            case .license: asked = asked ?? .license
+            case .rewrite where personality == .dumbInit: try rewriteNumbers(value)
+            default: try set(option, value, personality)
             }
         }
-        try finish(asked, reader.rest)
-    }
-
-    /// dumb-init's command line and environment.
-    init(dumbInit arguments: [String], environment: [String: String]) throws(InitUsageError) {
-        var reader = OptionReader(arguments)
-        newSession = environment["DUMB_INIT_SETSID"] != "0"
-        verbosity = environment["DUMB_INIT_DEBUG"] == "1" ? 3 : 0
-        var asked: Request?
-        while let option = reader.next() {
-            switch option {
-            case "h", "help": asked = .help
-            case "V", "version": asked = .version
-            case "c", "single-child": newSession = false
-            case "v", "verbose": verbosity = 3
-            case "r", "rewrite": try rewrite(try reader.value())
-            case _ where option.hasPrefix("rewrite="): try rewrite(String(option.dropFirst(8)))
-            default: throw InitUsageError(message: "unknown option \(option.count == 1 ? "-" : "--")\(option)")
-            }
-        }
-        signalsGroup = newSession
-        endsGroup = true
-        // Without a shell above it nothing could resume what the terminal's keys suspend; stopped is stopped.
-        if newSession {
-            for signal in [Signal.terminalStop, .terminalInput, .terminalOutput] where rewrites[signal.rawValue] == nil
-            {
-                rewrites[signal.rawValue] = .some(.stop)
-            }
-        }
-        try finish(asked, reader.rest)
-    }
-
-    private mutating func finish(_ asked: Request?, _ program: [String]) throws(InitUsageError) {
+        program += reader.rest
+        if personality == .dumbInit { finishDumbInit() }
         if let asked {
             request = asked
         } else if program.isEmpty {
-            throw InitUsageError(message: "no program is named")
+            throw .noProgram
         } else {
             request = .run(program)
         }
     }
 
-    /// `FROM:TO`, numbers or names; 0 is no signal at all.
-    private mutating func rewrite(_ text: String) throws(InitUsageError) {
+    private mutating func readEnvironment(_ personality: InitPersonality, _ environment: [String: String])
+        throws(InitUsageError)
+    {
+        if personality == .dumbInit {
+            newSession = true
+            verbosity = 0
+            if environment["DUMB_INIT_DEBUG"] == "1" {
+                verbosity = 3
+                remarks.append("Running in debug mode.")
+            }
+            if environment["DUMB_INIT_SETSID"] == "0" {
+                newSession = false
+                remarks.append("Not running in setsid mode.")
+            }
+            return
+        }
+        isSubreaper = environment["TINI_SUBREAPER"] != nil
+        signalsGroup = environment["TINI_KILL_PROCESS_GROUP"] != nil
+        if let text = environment["TINI_VERBOSITY"] {
+            guard let level = Int(text) else { throw .value("TINI_VERBOSITY is no number: \(text)") }
+            verbosity = level
+        }
+    }
+
+    private mutating func set(_ option: Option, _ value: String, _ personality: InitPersonality) throws(InitUsageError)
+    {
+        switch option {
+        case .group: signalsGroup = true
+        case .subreaper: isSubreaper = true
+        case .orphans: warnsOfOrphans = true
+        case .verbose: verbosity = personality == .dumbInit ? 3 : verbosity + 1
+        case .singleChild: newSession = false
+        case .deathSignal:
+            guard let signal = Signal(name: value) else {
+                throw .value("not a valid signal for option -p: \(value)")
+            }
+            parentDeathSignal = signal
+        case .successCode:
+            guard let code = UInt8(value) else { throw .value("not a valid exit code for option -e: \(value)") }
+            successCodes.insert(code)
+        case .rewrite: try rewriteNames(value)
+        case .help, .version, .license: break
+        }
+    }
+
+    private mutating func finishDumbInit() {
+        signalsGroup = newSession
+        endsGroup = true
+        // Without a shell above it nothing could resume what the terminal's keys suspend; stopped is stopped.
+        guard newSession else { return }
+        for signal in [Signal.terminalStop, .terminalInput, .terminalOutput] where rewrites[signal.rawValue] == nil {
+            rewrites[signal.rawValue] = .some(.stop)
+        }
+    }
+
+    /// dumb-init's `SIGNUM:SIGNUM`, both numbers up to 31, as sscanf(3) reads them; 0 sends no signal.
+    private mutating func rewriteNumbers(_ text: String) throws(InitUsageError) {
+        let parts = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+        guard parts.count == 2, let from = Int32(parts[0].drop { $0 == " " }),
+            let to = Int32(parts[1].drop { $0 == " " }.prefix { $0.isASCII && ($0.isNumber || $0 == "+") }),
+            (1...31).contains(from), (0...31).contains(to)
+        else { throw .rewrite }
+        rewrites[from] = .some(to == 0 ? nil : Signal(rawValue: to))
+    }
+
+    /// `FROM:TO`, numbers or names; 0 sends no signal.
+    private mutating func rewriteNames(_ text: String) throws(InitUsageError) {
         let parts = text.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
         guard parts.count == 2, let from = Signal(name: parts[0]), parts[1] == "0" || Signal(name: parts[1]) != nil
         else {
-            throw InitUsageError(
-                message:
-                    "not a valid signal rewrite: \(text) (it looks like 15:3 or TERM:QUIT; 0 as the second is none)")
+            throw .value(
+                "not a valid signal rewrite: \(text) (it looks like 15:3 or TERM:QUIT; 0 as the second is none)")
         }
         rewrites[from.rawValue] = .some(Signal(name: parts[1]))
     }
