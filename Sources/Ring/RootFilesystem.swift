@@ -59,6 +59,9 @@ struct RootFilesystem {
     /// Binds the workspace's own commands over directories of the standard PATH that have nothing in them: nothing is written
     /// into the container's, and nothing in it is hidden.
     private func bindCommands() {
+        // A program of that name in the image is the one that was meant.
+        let directories = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+        guard !directories.contains(where: { Files.status("\(root)\($0)/gp") != nil }) else { return }
         guard let commands = plan.commands, (try? Files.makeDirectory(root + commands)) != nil else { return }
         for path in Self.commandDirectories {
             guard let target = resolve(path), Files.isDirectory(target), Files.entries(target).isEmpty else { continue }

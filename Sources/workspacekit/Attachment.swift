@@ -160,7 +160,14 @@ final class Attachment {
     }
 
     private func exitCode() -> UInt8 {
-        let units = client.ask(ControlRequest(.status))?.status?.units ?? []
-        return units.first { $0.name == name }?.exitCode ?? 0
+        // The terminal closes a moment before the end of the process is known. One that has only let go of it lives on.
+        for _ in 0..<100 {
+            let units = client.ask(ControlRequest(.status))?.status?.units ?? []
+            guard let unit = units.first(where: { $0.name == name }), unit.pid != nil else {
+                return units.first { $0.name == name }?.exitCode ?? 0
+            }
+            pause(.milliseconds(10))
+        }
+        return 0
     }
 }

@@ -34,9 +34,15 @@ final class ExecutionStreams {
 
     /// Copies until the workspace says how the program ended; its exit code, or nil when the connection ends first. What
     /// the program has written before its end is copied; what others that hold its output write later is not.
-    func copy(until client: ControlClient) -> UInt8? {
+    ///
+    /// - Parameter answer: what it has said of the start.
+    func copy(until client: ControlClient, after answer: ControlResponse) -> UInt8? {
         // The other ends are the program's alone, so that their end shows.
         remote = []
+        // A supervisor that follows one which was killed just then knows no more than the end. And a program that ends at once
+        // may be answered for together with its start.
+        if answer.exitCode != nil { return end(answer) }
+        if client.connection.hasLine { return end(client.answer()) }
         guard let poller = try? Poller() else { return 70 }
         try? poller.add(client.connection.descriptor.number, .readable, token: Token.answer)
         if input != nil { try? poller.add(0, .readable, token: Token.terminal) }
@@ -47,9 +53,7 @@ final class ExecutionStreams {
             for index in 0..<count {
                 switch poller.event(index).token {
                 case Token.answer:
-                    guard let answer = client.answer() else { return nil }
-                    for output in outputs { drain(output) }
-                    return answer.exitCode ?? 70
+                    return end(client.answer())
                 case Token.terminal: readTerminal(poller)
                 case Token.input: writeInput(poller)
                 case let token:
@@ -59,6 +63,12 @@ final class ExecutionStreams {
             }
         }
         return nil
+    }
+
+    private func end(_ answer: ControlResponse?) -> UInt8? {
+        guard let answer else { return nil }
+        for output in outputs { drain(output) }
+        return answer.exitCode ?? 70
     }
 
     /// Copies what is there; false at the end.

@@ -14,8 +14,10 @@ struct RemoteExecution {
         ignore(.pipe)
         if request.terminal == true { return runOnTerminal(request) }
         guard let streams = try? ExecutionStreams() else { fail("cannot make a pipe for the program", 70) }
-        _ = started(client.ask(request, descriptors: streams.remote))
-        guard let code = streams.copy(until: client) else { fail("the workspace ended", ExitCodes.noSuchWorkspace) }
+        let answer = started(client.ask(request, descriptors: streams.remote))
+        guard let code = streams.copy(until: client, after: answer) else {
+            fail("the workspace ended", ExitCodes.noSuchWorkspace)
+        }
         return code
     }
 
@@ -49,7 +51,8 @@ struct RemoteExecution {
         try? poller.add(client.connection.descriptor.number, .readable, token: 2)
         try? poller.add(signals.number, .readable, token: 3)
         var buffer = [UInt8](repeating: 0, count: 16384)
-        var code: UInt8?
+        // A program that ends at once may be answered for together with its start.
+        var code = client.connection.hasLine ? client.answer()?.exitCode : nil
         var masterIsOpen = true
         while code == nil || masterIsOpen {
             guard let count = try? poller.wait(inputIsPollable ? nil : .seconds(1)) else { return nil }

@@ -180,4 +180,15 @@ def test_a_gp_of_the_image_is_the_one_that_was_meant(workspace):
     (space.folder / "bin/gp").write_text("#!/bin/sh\necho the calculator\n")
     os.chmod(space.folder / "bin/gp", 0o755)
     assert space.exec("sh", "-c", f"PATH={space.folder}/bin:$PATH gp x").stdout == "the calculator\n"
-    assert space.exec("sh", "-c", "command -v gp").stdout == f"{space.state}/bin/gp\n"
+    assert space.exec("sh", "-c", "command -v gp").stdout in (f"{space.state}/bin/gp\n", "/usr/local/sbin/gp\n")
+    space.stop()
+    # One in a directory of the standard PATH too, whichever shell looks.
+    space.lab.in_pod("mount", "-t", "tmpfs", "tmpfs", "/usr/local/bin")
+    try:
+        space.lab.in_pod("cp", "-p", str(space.folder / "bin/gp"), "/usr/local/bin/gp")
+        space = workspace("tasks: [{command: sleep 1000}]").started()
+        for shell in (["sh", "-c"], ["bash", "-lc"], ["env", "-i", "sh", "-lc"]):
+            assert space.exec(*shell, "gp x").stdout == "the calculator\n", shell
+        space.stop()
+    finally:
+        space.lab.in_pod("umount", "/usr/local/bin")

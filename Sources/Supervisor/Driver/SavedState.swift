@@ -20,6 +20,8 @@ final class SavedState {
     private static let unitsAt = 64 << 10, jobsAt = 32 << 20, plansAt = [64 << 20, 128 << 20]
     private static let planLimit = 48 << 20
     private var saved: [UnitRecord?] = []
+    /// Places whose slots say more than `saved` does.
+    private var announced: Set<Int> = []
     /// The jobs, by place: what the supervisor before left, and what was added since.
     private(set) var jobs: [Int: [String]] = [:]
     private var freeJobs: [Int] = []
@@ -83,9 +85,17 @@ final class SavedState {
     /// Writes what is known of a unit, if it has changed; `tell` gets what was known before.
     func save(_ record: UnitRecord, at place: Int, telling tell: (UnitRecord?) -> Void = { _ in }) {
         while saved.count <= place { saved.append(nil) }
-        guard place < Self.slotCount, saved[place] != record else { return }
+        let wasAnnounced = announced.remove(place) != nil
+        guard place < Self.slotCount, saved[place] != record || wasAnnounced else { return }
         tell(saved[place])
         saved[place] = record
+        store(Self.unitsAt + place * Self.slotSize, record.fields)
+    }
+
+    /// Writes what is about to be so: the next supervisor finds it, and tells of it if it is so then.
+    func announce(_ record: UnitRecord, at place: Int) {
+        guard place < Self.slotCount else { return }
+        announced.insert(place)
         store(Self.unitsAt + place * Self.slotSize, record.fields)
     }
 
@@ -95,7 +105,7 @@ final class SavedState {
         while records.count < Self.slotCount {
             switch slot(Self.unitsAt + records.count * Self.slotSize) {
             case .unused:
-                saved = records
+                saved = records.map { $0?.isAnnounced == true ? nil : $0 }
                 return records
             case .damaged: records.append(nil)
             case .fields(let fields): records.append(UnitRecord(fields: fields))

@@ -79,7 +79,8 @@ extension Supervisor {
             record.wasHealthy = false
             record.isHealthy = nil
             record.isReady = false
-            save(record, of: id)
+            record.isAnnounced = true
+            saved.announce(record, at: id)
         }
     }
 

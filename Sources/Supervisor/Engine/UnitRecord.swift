@@ -28,6 +28,8 @@ struct UnitRecord: Hashable {
     var stopGrace: Duration
     /// What it says of itself.
     var statusText: String
+    /// Its process is about to execute the program, which may fail yet: nobody has been told that it has started.
+    var isAnnounced = false
 
     /// How many bytes a unit may say of itself, and a reason may have, so that a record has a bounded size.
     static let statusLimit = 512, reasonLimit = 200
@@ -41,12 +43,12 @@ struct UnitRecord: Hashable {
             isHealthy.map { $0 ? "healthy" : "unhealthy" } ?? "", "\(stopSignal.rawValue)",
             "\(stopGrace.nanoseconds)", BoundedName.prefix(statusText, bytes: Self.statusLimit),
             isReady ? "ready" : "", "\(outOfMemoryKills)",
-            isToStop ? "toStop" : "",
+            isToStop ? "toStop" : "", isAnnounced ? "announced" : "",
         ]
     }
 
     init?(fields f: [String]) {
-        guard f.count == 16, let kind = UnitSpec.Kind(rawValue: f[1]), let state = UnitState(text: f[3]),
+        guard f.count == 17, let kind = UnitSpec.Kind(rawValue: f[1]), let state = UnitState(text: f[3]),
             let restarts = Int(f[5]), let failures = Int(f[6]), let signal = Int32(f[10]), let grace = Int64(f[11]),
             let outOfMemoryKills = Int(f[14])
         else { return nil }
@@ -66,6 +68,7 @@ struct UnitRecord: Hashable {
         statusText = f[12]
         isReady = !f[13].isEmpty
         isToStop = !f[15].isEmpty
+        isAnnounced = !f[16].isEmpty
     }
 
     /// What the engine knows of a unit.
