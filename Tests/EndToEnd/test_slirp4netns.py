@@ -366,31 +366,70 @@ def test_names_unless_they_are_disabled(made):
 
 def test_the_address_to_come_from(made, lab):
     lab.in_pod("ip", "addr", "add", "198.18.0.77/24", "dev", "eth0")
-    server = lab.popen_in(lab.world, [PYTHON, "-c", """
+    server = """
 import socket
-s = socket.socket(); s.bind(("198.18.0.1", 7412)); s.listen(16)
-u = socket.socket(2, 2); u.bind(("198.18.0.1", 7412)); print("ready", flush=True)
+s = socket.socket(); s.bind(("0.0.0.0", 7412)); s.listen(16)
+u = socket.socket(2, 2); u.bind(("0.0.0.0", 7412)); print("ready", flush=True)
 while True:
     c, peer = s.accept(); c.sendall(peer[0].encode()); c.close()
     data, peer = u.recvfrom(100); u.sendto(peer[0].encode(), peer)
-"""], stdout=subprocess.PIPE)
-    assert server.stdout.readline() == b"ready\n"
+"""
+    servers = [lab.popen_in(place, [PYTHON, "-c", server], stdout=subprocess.PIPE) for place in (lab.world, lab.pod)]
+    assert [server.stdout.readline() for server in servers] == [b"ready\n"] * 2
+    # The host's loopback too: it is reached from the address that was asked for.
     tell = f"""
 import socket
-a = socket.create_connection(('{WORLD4}', 7412), 5).recv(100).decode()
-u = socket.socket(2, 2); u.settimeout(5); u.sendto(b'x', ('{WORLD4}', 7412)); print(a, u.recv(100).decode())
+for host in ('{WORLD4}', '10.0.2.2'):
+    a = socket.create_connection((host, 7412), 5).recv(100).decode()
+    u = socket.socket(2, 2); u.settimeout(5); u.sendto(b'x', (host, 7412)); print(a, u.recv(100).decode())
 """
     try:
         for value, address in (("198.18.0.77", "198.18.0.77"), ("eth0", POD4)):
             guest, forwarder = made.connected(f"--outbound-addr={value}")
-            assert guest.run(PYTHON, "-c", tell).stdout.split() == [address, address]
+            assert guest.run(PYTHON, "-c", tell).stdout.split() == [address] * 4
             assert f"* Outbound IPv4:    {value}" in forwarder.stdout
         refused = made.forwarder(made.guest(), "--outbound-addr=no-such-interface")
         assert refused.process.wait(10) == 1 and "no-such-interface" in refused.stderr
     finally:
+        for server in servers:
+            server.kill()
+            server.wait()
+        lab.in_pod("ip", "addr", "del", "198.18.0.77/24", "dev", "eth0")
+
+
+def test_the_name_server_is_asked_from_the_address_to_come_from(made, lab):
+    """It answers with the address that asked."""
+    for last in ("77", "78"):
+        lab.in_pod("ip", "addr", "add", f"198.18.0.{last}/32", "dev", "lo")
+    server = lab.popen_in(lab.pod, [PYTHON, "-c", """
+import socket, struct
+def answer(query, peer):
+    return query[:2] + b"\\x81\\x80" + struct.pack(">HHHH", 1, 1, 0, 0) + query[12:] + b"\\xc0\\x0c" + struct.pack(">HHIH", 1, 1, 0, 4) + socket.inet_aton(peer[0])
+s = socket.socket(); s.bind(("198.18.0.78", 53)); s.listen(16)
+u = socket.socket(2, 2); u.bind(("198.18.0.78", 53)); print("ready", flush=True)
+while True:
+    query, peer = u.recvfrom(1000); u.sendto(answer(query, peer), peer)
+    c, peer = s.accept(); query = c.recv(1000)[2:]; reply = answer(query, peer); c.sendall(struct.pack(">H", len(reply)) + reply); c.close()
+"""], stdout=subprocess.PIPE)
+    assert server.stdout.readline() == b"ready\n"
+    ask = """
+import socket, struct
+query = struct.pack(">HHHHHH", 7, 0x100, 1, 0, 0, 0) + b"\\4here\\4test\\0" + struct.pack(">HH", 1, 1)
+u = socket.socket(2, 2); u.settimeout(5); u.sendto(query, ("10.0.2.3", 53)); print(socket.inet_ntoa(u.recv(1000)[-4:]))
+c = socket.create_connection(("10.0.2.3", 53), 5); c.sendall(struct.pack(">H", len(query)) + query); print(socket.inet_ntoa(c.makefile("rb").read()[-4:]))
+"""
+    resolver = lab.folder / "etc" / "resolv.conf"
+    before = resolver.read_text()
+    try:
+        resolver.write_text("nameserver 198.18.0.78\n")
+        guest, _ = made.connected("--outbound-addr=198.18.0.77")
+        assert guest.run(PYTHON, "-c", ask).stdout.split() == ["198.18.0.77"] * 2
+    finally:
+        resolver.write_text(before)
         server.kill()
         server.wait()
-        lab.in_pod("ip", "addr", "del", "198.18.0.77/24", "dev", "eth0")
+        for last in ("77", "78"):
+            lab.in_pod("ip", "addr", "del", f"198.18.0.{last}/32", "dev", "lo")
 
 
 # Ends

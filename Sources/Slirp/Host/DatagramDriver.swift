@@ -117,7 +117,7 @@ extension Forwarder {
             return nil
         }
         InternetSocket.prepareDatagrams(socket, v4: v4)
-        if remote.port == 0 { bindOutbound(socket, v4: v4) }
+        bindOutbound(socket, v4: v4)
         let flow = Flow(
             kind: kind, rule: rule, timeToLive: 64, socket: socket, guest: guest, remote: remote,
             target: Endpoint(v4 ? .any4 : .any6, 0), tcp: .unused)

@@ -110,14 +110,10 @@ extension Forwarder {
     /// A SYN that belongs to no flow: policy first, then a socket; the answer waits for the outside.
     mutating func openOutwards(_ syn: TCPHeader, guest: Endpoint, remote: Endpoint) {
         let target: Endpoint
-        var isOutbound = false
         var isInspected = false
         let (route, rule) = admit(.tcp, guest: guest, remote: remote)
         switch route {
-        case .outside(let endpoint):
-            target = endpoint
-            isOutbound = true
-        case .loopback(let endpoint): target = endpoint
+        case .outside(let endpoint), .loopback(let endpoint): target = endpoint
         case .nameServer:
             guard let server = nameServers.current else {
                 return refuse(syn, count: 0, guest: guest, remote: remote)
@@ -143,7 +139,7 @@ extension Forwarder {
         InternetSocket.setNoDelay(socket)
         // A stream that is not at its end is never ended in order, not even by the death of this process.
         InternetSocket.setLingerZero(socket)
-        if isOutbound { bindOutbound(socket, v4: target.address.isV4) }
+        bindOutbound(socket, v4: target.address.isV4)
         if let errno = InternetSocket.connect(socket, to: target) {
             InternetSocket.close(socket)
             return reportFailure(errno, syn, guest: guest, remote: remote)
@@ -171,7 +167,8 @@ extension Forwarder {
         return true
     }
 
-    /// Gives a socket towards the outside the address that it is to come from.
+    /// Gives a socket the address that it is to come from (`--outbound-addr`): wherever it leads, to the container's own
+    /// loopback and to the name server too, as slirp4netns does.
     func bindOutbound(_ socket: Int32, v4: Bool) {
         guard let address = v4 ? configuration.outbound4 : configuration.outbound6 else { return }
         // Where that cannot be, the outside's routes decide.
