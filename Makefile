@@ -90,12 +90,19 @@ mistakes: ## put the mistakes of Tests/mistakes.toml into a copy of the code, on
 	$(call install,$(BUILD_PACKAGES) $(TEST_PACKAGES))
 	$(SUDO) /usr/bin/python3 Tests/mistakes.py $(NAMES)
 
+# Calls that wait for another process, and where the loops are.
+WAITS := \b(waitReadable|waitWritable|pause|writeLine|writeAll)\(|receive\(within|next\(within|waits: true
+LOOPS := Sources/Supervisor Sources/Ring Sources/Slirp Sources/Control Sources/Kernel Sources/workspacekit/WorkspaceRun.swift \
+	Sources/workspacekit/WorkspaceSession.swift Sources/workspacekit/FixedForwards.swift Sources/workspacekit/Init Sources/workspacekit/Slirp4netns
+
 .PHONY: lint
 lint: ## formatting, and the rules that only a grep can keep
 	swift format lint --strict --recursive Package.swift Sources Tests Tools
 	@! grep -rnE '^\s*(internal |public |private )?import (Foundation|Dispatch)$$' Sources || { echo "no Foundation or Dispatch"; exit 1; }
 	@! grep -rnE '\b(Task|actor) *[{(]|\bawait [A-Za-z_.]+[({]' Sources --include=*.swift || { echo "no concurrency in a stage"; exit 1; }
 	@! grep -rln 'import CKernel' Sources | grep -v '^Sources/Kernel/' || { echo "only Kernel imports CKernel"; exit 1; }
+	@diff <(grep -v '^#' Tools/waits.txt | cut -d' ' -f1 | sort) <(grep -rcE --include=*.swift '$(WAITS)' $(LOOPS) | grep -v ':0$$' | sort) || \
+	{ echo "a loop never waits for another process: a call that comes before or after it is counted in Tools/waits.txt"; exit 1; }
 
 .PHONY: format
 format: ## format everything

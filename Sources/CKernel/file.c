@@ -174,6 +174,10 @@ int ck_epoll_add(int epoll, int fd, uint32_t events, uint64_t token)
 {
     return control(epoll, EPOLL_CTL_ADD, fd, events, token);
 }
+int ck_epoll_change(int epoll, int fd, uint32_t events, uint64_t token)
+{
+    return control(epoll, EPOLL_CTL_MOD, fd, events, token);
+}
 int ck_epoll_remove(int epoll, int fd) { return control(epoll, EPOLL_CTL_DEL, fd, 0, 0); }
 
 int ck_epoll_wait(int epoll, struct ck_event *events, int capacity, int timeout_ms)

@@ -254,6 +254,48 @@ int ck_peer_credentials(int fd, int *pid, unsigned *uid, unsigned *gid)
     return 0;
 }
 
+int ck_is_unconnected_tcp(int fd)
+{
+    static const int names[] = { SO_DOMAIN, SO_TYPE, SO_PROTOCOL, SO_ACCEPTCONN };
+    int values[4];
+    for (int i = 0; i < 4; i++) {
+        socklen_t n = sizeof values[i];
+        if (getsockopt(fd, SOL_SOCKET, names[i], &values[i], &n) < 0) return 0;
+    }
+    struct sockaddr_storage peer;
+    socklen_t n = sizeof peer;
+    return (values[0] == AF_INET || values[0] == AF_INET6) && values[1] == SOCK_STREAM && values[2] == IPPROTO_TCP
+        && !values[3] && getpeername(fd, (void *)&peer, &n) < 0 && errno == ENOTCONN;
+}
+
+int ck_pass_credentials(int fd) { return ck_set_option(fd, SOL_SOCKET, SO_PASSCRED, 1); }
+
+/* KERNEL: credentials come first; descriptors, for which there is no room, are dropped (unix(7)). */
+long ck_receive_from_process(int fd, void *buffer, size_t count, int *pid, unsigned *uid)
+{
+    union { char bytes[CMSG_SPACE(sizeof(struct ucred))]; struct cmsghdr align; } control;
+    struct iovec iov = { buffer, count };
+    struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
+    *pid = 0, *uid = 0;
+    ssize_t n = RETRY(recvmsg(fd, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT));
+    if (n < 0) return n;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
+        if (c->cmsg_level != SOL_SOCKET) continue;
+        if (c->cmsg_type == SCM_CREDENTIALS && c->cmsg_len >= CMSG_LEN(sizeof(struct ucred))) {
+            struct ucred sender;
+            memcpy(&sender, CMSG_DATA(c), sizeof sender);
+            *pid = sender.pid, *uid = sender.uid;
+        } else if (c->cmsg_type == SCM_RIGHTS && c->cmsg_len >= CMSG_LEN(0)) {
+            for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+                int one;
+                memcpy(&one, CMSG_DATA(c) + i * sizeof(int), sizeof one);
+                close(one);
+            }
+        }
+    }
+    return n;
+}
+
 /* Never waits for room: -EAGAIN, also on a socket that blocks. */
 long ck_send_fds(int fd, const void *buffer, size_t count, const int *fds, int fd_count)
 {
@@ -274,13 +316,13 @@ long ck_send_fds(int fd, const void *buffer, size_t count, const int *fds, int f
     return RETRY(sendmsg(fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT));
 }
 
-long ck_receive_fds(int fd, void *buffer, size_t count, int *fds, int capacity, int *fd_count)
+long ck_receive_fds(int fd, int waits, void *buffer, size_t count, int *fds, int capacity, int *fd_count)
 {
     union { char bytes[CMSG_SPACE(8 * sizeof(int))]; struct cmsghdr align; } control;
     struct iovec iov = { buffer, count };
     struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control };
     *fd_count = 0;
-    ssize_t n = RETRY(recvmsg(fd, &m, MSG_CMSG_CLOEXEC));
+    ssize_t n = RETRY(recvmsg(fd, &m, MSG_CMSG_CLOEXEC | (waits ? 0 : MSG_DONTWAIT)));
     if (n < 0) return n;
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c)) {
         if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) continue;

@@ -68,14 +68,15 @@ public struct StateDirectory: Hashable, Sendable {
     public static func nameFile(ofLog path: String) -> String { path + ".name" }
 }
 
-/// One end of a control connection: JSON objects, one a line, with descriptors beside them.
+/// The client's end of a control connection: JSON objects, one a line, with descriptors beside them. It waits for the server,
+/// whose end is a ``ServedConnection``.
 public final class ControlConnection {
     /// The socket.
     public let descriptor: Descriptor
-    private var buffer: [UInt8] = []
+    private var lines = LineBuffer()
     /// Descriptors that came and were not yet taken.
     public var received: [Descriptor] = []
-    private static let lineLimit = 1 << 20
+    private static let lineLimit = 16 << 20
 
     /// Takes over a connected socket.
     public init(_ descriptor: Descriptor) { self.descriptor = descriptor }
@@ -89,28 +90,21 @@ public final class ControlConnection {
     /// The next whole line, from what is buffered or from one more read.
     public func next() -> Arrival {
         while true {
-            if let end = buffer.firstIndex(of: 10) {
-                let line = Array(buffer[..<end])
-                buffer.removeSubrange(...end)
-                return .line(line)
-            }
-            if buffer.count > Self.lineLimit { return .closed }
+            if let line = lines.next() { return .line(line) }
+            if lines.count > Self.lineLimit { return .closed }
             var chunk = [UInt8](repeating: 0, count: 16384)
-            let (outcome, descriptors) = LocalSocket.receive(descriptor.number, into: &chunk)
+            let (outcome, descriptors) = LocalSocket.receive(descriptor.number, into: &chunk, waits: true)
             received += descriptors
             switch outcome {
             case .bytes(0), .failed: return .closed
-            case .bytes(let n): buffer += chunk[..<n]
+            case .bytes(let n): lines.append(chunk[..<n])
             case .wouldBlock: return .nothingYet
             }
         }
     }
 
     /// What has come behind the last line, taken out.
-    public func rest() -> [UInt8] {
-        defer { buffer = [] }
-        return buffer
-    }
+    public func rest() -> [UInt8] { lines.removeAll() }
 
     /// Sends an object; false when the other end is gone or takes nothing for a second.
     @discardableResult

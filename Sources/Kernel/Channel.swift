@@ -1,3 +1,4 @@
+internal import CKernel
 internal import SystemPackage
 
 /// A message between two stages: a word for its kind, text fields, and descriptors that travel with it.
@@ -42,10 +43,21 @@ public struct ChannelMessage {
 }
 
 /// One end of a SOCK_SEQPACKET pair between two stages. Messages arrive whole; the other end's death shows as the end.
-public struct Channel {
+///
+/// Sending never waits: the other end may be stopped, or be in the hands of someone who floods it. What it does not take is
+/// kept, up to a bound, and follows when it takes more: a loop calls ``settle(_:interest:token:)`` at the end of each turn.
+public final class Channel {
     /// The socket.
     public let descriptor: Descriptor
     private static let limit = 131072
+    private static let tooManyReferences = Errno(rawValue: CInt(CK_ETOOMANYREFS))
+    /// Messages and bytes that wait for the other end at most.
+    private static let backlogLimit = 8192, backlogBytesLimit = 4 << 20
+    private var backlog: [(bytes: [UInt8], descriptors: [Descriptor])] = []
+    private var backlogBytes = 0
+    private var isWatchedForRoom = false
+    /// Messages that were dropped, because the other end took none for so long.
+    public private(set) var dropped = 0
 
     /// Takes over one end.
     public init(_ descriptor: Descriptor) { self.descriptor = descriptor }
@@ -56,31 +68,86 @@ public struct Channel {
         return (Channel(a), Channel(b))
     }
 
-    /// Sends a message. An error means that the other end is gone.
+    /// Whether messages wait for the other end.
+    public var hasBacklog: Bool { !backlog.isEmpty }
+
+    /// Sends a message, now or when the other end takes it. An error means that the other end is gone, or that too much waits
+    /// for it: then the message is dropped.
     public func send(_ message: ChannelMessage) throws(KernelError) {
-        let outcome = LocalSocket.send(
-            descriptor.number, message.encoded, descriptors: message.descriptors.map(\.number))
-        if case .failed(let errno) = outcome {
-            throw KernelError(call: "send \(message.kind) to the other stage", errno: errno)
+        let bytes = message.encoded
+        func fail(_ errno: Errno) -> KernelError {
+            KernelError(call: "send \(message.kind) to the other stage", errno: errno)
         }
+        if backlog.isEmpty {
+            switch LocalSocket.send(descriptor.number, bytes, descriptors: message.descriptors.map(\.number)) {
+            case .bytes: return
+            // KERNEL: a user may have so many descriptors under way (ETOOMANYREFS), until some of them are taken.
+            case .wouldBlock, .failed(Self.tooManyReferences): break
+            case .failed(let errno): throw fail(errno)
+            }
+        }
+        guard backlog.count < Self.backlogLimit, backlogBytes + bytes.count <= Self.backlogBytesLimit else {
+            dropped += 1
+            throw fail(.noBufferSpace)
+        }
+        backlog.append((bytes, message.descriptors))
+        backlogBytes += bytes.count
     }
 
-    /// Waits for a message; nil when the other end is closed. Throws ETIMEDOUT when none comes in time.
-    public func receive(within deadline: Duration?) throws(KernelError) -> ChannelMessage? {
-        guard waitReadable(descriptor.number, deadline) else {
-            throw KernelError(call: "hear from the other stage", errno: .timedOut)
+    /// Sends what waits, as far as the other end takes it.
+    public func flush() {
+        var sent = 0
+        loop: for (bytes, descriptors) in backlog {
+            switch LocalSocket.send(descriptor.number, bytes, descriptors: descriptors.map(\.number)) {
+            case .wouldBlock, .failed(Self.tooManyReferences): break loop
+            case .bytes, .failed: sent += 1
+            }
+            backlogBytes -= bytes.count
         }
+        if sent > 0 { backlog.removeFirst(sent) }
+    }
+
+    /// Sends what waits, and has the poller say when the other end takes more, if something is left. For a channel that the
+    /// poller watches with `interest`.
+    public func settle(_ poller: borrowing Poller, interest: Readiness = .readable, token: UInt64) {
+        if !backlog.isEmpty { flush() }
+        guard hasBacklog != isWatchedForRoom else { return }
+        let wanted = hasBacklog ? interest.union(.writable) : interest
+        if (try? poller.change(descriptor.number, wanted, token: token)) != nil { isWatchedForRoom = hasBacklog }
+    }
+
+    /// What ``receive()`` found.
+    public enum Arrival {
+        case message(ChannelMessage)
+        /// There is none.
+        case nothingYet
+        /// The other end is closed, or it speaks something else.
+        case closed
+    }
+
+    /// The message that is there. Never waits.
+    public func receive() -> Arrival {
         var buffer = [UInt8](repeating: 0, count: Self.limit)
         let (outcome, descriptors) = LocalSocket.receive(descriptor.number, into: &buffer)
         switch outcome {
-        case .bytes(0), .failed(.connectionReset): return nil
-        case .bytes(let n):
-            guard let message = ChannelMessage(decoding: buffer[..<n], descriptors: descriptors) else {
-                throw KernelError(call: "understand the other stage", errno: .badMessage)
-            }
-            return message
-        case .wouldBlock: throw KernelError(call: "hear from the other stage", errno: .timedOut)
-        case .failed(let errno): throw KernelError(call: "hear from the other stage", errno: errno)
+        case .bytes(let n) where n > 0:
+            return ChannelMessage(decoding: buffer[..<n], descriptors: descriptors).map { .message($0) } ?? .closed
+        case .wouldBlock: return .nothingYet
+        case .bytes, .failed: return .closed
+        }
+    }
+
+    /// Waits for a message, before there is a loop; nil when the other end is closed. Throws ETIMEDOUT when none comes in time.
+    public func receive(within deadline: Duration) throws(KernelError) -> ChannelMessage? {
+        let end = MonotonicInstant.now + deadline
+        while hasBacklog, waitWritable(descriptor.number, max(.zero, end - .now)) { flush() }
+        guard waitReadable(descriptor.number, max(.zero, end - .now)) else {
+            throw KernelError(call: "hear from the other stage", errno: .timedOut)
+        }
+        switch receive() {
+        case .message(let message): return message
+        case .closed: return nil
+        case .nothingYet: throw KernelError(call: "hear from the other stage", errno: .timedOut)
         }
     }
 }

@@ -59,6 +59,12 @@ public enum InternetSocket {
         return Descriptor(owned)
     }
 
+    /// Whether the descriptor is a TCP socket that is not connected; then it no longer blocks. For descriptors from a process
+    /// that is not trusted.
+    public static func isUnconnectedStream(_ socket: Descriptor) -> Bool {
+        ck_is_unconnected_tcp(socket.number) == 1 && (try? socket.setNonblocking(true)) != nil
+    }
+
     /// listen(2).
     public static func startListening(_ socket: Descriptor, _ endpoint: Endpoint) throws(KernelError) {
         _ = try check(ck_listen(socket.number, 1024), "listen on", "\(endpoint)")

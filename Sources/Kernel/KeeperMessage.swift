@@ -24,6 +24,14 @@ public enum KeeperMessage: Hashable, Sendable {
     case stopped(pid: Int32)
     case signal(Signal)
 
+    /// The key that something is kept or discarded under; nil for other messages.
+    public var key: UInt64? {
+        switch self {
+        case .keep(let key), .discard(let key): key
+        default: nil
+        }
+    }
+
     private var words: (UInt32, Int32, UInt64) {
         switch self {
         case .keep(let key): (1, 0, key)
@@ -92,7 +100,7 @@ public enum KeeperMessage: Hashable, Sendable {
         var descriptor: Int32 = -1
         var count: CInt = 0
         let size = unsafe withUnsafeMutableBytes(of: &words) { bytes in
-            unsafe ck_receive_fds(socket, bytes.baseAddress, bytes.count, &descriptor, 1, &count)
+            unsafe ck_receive_fds(socket, 0, bytes.baseAddress, bytes.count, &descriptor, 1, &count)
         }
         if size == -11 { return .nothingYet }
         guard size == MemoryLayout.size(ofValue: words), let message = KeeperMessage(words) else {

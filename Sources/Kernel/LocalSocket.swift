@@ -31,9 +31,28 @@ public enum LocalSocket {
         return socket
     }
 
-    /// Takes datagrams at a name; `@name` is an abstract one, which leaves no file.
+    /// The process that sent a datagram, as the kernel says (SCM_CREDENTIALS); 0 for one that has no number here.
+    public struct Sender: Hashable, Sendable {
+        /// The process.
+        public let pid: Int32
+        /// Its user.
+        public let uid: UInt32
+    }
+
+    /// The next datagram of a socket of ``datagrams(at:)`` and its sender; descriptors that came with it are dropped.
+    public static func receiveDatagram(_ socket: Int32, into buffer: inout [UInt8]) -> (IOOutcome, Sender?) {
+        var pid: CInt = 0
+        var uid: UInt32 = 0
+        let outcome = unsafe buffer.withUnsafeMutableBytes {
+            unsafe IOOutcome(ck_receive_from_process(socket, $0.baseAddress, $0.count, &pid, &uid))
+        }
+        return (outcome, pid > 0 ? Sender(pid: pid, uid: uid) : nil)
+    }
+
+    /// Takes datagrams at a name; `@name` is an abstract one, which leaves no file. The kernel says who sends each of them.
     public static func datagrams(at name: String) throws(KernelError) -> Descriptor {
         let owned = OwnedDescriptor(owning: try check(ck_socket(1, 2, 0), "make a socket"))
+        _ = try check(ck_pass_credentials(owned.number), "ask who sends messages at", name)
         _ = try check(unsafe ck_unix_bind(owned.number, name), "take messages at", name)
         return Descriptor(owned)
     }
@@ -87,13 +106,25 @@ public enum LocalSocket {
         }
     }
 
-    /// Receives bytes and the descriptors that came with them.
-    public static func receive(_ socket: Int32, into buffer: inout [UInt8]) -> (IOOutcome, [Descriptor]) {
+    /// Receives bytes without descriptors: those that came with them are dropped by the kernel.
+    ///
+    /// KERNEL: without room for control messages they are released, not closed, so that no filesystem of the sender's (FUSE)
+    /// is asked anything.
+    public static func receiveBytes(_ socket: Int32, into buffer: inout [UInt8]) -> IOOutcome {
+        unsafe buffer.withUnsafeMutableBytes { unsafe IOOutcome(ck_receive(socket, $0.baseAddress, $0.count)) }
+    }
+
+    /// Receives bytes and the descriptors that came with them; with `waits` on a socket that blocks also what comes later.
+    public static func receive(
+        _ socket: Int32, into buffer: inout [UInt8], waits: Bool = false
+    ) -> (IOOutcome, [Descriptor]) {
         var fds = [Int32](repeating: -1, count: 8)
         var count: CInt = 0
         let outcome = unsafe buffer.withUnsafeMutableBytes { data in
             unsafe fds.withUnsafeMutableBufferPointer {
-                unsafe IOOutcome(ck_receive_fds(socket, data.baseAddress, data.count, $0.baseAddress, 8, &count))
+                unsafe IOOutcome(
+                    ck_receive_fds(
+                        socket, waits ? 1 : 0, data.baseAddress, data.count, $0.baseAddress, 8, &count))
             }
         }
         return (outcome, fds[..<Int(count)].map { Descriptor(OwnedDescriptor(owning: $0)) })

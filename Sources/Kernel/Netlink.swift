@@ -59,6 +59,13 @@ struct NetlinkAttributes {
     }
 }
 
+/// The kernel's answer, which is there: nothing is waited for, also in a loop.
+///
+/// KERNEL: netlink requests are dealt with in sendmsg(2), and the next part of a dump in the recvmsg(2) before it.
+private func receiveAnswer(_ socket: Int32, into buffer: inout [UInt8]) -> IOOutcome {
+    unsafe buffer.withUnsafeMutableBytes { unsafe IOOutcome(ck_receive(socket, $0.baseAddress, $0.count)) }
+}
+
 /// Asks for a dump and hands on each message: what comes first in it, so many bytes, and its attributes.
 func dumpNetlink(
     _ socket: Int32, _ request: NetlinkMessage, headLength: Int, _ what: String,
@@ -69,7 +76,7 @@ func dumpNetlink(
     _ = try check(sent, "ask the kernel for", what)
     var buffer = [UInt8](repeating: 0, count: 32768)
     for _ in 0..<1000 {
-        guard waitReadable(socket, .seconds(1)), case .bytes(let count) = read(socket, into: &buffer) else {
+        guard case .bytes(let count) = receiveAnswer(socket, into: &buffer) else {
             throw KernelError(call: "ask the kernel for", subject: what, errno: .timedOut)
         }
         var offset = 0
@@ -104,7 +111,7 @@ public struct RouteNetlink: ~Copyable {
         let sent = unsafe bytes.withUnsafeBytes { unsafe ck_netlink_send(socket.number, $0.baseAddress, $0.count) }
         _ = try check(sent, "send to netlink")
         var reply = [UInt8](repeating: 0, count: 8192)
-        guard waitReadable(socket.number, .seconds(5)), case .bytes(let n) = socket.read(into: &reply), n >= 20 else {
+        guard case .bytes(let n) = receiveAnswer(socket.number, into: &reply), n >= 20 else {
             throw KernelError(call: what, errno: .timedOut)
         }
         // NLMSG_ERROR: a negative errno behind the header, 0 for success.

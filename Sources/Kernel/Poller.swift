@@ -54,6 +54,11 @@ public struct ReadyEvent: Sendable {
         _ = try check(ck_epoll_add(epoll, descriptor, interest.rawValue, token), "watch descriptor", "\(descriptor)")
     }
 
+    /// Watches a descriptor that is watched already for something else.
+    public borrowing func change(_ descriptor: Int32, _ interest: Readiness, token: UInt64) throws(KernelError) {
+        _ = try check(ck_epoll_change(epoll, descriptor, interest.rawValue, token), "watch descriptor", "\(descriptor)")
+    }
+
     /// The instance's own number: another instance may watch it, and finds it readable while something is ready here.
     public var number: Int32 { epoll }
 

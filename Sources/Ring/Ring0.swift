@@ -178,17 +178,24 @@ extension Ring0 {
         case sockets([Descriptor])
     }
 
-    /// The next of it; nil when ring1 has closed the channel. Call when it is readable.
-    public func nextNews() -> News? {
-        while let message = try? channel.next(within: .zero) {
-            switch message {
-            case .note(let text): return .note(text)
-            case .failed(let failure): return .note("\(failure)")
-            case .sockets(let sockets): return .sockets(sockets)
-            default: return nil
-            }
+    /// What ``nextNews()`` found.
+    public enum NewsArrival {
+        case news(News)
+        /// There is none.
+        case nothingYet
+        /// ring1 has closed the channel, or speaks something else.
+        case closed
+    }
+
+    /// The next of it. Never waits.
+    public func nextNews() -> NewsArrival {
+        switch channel.next() {
+        case .message(.note(let text)): .news(.note(text))
+        case .message(.failed(let failure)): .news(.note("\(failure)"))
+        case .message(.sockets(let sockets)): .news(.sockets(sockets))
+        case .nothingYet: .nothingYet
+        case .message, .closed: .closed
         }
-        return nil
     }
 
     /// Asks for sockets of the workspace's network: ``News/sockets(_:)``.

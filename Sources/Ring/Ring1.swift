@@ -158,23 +158,25 @@ public enum Ring1 {
                         return status.code
                     }
                 case 1:
-                    guard let message = try parent.next(within: .zero) else {
+                    switch parent.next() {
+                    case .closed:
                         send(.kill, to: ring2.pid)
                         return 70
-                    }
-                    switch message {
-                    case .go: try ring2.channel.send(.go)
-                    case .socketsWanted: try parent.send(.sockets(makeSockets()))
-                    default: break
+                    case .message(.go): try ring2.channel.send(.go)
+                    // What waits for ring0 has descriptors enough.
+                    case .message(.socketsWanted) where !parent.hasBacklog: try? parent.send(.sockets(makeSockets()))
+                    case .message, .nothingYet: break
                     }
                 default:
-                    guard let message = try ring2.channel.next(within: .zero) else {
-                        poller.remove(ring2.channel.descriptor.number)
-                        continue
+                    switch ring2.channel.next() {
+                    case .closed: poller.remove(ring2.channel.descriptor.number)
+                    case .message(let message): try? parent.send(message)
+                    case .nothingYet: break
                     }
-                    try parent.send(message)
                 }
             }
+            parent.settle(poller, token: 1)
+            ring2.channel.settle(poller, token: 2)
         }
     }
 }

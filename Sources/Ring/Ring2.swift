@@ -118,11 +118,12 @@ private struct WorkspaceLife: ~Copyable {
             if let status = advance(to: now) { return status }
             deliver()
             if let status = reapChildren() { return status }
+            parent.settle(poller, token: Token.parent)
             let count = try poller.wait(nextDeadline.map { max(.zero, $0 - .now) })
             for index in 0..<count {
                 switch poller.event(index).token {
                 case Token.signals: takeSignals()
-                case Token.parent: return 70  // ring1 is gone
+                case Token.parent: if case .closed = parent.receive() { return 70 }  // ring1 is gone
                 default: takeMessages()
                 }
             }

@@ -78,8 +78,23 @@ enum RingMessage {
 extension Channel {
     func send(_ message: RingMessage) throws(KernelError) { try send(message.encoded) }
 
-    /// The next message of the protocol; nil when the other end is gone.
-    func next(within deadline: Duration?) throws(KernelError) -> RingMessage? {
+    /// What ``next()`` found.
+    enum RingArrival {
+        case message(RingMessage)
+        case nothingYet, closed
+    }
+
+    /// The message of the protocol that is there. Never waits.
+    func next() -> RingArrival {
+        switch receive() {
+        case .message(let raw): RingMessage(raw).map { .message($0) } ?? .closed
+        case .nothingYet: .nothingYet
+        case .closed: .closed
+        }
+    }
+
+    /// Waits for the next message of the protocol, before there is a loop; nil when the other end is gone.
+    func next(within deadline: Duration) throws(KernelError) -> RingMessage? {
         guard let raw = try receive(within: deadline) else { return nil }
         guard let message = RingMessage(raw) else {
             throw KernelError(call: "understand message", subject: raw.kind, errno: .badMessage)

@@ -51,6 +51,7 @@ final class WorkspaceSession {
     private var killAt: MonotonicInstant?
     private var stopRequestedAt: MonotonicInstant?
     private var stages: [(name: String, at: MonotonicInstant)] = []
+    private var hasStarted = false
 
     init(
         ringPlan: RingPlan, grace: Duration, startedAt: MonotonicInstant, isQuiet: Bool, forwarder: ForwarderPlan?,
@@ -104,7 +105,7 @@ final class WorkspaceSession {
             }
         }
         while true {
-            errors.settle(poller, token: Token.errors)
+            settleOutput(rings, poller)
             let count = try poller.wait(timeout())
             for index in 0..<count {
                 switch poller.event(index).token {
@@ -253,6 +254,14 @@ final class WorkspaceSession {
 
     // MARK: events
 
+    /// At the end of a turn: what is to be written is written, and what could not be is waited for.
+    private func settleOutput(_ rings: Ring0, _ poller: borrowing Poller) {
+        errors.settle(poller, token: Token.errors)
+        supervisorChannel?.settle(poller, token: Token.report)
+        rings.channel.settle(poller, token: Token.rings)
+        forwarderProcess?.channel.settle(poller, token: Token.forwarder)
+    }
+
     /// Prints a line of ring0's own. A reader that has paused is not waited for.
     private func say(_ text: String) {
         errors.append("workspacekit: \(text)\n")
@@ -284,13 +293,19 @@ final class WorkspaceSession {
     }
 
     private func takeReport(_ channel: Channel, _ poller: borrowing Poller) {
-        guard let message = try? channel.receive(within: .zero) else {
-            return poller.remove(channel.descriptor.number)
+        let message: ChannelMessage
+        switch channel.receive() {
+        case .message(let received): message = received
+        case .nothingYet: return
+        case .closed: return poller.remove(channel.descriptor.number)
         }
         if message.kind == "forwards" { return forward(message.fields.compactMap { ForwardSpec($0) }) }
         if message.kind == "ports" { return declare(DeclaredPorts(fields: message.fields)) }
         defer { CurrentProcess.releaseCode() }
-        guard message.kind == "started", let nanoseconds = message.fields.first.flatMap({ Int64($0) }) else { return }
+        // It comes from inside: only the first one counts.
+        guard message.kind == "started", !hasStarted, let nanoseconds = message.fields.first.flatMap({ Int64($0) })
+        else { return }
+        hasStarted = true
         stages.append(("first task", MonotonicInstant(nanoseconds: nanoseconds)))
         var before = startedAt
         var parts: [String] = []
@@ -312,20 +327,25 @@ final class WorkspaceSession {
 
     private func takeNote(_ rings: Ring0, _ poller: borrowing Poller) {
         for _ in 0..<64 {
-            guard waitReadable(rings.channel.descriptor.number, .zero) else { return }
             switch rings.nextNews() {
-            case .note(let text)?: say(text)
-            case .sockets(let sockets)?:
-                try? forwarderProcess?.channel.send(SlirpCommand.sockets(sockets).message)
-            case nil: return poller.remove(rings.channel.descriptor.number)
+            case .news(.note(let text)): say(text)
+            // They come from inside: only what the forwarder can use without waiting is handed on.
+            case .news(.sockets(let sockets)):
+                let usable = sockets.filter { InternetSocket.isUnconnectedStream($0) }
+                try? forwarderProcess?.channel.send(SlirpCommand.sockets(usable).message)
+            case .nothingYet: return
+            case .closed: return poller.remove(rings.channel.descriptor.number)
             }
         }
     }
 
     private func takeForwarderReport(_ poller: borrowing Poller) {
         guard let forwarder, let channel = forwarderProcess?.channel else { return }
-        guard let message = try? channel.receive(within: .zero) else {
-            return poller.remove(channel.descriptor.number)
+        let message: ChannelMessage
+        switch channel.receive() {
+        case .message(let received): message = received
+        case .nothingYet: return
+        case .closed: return poller.remove(channel.descriptor.number)
         }
         switch SlirpReport(message) {
         case .opened(let port)?: if !isQuiet { say(opened(port, forwarder.ports)) }
@@ -333,7 +353,8 @@ final class WorkspaceSession {
             if !isQuiet {
                 say("port \(port.port)\(port.isUDP ? "/udp" : "") is closed: nothing listens there any more")
             }
-        case .socketsWanted?: rings?.askForSockets()
+        // One that does not take what it asked for gets no more.
+        case .socketsWanted?: if !channel.hasBacklog { rings?.askForSockets() }
         case .note(let text)?: say("forwarder: \(text)")
         case .denied(let text)?: tellDenial(text)
         case .ready?:

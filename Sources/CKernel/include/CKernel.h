@@ -13,6 +13,7 @@ enum {
     CK_CLONE_NEWNET = 0x40000000,
     CK_EPOLLIN = 0x001, CK_EPOLLOUT = 0x004, CK_EPOLLERR = 0x008, CK_EPOLLHUP = 0x010,
     CK_EPOLLRDHUP = 0x2000,
+    CK_ETOOMANYREFS = 109,
     CK_O_WRONLY = 01, CK_O_NOCTTY = 0400, CK_O_NONBLOCK = 04000,
 };
 #define CK_EPOLLET 0x80000000u
@@ -69,6 +70,7 @@ int ck_random(void *buffer, size_t count);
 struct ck_event { uint64_t token; uint32_t events; };
 int ck_epoll_create(void);
 int ck_epoll_add(int epoll, int fd, uint32_t events, uint64_t token);
+int ck_epoll_change(int epoll, int fd, uint32_t events, uint64_t token);
 int ck_epoll_remove(int epoll, int fd);
 int ck_epoll_wait(int epoll, struct ck_event *events, int capacity, int timeout_ms);
 int ck_poll(int fd, int events, int timeout_ms);                         /* poll(2) of one descriptor: revents */
@@ -174,6 +176,9 @@ int ck_shutdown_write(int fd);
 int ck_send_buffer(int fd, uint32_t *size, uint32_t *queued);            /* SO_MEMINFO */
 long ck_round_trip(int fd);                                              /* TCP_INFO, microseconds */
 long ck_send(int fd, const void *buffer, size_t count);                  /* MSG_DONTWAIT | MSG_NOSIGNAL */
+int ck_is_unconnected_tcp(int fd);                                       /* SO_DOMAIN, SO_TYPE, SO_PROTOCOL; 1 or 0 */
+int ck_pass_credentials(int fd);                                          /* SO_PASSCRED */
+long ck_receive_from_process(int fd, void *buffer, size_t count, int *pid, unsigned *uid); /* SCM_CREDENTIALS; else pid 0 */
 long ck_receive(int fd, void *buffer, size_t count);                     /* MSG_DONTWAIT */
 long ck_peek(int fd, void *buffer, size_t count);                        /* MSG_PEEK | MSG_DONTWAIT */
 long ck_peek_after(int fd, void *scratch, size_t skip, void *buffer, size_t count); /* without SO_PEEK_OFF */
@@ -183,7 +188,7 @@ int ck_unix_bind(int fd, const char *path);
 int ck_unix_connect(int fd, const char *path);
 int ck_peer_credentials(int fd, int *pid, unsigned *uid, unsigned *gid);
 long ck_send_fds(int fd, const void *buffer, size_t count, const int *fds, int fd_count);
-long ck_receive_fds(int fd, void *buffer, size_t count, int *fds, int capacity, int *fd_count);
+long ck_receive_fds(int fd, int waits, void *buffer, size_t count, int *fds, int capacity, int *fd_count);
 
 struct ck_datagram { struct ck_endpoint peer; uint16_t segment; uint8_t ttl, tos; };
 long ck_send_datagram(int fd, int family, const void *buffer, size_t count, const struct ck_datagram *meta);

@@ -184,8 +184,11 @@ struct Forwarder: ~Copyable {
                 if event.readiness.contains(.failed) { return false }  // the workspace's network namespace is gone
                 tapIsReadable = true
             case 2:
-                guard let message = try? report.receive(within: .zero) else { return false }  // ring0 is gone
-                obey(SlirpCommand(message))
+                switch report.receive() {
+                case .message(let message): obey(SlirpCommand(message))
+                case .nothingYet: break
+                case .closed: return false  // ring0 is gone
+                }
             case 3, 5: handleFlowEvent(event)
             default: handleForward(UInt32(truncatingIfNeeded: event.token), event.readiness)
             }
@@ -198,6 +201,7 @@ struct Forwarder: ~Copyable {
             tapStreak = 0
         }
         if hasLinkEnded { return false }
+        report.settle(poller, token: Token.report)
         watch(hadEvents: count > 0, before: before)
         settleDirty()
         runReady()

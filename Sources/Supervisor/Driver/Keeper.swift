@@ -5,6 +5,9 @@ internal import SystemPackage
 /// earlier supervisor had started (``KeeperMessage``).
 final class Keeper {
     let socket: Descriptor
+    /// What ring2 has not taken yet.
+    private var backlog: [(message: KeeperMessage, descriptor: Descriptor?)] = []
+    private var isWatchedForRoom = false
 
     init(_ socket: Descriptor) { self.socket = socket }
 
@@ -78,17 +81,40 @@ final class Keeper {
     }
 
     /// The descriptor outlives this process, in place of the one under that key.
-    func keep(_ key: Key, _ descriptor: Descriptor) { send(.keep(key.rawValue), descriptor.number) }
-    func discard(_ key: Key) { send(.discard(key.rawValue), -1) }
+    func keep(_ key: Key, _ descriptor: Descriptor) { send(.keep(key.rawValue), descriptor) }
+    func discard(_ key: Key) { send(.discard(key.rawValue), nil) }
     /// Everything that was there has been taken over.
-    func ready() { send(.ready, -1) }
-    /// The end that follows is meant.
-    func finished() { send(.finished, -1) }
+    func ready() { send(.ready, nil) }
+    /// The end that follows is meant; what ring2 has not taken is waited for, but not for ever.
+    func finished() {
+        send(.finished, nil)
+        let end = MonotonicInstant.now + .seconds(1)
+        while !backlog.isEmpty, waitWritable(socket.number, max(.zero, end - .now)) { flush() }
+    }
 
-    private func send(_ message: KeeperMessage, _ descriptor: Int32) {
-        for _ in 0..<100 where !message.send(over: socket.number, descriptor: descriptor) {
-            _ = waitWritable(socket.number, .milliseconds(100))
+    /// Never waits: ring2 may be slow, or stopped from outside.
+    private func send(_ message: KeeperMessage, _ descriptor: Descriptor?) {
+        if backlog.isEmpty, message.send(over: socket.number, descriptor: descriptor?.number ?? -1) { return }
+        // One discards what another keeps: of those that wait, the last one for a key counts.
+        backlog.removeAll { $0.message.key != nil && $0.message.key == message.key }
+        backlog.append((message, descriptor))
+    }
+
+    private func flush() {
+        var sent = 0
+        for (message, descriptor) in backlog {
+            guard message.send(over: socket.number, descriptor: descriptor?.number ?? -1) else { break }
+            sent += 1
         }
+        backlog.removeFirst(sent)
+    }
+
+    /// Sends what waits, and has the poller say when ring2 takes more.
+    func settle(_ poller: borrowing Poller, token: UInt64) {
+        if !backlog.isEmpty { flush() }
+        guard isWatchedForRoom == backlog.isEmpty else { return }
+        let interest: Readiness = backlog.isEmpty ? .readable : [.readable, .writable]
+        if (try? poller.change(socket.number, interest, token: token)) != nil { isWatchedForRoom = !backlog.isEmpty }
     }
 
     /// The next message while running, and what to call once it is dealt with: it is there for the next supervisor until

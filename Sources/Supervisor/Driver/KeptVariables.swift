@@ -71,7 +71,7 @@ struct KeptVariables {
 
 extension Supervisor {
     /// Shows, puts down or takes away variables of the user who asks.
-    func answerVariables(_ request: ControlRequest, _ connection: ControlConnection) {
+    func answerVariables(_ request: ControlRequest, _ connection: ServedConnection) {
         guard let uid = LocalSocket.peer(connection.descriptor.number)?.uid else { return }
         let kept = KeptVariables(plan.workspaceDirectory, uid: uid)
         let (setting, removing) = (request.environment ?? [], request.names ?? [])

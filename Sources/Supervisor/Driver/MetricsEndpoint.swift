@@ -8,13 +8,13 @@ struct HTTPExchange {
     private var request: [UInt8] = []
     private var response: ArraySlice<UInt8> = []
     private(set) var isAnswered = false
-    /// Whoever asks may not know.
-    let isRefused: Bool
+    /// The user of the scraper; nil: it may not know.
+    let peer: ControlPeer?
     static let requestLimit = 8192
 
-    init(_ socket: Descriptor, isRefused: Bool) {
+    init(_ socket: Descriptor, peer: ControlPeer?) {
         self.socket = socket
-        self.isRefused = isRefused
+        self.peer = peer
     }
 
     /// Reads on; the answer is made once the head is there.
@@ -76,7 +76,7 @@ struct HTTPExchange {
 }
 
 extension Supervisor {
-    private static let exchangeLimit = 16
+    private static let exchangeLimit = 64, exchangesPerUser = 8
 
     /// Listens for scrapers; without it everything else goes on.
     static func listenForMetrics(_ path: String, _ keeper: Keeper, kept: Descriptor?, _ console: Console) -> Descriptor?
@@ -94,18 +94,27 @@ extension Supervisor {
 
     func acceptScraper() {
         guard let listener = metricsListener, let socket = LocalSocket.accept(listener.number) else { return }
-        if exchanges.count >= Self.exchangeLimit { endExchange(exchanges.removeFirst()) }
+        let peer = peer(of: socket)
+        // A user that has as many as one may have makes room itself; the oldest user's goes where all have too many.
+        if exchanges.count(where: { $0.peer == peer }) >= Self.exchangesPerUser,
+            let oldest = exchanges.firstIndex(where: { $0.peer == peer })
+        {
+            endExchange(exchanges.remove(at: oldest))
+        } else if exchanges.count >= Self.exchangeLimit {
+            let oldest = exchanges.firstIndex { $0.peer?.isGuest != false } ?? 0
+            endExchange(exchanges.remove(at: oldest))
+        }
         let token = Token.scraper | UInt64(UInt32(bitPattern: socket.number))
         guard (try? poller.add(socket.number, .readable, token: token)) != nil else { return }
         // One that is refused is heard first: it would not read an answer that comes before its question.
-        exchanges.append(HTTPExchange(socket, isRefused: isGuest(socket) == nil))
+        exchanges.append(HTTPExchange(socket, peer: peer))
     }
 
     func serveScraper(_ number: Int32) {
         guard let index = exchanges.firstIndex(where: { $0.socket.number == number }) else { return }
         let wasAnswered = exchanges[index].isAnswered
         if !wasAnswered {
-            let isRefused = exchanges[index].isRefused
+            let isRefused = exchanges[index].peer == nil
             exchanges[index].read { method, path in
                 if isRefused { return ("403 Forbidden", "") }
                 guard path == "/metrics" else { return ("404 Not Found", "") }
@@ -123,7 +132,7 @@ extension Supervisor {
 
     private func endExchange(_ exchange: HTTPExchange) {
         poller.remove(exchange.socket.number)
-        if exchanges.isEmpty, connections.isEmpty { CurrentProcess.releaseCode() }
+        if exchanges.isEmpty, clients.isEmpty { CurrentProcess.releaseCode() }
     }
 
     func metricsText() -> String {
@@ -137,7 +146,12 @@ extension Supervisor {
 
     /// What ring0 has to say.
     func takeReport() {
-        guard let message = try? report.receive(within: .zero) else { return poller.remove(report.descriptor.number) }
+        let message: ChannelMessage
+        switch report.receive() {
+        case .message(let received): message = received
+        case .nothingYet: return
+        case .closed: return poller.remove(report.descriptor.number)
+        }
         switch message.kind {
         case "stages":
             stages = message.fields

@@ -91,7 +91,14 @@ extension Supervisor {
         guard let channel = readiness[id], let descriptor = channel.descriptor else { return }
         var buffer = [UInt8](repeating: 0, count: 4096)
         for _ in 0..<64 {
-            guard case .bytes(let count) = Kernel.read(descriptor.number, into: &buffer) else { return }
+            var sender: LocalSocket.Sender?
+            let outcome: IOOutcome
+            if case .notifications = channel {
+                (outcome, sender) = LocalSocket.receiveDatagram(descriptor.number, into: &buffer)
+            } else {
+                outcome = Kernel.read(descriptor.number, into: &buffer)
+            }
+            guard case .bytes(let count) = outcome else { return }
             switch channel {
             case .newline:
                 if buffer[..<count].contains(10) { becameReady(id) }
@@ -100,6 +107,7 @@ extension Supervisor {
                     return poller.remove(descriptor.number)
                 }
             case .notifications:
+                guard let sender, mayNotify(id, sender) else { continue }
                 let notification = Notification(buffer[..<count])
                 if let status = notification.status {
                     statusTexts[id] = status

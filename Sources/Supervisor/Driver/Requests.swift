@@ -5,73 +5,11 @@ internal import SystemPackage
 
 /// What clients ask over the control socket.
 extension Supervisor {
-    /// How many connections other users of the workspace may have: they must not take all descriptors.
-    static let guestLimit = 256
-
-    func acceptConnection() {
-        guard let socket = LocalSocket.accept(listener.number) else { return }
-        let isGuest = isGuest(socket)
-        guard let isGuest, !isGuest || guests.count < Self.guestLimit else {
-            ControlConnection(socket).send(ControlResponse(error: "the workspace belongs to another user"))
-            return
-        }
-        do {
-            try poller.add(
-                socket.number, .readable, token: Token.connection | UInt64(UInt32(bitPattern: socket.number)))
-            connections[socket.number] = ControlConnection(socket)
-            if isGuest { guests.insert(socket.number) }
-        } catch {
-            console.notice("\(error)")
-        }
-    }
-
-    /// Whoever runs the workspace may do everything: its root, who is the caller of `run`, inside and outside. Other users of
-    /// the workspace, who have a number in its PID namespace, are guests, who may look and wait; anybody else is nobody here.
-    func isGuest(_ socket: Descriptor) -> Bool? {
-        guard let peer = LocalSocket.peer(socket.number) else { return nil }
-        if peer.uid == CurrentProcess.user { return false }
-        return CurrentProcess.parent == 1 && peer.pid != 0 ? true : nil
-    }
-
-    func serve(_ number: Int32) {
-        guard let connection = connections[number] else { return }
-        while true {
-            switch connection.next() {
-            case .nothingYet: return
-            case .closed:
-                poller.remove(number)
-                connections[number] = nil
-                guests.remove(number)
-                viewers.removeAll { $0.connection == number }
-                // The number is the next connection's: nothing of this one may be left under it.
-                waiters.removeAll {
-                    if $0.connection == number { endJob($0.job) }
-                    return $0.connection == number
-                }
-                // Whoever waited for a program is gone: the program is told so, as by a closed terminal.
-                for (pid, execution) in executions where execution.connection == number {
-                    send(.hangup, to: -pid)
-                    executions[pid]?.connection = -1
-                    keeper.discard(.client(execution.job))
-                }
-                // Answers need much code that is needed for nothing else.
-                if connections.isEmpty { CurrentProcess.releaseCode() }
-                return
-            case .line(let line):
-                guard let request = ControlConnection.decode(ControlRequest.self, line) else {
-                    connection.send(ControlResponse(error: "not understood"))
-                    continue
-                }
-                answer(request, connection)
-            }
-        }
-    }
-
-    private func answer(_ request: ControlRequest, _ connection: ControlConnection) {
+    func answer(_ request: ControlRequest, _ connection: ServedConnection) {
         let isForGuests = [.status, .usage, .metrics, .variables, .netStatus, .ports, .wait, .syncDone, .syncAwait]
             .contains(
                 request.verb)
-        guard isForGuests || !guests.contains(connection.descriptor.number) else {
+        guard isForGuests || !connection.peer.isGuest else {
             connection.send(ControlResponse(error: "only the workspace's root may do that: try sudo"))
             return
         }
@@ -102,15 +40,7 @@ extension Supervisor {
                 connection.send(ControlResponse(error: "\(error)"))
             }
         case .syncDone, .syncAwait:
-            guard let name = request.names?.first else {
-                connection.send(ControlResponse(error: "no name"))
-                return
-            }
-            if request.verb == .syncAwait {
-                let name = BoundedName.of(name)
-                return wait(.sync(name), ["await", name], connection)
-            }
-            connection.send(ControlResponse(error: synchronize(name)))
+            answerForPoint(request, connection)
         case .tail:
             var response = ControlResponse()
             let asked = logs.filter { request.names?.contains($0.name) == true && !$0.ring.isEmpty }
@@ -134,7 +64,7 @@ extension Supervisor {
     }
 
     /// Requests about units that are named: all of them, or an error and none.
-    private func answerForUnits(_ request: ControlRequest, _ connection: ControlConnection) {
+    private func answerForUnits(_ request: ControlRequest, _ connection: ServedConnection) {
         var ids: [Int] = []
         for name in request.names ?? [] {
             guard let id = visibleUnits.first(where: { units[$0].spec.name == name }) else {
@@ -202,12 +132,13 @@ extension Supervisor {
     }
 
     /// Answers when a request has taken effect. The units are kept by their numbers, which outlive the supervisor.
-    private func wait(for effect: Effect, _ ids: [Int], _ connection: ControlConnection) {
+    private func wait(for effect: Effect, _ ids: [Int], _ connection: ServedConnection) {
         wait(
             .effect(effect, ids), ["effect", effect.rawValue, ids.map(String.init).joined(separator: " ")], connection)
     }
 
-    private func wait(_ goal: Waiter.Goal, _ fields: [String], _ connection: ControlConnection) {
+    func wait(_ goal: Waiter.Goal, _ fields: [String], _ connection: ServedConnection) {
+        if let refusal = refusalToWait(connection) { return connection.send(ControlResponse(error: refusal)) }
         let job = saved.add(fields)
         keeper.keep(.client(job), connection.descriptor)
         waiters.append(Waiter(connection: connection.descriptor.number, goal: goal, job: job))
@@ -225,7 +156,7 @@ extension Supervisor {
     /// Tells those who wait what has come to pass.
     func answerWaiters() {
         waiters.removeAll { waiter in
-            guard let connection = connections[waiter.connection] else {
+            guard let connection = clients[waiter.connection] else {
                 endJob(waiter.job)
                 return true
             }
@@ -239,7 +170,7 @@ extension Supervisor {
         }
     }
 
-    private func execute(_ request: ControlRequest, _ connection: ControlConnection) throws(KernelError) {
+    private func execute(_ request: ControlRequest, _ connection: ServedConnection) throws(KernelError) {
         guard let command = request.command, !command.isEmpty else {
             throw KernelError(call: "execute", subject: "nothing", errno: .invalidArgument)
         }
@@ -298,7 +229,7 @@ extension Supervisor {
 
     func finishExecution(_ pid: Int32, _ status: ExitStatus) {
         guard let execution = executions.removeValue(forKey: pid) else { return }
-        connections[execution.connection]?.send(ControlResponse(exitCode: status.code))
+        clients[execution.connection]?.send(ControlResponse(exitCode: status.code))
         endJob(execution.job)
     }
 

@@ -27,7 +27,7 @@ final class Supervisor {
     let listener: Descriptor
     let poller: Poller
     private let signals: SignalReader
-    var connections: [Int32: ControlConnection] = [:]
+    let clients: ControlClients
     /// Where scrapers connect, and those that are being served.
     let metricsListener: Descriptor?
     var exchanges: [HTTPExchange] = []
@@ -35,14 +35,15 @@ final class Supervisor {
     var stages: [String] = []
     /// The forwarder's table of flows, read only.
     var flowTable: Descriptor?
-    /// Connections of other users than the workspace's root.
-    var guests: Set<Int32> = []
     /// Who looks at the terminal of which unit.
     var viewers: [Viewer] = []
     /// Programs run by `exec`, by pid.
     var executions: [Int32: Execution] = [:]
     private var exitCode: UInt8?
     var hasReported = false
+    var git = GitWriter()
+    /// Units may be started: what they need was made.
+    private var hasBegun = false
     var planner: UnitPlanner
     var reading: Reading
     private var watch: ConfigurationWatch
@@ -114,6 +115,7 @@ final class Supervisor {
         state = StateDirectory(plan.stateDirectory)
         console = Console(output: 1, errors: 2, isQuiet: plan.isQuiet)
         outputs = try UnitOutputs()
+        clients = ControlClients(descriptors: CurrentProcess.raiseOpenFilesLimit())
         reading = Reading(plan.sources)
         lastSources = plan.sources
         watch = ConfigurationWatch(plan.files)
@@ -182,6 +184,7 @@ final class Supervisor {
     /// Runs until the engine has finished; the workspace's exit code.
     func run() throws(KernelError) -> UInt8 {
         if takesOver {
+            hasBegun = true
             takeOver(kept, isKnown: isKnown, lost: lost)
             // It may have been edited meanwhile.
             followConfiguration()
@@ -192,17 +195,21 @@ final class Supervisor {
         CurrentProcess.releaseCode()
         lookForGroups()
         while exitCode == nil {
+            settleClients()
             settleOutput()
-            let due = [engine.nextDeadline, watch.dueAt, console.deadline].compactMap { $0 }.min()
-            let timeout = due.map { max(.zero, $0 - .now) }
+            keeper.settle(poller, token: Token.keeper)
+            report.settle(poller, token: Token.report)
+            let due = [engine.nextDeadline, hasBegun ? watch.dueAt : nil, console.deadline, git.deadline]
+                .compactMap { $0 }.min()
+            let timeout = clients.hasWork && hasBegun ? .zero : due.map { max(.zero, $0 - .now) }
             for index in 0..<(try poller.wait(timeout)) {
                 let event = poller.event(index)
                 let number = Int32(truncatingIfNeeded: event.token & 0xffff_ffff)
                 switch event.token & 0xffff_ffff_0000_0000 {
                 case Token.signals: takeSignals()
-                case Token.listener: acceptConnection()
+                case Token.listener: acceptConnections()
                 case Token.keeper: takeKeeperMessages()
-                case Token.connection: serve(number)
+                case Token.connection: clients.arrived(number)
                 case Token.report: takeReport()
                 case Token.metrics: acceptScraper()
                 case Token.scraper: serveScraper(number)
@@ -217,11 +224,14 @@ final class Supervisor {
                 default: break  // the console, which is written at the end of each turn
                 }
             }
+            giveUpGitConfiguration(at: .now)
+            // What a client asks for needs units that have begun, and a takeover must find either all or nothing of it.
+            if hasBegun { serveClients() }
             // Most of what wakes us is an orphan's end, which changes nothing.
             if let due = engine.nextDeadline, due <= .now {
                 perform { engine, now, actions in engine.advance(to: now, into: &actions) }
             }
-            if watch.isDue(at: .now) { followConfiguration() }
+            if hasBegun, watch.isDue(at: .now) { followConfiguration() }
             lookForGroups()
         }
         for id in outputs.ids { readOutput(id, pieces: 16) }
@@ -241,6 +251,13 @@ final class Supervisor {
         events.write([WorkspaceEvent(.started, kind: "workspace")])
         if planner.needsHome { _ = try? WorkspaceMemory(plan.workspaceDirectory).open("home") }
         writeGitConfiguration()
+        beginWhenGitIsDone()
+    }
+
+    /// Begins once nothing is left that units have to wait for.
+    func beginWhenGitIsDone() {
+        guard !hasBegun, !git.isBusy else { return }
+        hasBegun = true
         installCommands()
         for id in units.indices {
             openFirstListeners(id)
@@ -296,6 +313,10 @@ final class Supervisor {
 
     func take(_ signal: Signal) {
         guard signal == .terminate || signal == .interrupt else { return }
+        if !hasBegun {
+            cancelGitConfiguration()
+            beginWhenGitIsDone()
+        }
         perform { engine, now, actions in engine.handle(.shutdownRequested, at: now, into: &actions) }
     }
 
@@ -317,7 +338,7 @@ final class Supervisor {
 
     /// A process ended: ours, or one of an earlier supervisor's; anybody's.
     func childEnded(_ pid: Int32, _ status: ExitStatus) {
-        if finishProbe(pid, status) || finishPreStop(pid, status) { return }
+        if finishProbe(pid, status) || finishPreStop(pid, status) || finishGitSetting(pid, status) { return }
         finishExecution(pid, status)
         // Most are nobody's: what tasks leave behind.
         guard let id = engine.states.firstIndex(where: { $0.pid == pid }) else { return }

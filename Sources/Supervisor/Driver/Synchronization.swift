@@ -7,18 +7,33 @@ internal import Kernel
 /// Who waits need not wait for ever (as with Gitpod, where nothing ends the wait but the call): the task whose text has the
 /// call is known, so its end counts, and so does a phase with it that this start leaves out.
 extension Supervisor {
-    /// How many points there may be: users of the workspace make them up.
+    /// The number of points that there may be: users of the workspace make them up.
     private static let syncLimit = 1024
 
-    /// The point is reached, for good; the reason where that cannot be kept.
-    func synchronize(_ name: String) -> String? {
-        let name = BoundedName.of(name)
-        guard !syncs.contains(name) else { return nil }
-        guard syncs.count < Self.syncLimit else { return "\(Self.syncLimit) names are all that are kept" }
+    /// `syncDone` and `syncAwait`. A user names a bounded number of points, which are kept for good.
+    func answerForPoint(_ request: ControlRequest, _ connection: ServedConnection) {
+        guard let name = request.names?.first.map(BoundedName.of) else {
+            return connection.send(ControlResponse(error: "no name"))
+        }
+        if request.verb == .syncAwait { return wait(.sync(name), ["await", name], connection) }
+        if !syncs.contains(name) {
+            guard syncs.count < Self.syncLimit else {
+                return connection.send(ControlResponse(error: "\(Self.syncLimit) names are all that are kept"))
+            }
+            guard clients.namesPoint(connection.peer) else {
+                let error = "\(ControlClients.pointsPerGuest) names of one user are all that are kept"
+                return connection.send(ControlResponse(error: error))
+            }
+            synchronize(name)
+        }
+        connection.send(ControlResponse())
+    }
+
+    /// The point is reached, for good.
+    private func synchronize(_ name: String) {
         syncs.insert(name)
         _ = saved.add(["sync", name])
         answerWaiters()
-        return nil
     }
 
     /// - Parameter name: a bounded name.

@@ -114,12 +114,11 @@ extension Supervisor {
         }
     }
 
-    private func resumeConnection(_ place: Int, _ kept: [Keeper.Key: Descriptor]) -> ControlConnection? {
+    private func resumeConnection(_ place: Int, _ kept: [Keeper.Key: Descriptor]) -> ServedConnection? {
         guard let socket = kept[.client(place)] else { return nil }
-        let connection = ControlConnection(socket)
-        connections[socket.number] = connection
-        try? poller.add(
-            socket.number, .readable, token: Token.connection | UInt64(UInt32(bitPattern: socket.number)))
+        guard let peer = peer(of: socket) else { return nil }
+        let connection = ServedConnection(socket, peer: peer)
+        clients.add(connection)
         return connection
     }
 

@@ -15,7 +15,7 @@ struct Viewer {
 extension Supervisor {
     static let replayed = 16384
 
-    func attach(_ request: ControlRequest, _ id: Int, _ connection: ControlConnection) {
+    func attach(_ request: ControlRequest, _ id: Int, _ connection: ServedConnection) {
         let name = units[id].spec.name
         guard units[id].hasTerminal else {
             connection.send(
@@ -30,7 +30,9 @@ extension Supervisor {
         let isWriter = request.readOnly != true && !viewers.contains { $0.unit == id && $0.isWriter }
         var response = ControlResponse()
         response.isWriter = isWriter
-        guard connection.send(response, descriptors: isWriter ? [master] : []) else { return }
+        connection.send(response, descriptors: isWriter ? [master] : [])
+        // What follows goes to the socket as it is, behind the answer.
+        guard connection.isDrained, !connection.isBroken else { return }
         viewers.append(Viewer(connection: connection.descriptor.number, unit: id, isWriter: isWriter))
         guard request.replay == true else { return }
         let path = state.log(of: name)
@@ -50,6 +52,10 @@ extension Supervisor {
             if viewers[index].lost > 0 {
                 message = Array("\r\n[workspacekit: \(viewers[index].lost) bytes were not shown]\r\n".utf8) + message
             }
+            guard clients[viewers[index].connection]?.isDrained == true else {
+                viewers[index].lost += bytes.count
+                continue
+            }
             switch LocalSocket.send(viewers[index].connection, message) {
             case .bytes(let count) where count == message.count: viewers[index].lost = 0
             case .bytes(let count): viewers[index].lost = max(1, message.count - count)
@@ -61,8 +67,8 @@ extension Supervisor {
     /// The unit's terminal is closed: so are the connections of those who look at it.
     func endViewers(_ id: Int) {
         for viewer in viewers where viewer.unit == id {
-            poller.remove(viewer.connection)
-            connections[viewer.connection] = nil
+            clients[viewer.connection]?.end(poller)
+            clients.remove(viewer.connection)
         }
         viewers.removeAll { $0.unit == id }
     }

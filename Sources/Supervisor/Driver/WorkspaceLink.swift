@@ -112,7 +112,7 @@ public struct WorkspaceLink: Hashable, Sendable {
 
 extension Supervisor {
     /// `net status` and `net reset`.
-    func answerForLink(_ request: ControlRequest, _ connection: ControlConnection) {
+    func answerForLink(_ request: ControlRequest, _ connection: ServedConnection) {
         guard let link = plan.link else {
             connection.send(ControlResponse(error: "this workspace has no network of its own (run --network sandbox)"))
             return
@@ -132,7 +132,7 @@ extension Supervisor {
     }
 
     /// `net capture`: a socket that hears what passes the link. Reading and writing is the client's.
-    func answerForCapture(_ connection: ControlConnection) {
+    func answerForCapture(_ connection: ServedConnection) {
         guard let link = plan.link else {
             connection.send(ControlResponse(error: "this workspace has no network of its own (run --network sandbox)"))
             return
@@ -146,7 +146,7 @@ extension Supervisor {
     }
 
     /// `net flows`: the forwarder's table, and who inside owns which connection.
-    func answerForFlows(_ connection: ControlConnection) {
+    func answerForFlows(_ connection: ServedConnection) {
         guard let flowTable else {
             connection.send(ControlResponse(error: "this workspace has no forwarder (run --network sandbox)"))
             return

@@ -9,6 +9,7 @@ internal import SystemPackage
 struct InitProcess {
     private let personality: InitPersonality
     private let options: InitOptions
+    private let errors = StandardOutput(2, name: "standard error")
 
     /// Called as `tini` or `dumb-init`, or as `workspacekit init`; the exit code.
     static func main(_ personality: InitPersonality, calledAs program: String, _ arguments: [String]) -> Int32 {
@@ -33,7 +34,9 @@ struct InitProcess {
 
     private func say(_ message: InitMessage) {
         if let line = message.line(personality, verbosity: options.verbosity, process: CurrentProcess.id) {
-            writeLine(line, to: 2)
+            // A reader that has paused must not keep signals from the program.
+            errors.append(line)
+            errors.flush()
         }
     }
 

@@ -17,6 +17,7 @@ final class Slirp4netnsProcess {
     static func isCalled(_ path: String) -> Bool { path.split(separator: "/").last == "slirp4netns" }
 
     private let options: Slirp4netnsOptions
+    private let errors = StandardOutput(2, name: "standard error")
     private let layout: NetworkLayout
     private var api: HostForwardAPI
     private var apiListener: Descriptor?
@@ -105,6 +106,7 @@ final class Slirp4netnsProcess {
             do { try poller.add(exit, [.readable, .peerClosed], token: Token.exit) } catch { return end(0) }
         }
         while true {
+            channel.settle(poller, token: Token.forwarder)
             for index in 0..<(try poller.wait(nil)) {
                 let event = poller.event(index)
                 switch event.token & 0xffff_ffff_0000_0000 {
@@ -113,7 +115,12 @@ final class Slirp4netnsProcess {
                     while signals.next() != nil {}
                     if case .ended(_, let status) = reap() { return end(status.isSuccess ? 0 : 1) }
                 case Token.forwarder:
-                    guard let message = try? channel.receive(within: .zero) else { return end(forwarderCode()) }
+                    let message: ChannelMessage
+                    switch channel.receive() {
+                    case .message(let received): message = received
+                    case .nothingYet: continue
+                    case .closed: return end(forwarderCode())
+                    }
                     if case .note(let text)? = SlirpReport(message) { tell(text) }
                 case Token.api: acceptClient(poller)
                 case Token.resolver:
@@ -133,7 +140,10 @@ final class Slirp4netnsProcess {
         return 1
     }
 
-    private func tell(_ text: String) { writeLine("slirp4netns: \(text)\n", to: 2) }
+    private func tell(_ text: String) {
+        errors.append("slirp4netns: \(text)\n")
+        errors.flush()
+    }
 
     private func end(_ code: Int32) -> Int32 {
         if let forwarder { send(.kill, to: forwarder.pid) }

@@ -1,0 +1,221 @@
+"""What a process inside can do to stop the supervisor's loop: each test starts an attack, as the workspace's root and as an
+ordinary user of it, holds it, and then does what others of the workspace must be able to do."""
+
+import os
+import pathlib
+import signal
+import subprocess
+
+import pytest
+
+from conftest import BINARY, PLAIN_USER, PYTHON, until
+
+ATTACK = str(pathlib.Path(__file__).parent / "attack.py")
+CONFIG = """
+tasks:
+  - name: waits
+    command: trap 'echo told > {folder}/told; exit 0' TERM; while :; do sleep 0.1; done
+"""
+WHO = ["root", "user"]
+
+
+class Attacked:
+    def __init__(self, workspace, lab):
+        self.folder = lab.folder / f"h-{os.urandom(4).hex()}"
+        self.space = workspace(CONFIG.format(folder=self.folder), folder=self.folder).started()
+        until(lambda: self.space.status()["waits"]["state"] == "running", 30)
+        self.attacks = []
+
+    def attack(self, who, *words):
+        change = [] if who == "root" else ["setpriv", "--reuid", str(PLAIN_USER), "--regid", str(PLAIN_USER), "--clear-groups"]
+        attack = self.space.lab.popen_in(
+            self.space.lab.pod, [*self.space.prefix, BINARY, "exec", "--state-dir", str(self.space.state), "--", *change,
+                                 PYTHON, ATTACK, *words], stdout=subprocess.PIPE, env=self.space.environment)
+        self.attacks.append(attack)
+        return attack
+
+    def control(self, who, name):
+        attack = self.attack(who, name, str(self.space.state / "control.sock"))
+        assert attack.stdout.readline() == b"ready\n"
+
+    def memory(self):
+        text = pathlib.Path(f"/proc/{self.space.stage('supervise')}/status").read_text()
+        return int(text.split("VmRSS:")[1].split()[0]) * 1024
+
+    def works(self):
+        """Another client is answered; a stop is in order, within its budget."""
+        supervisor = self.space.stage("supervise")
+        assert self.space.status()["waits"]["state"] == "running"
+        assert self.space.exec("echo", "hello").stdout == "hello\n"
+        self.space.cli("gp sync-done", "mine", check=False)
+        assert self.space.status()["waits"]["state"] == "running"
+        assert self.space.stage("supervise") == supervisor, "the supervisor was ended"
+        self.space.process.send_signal(signal.SIGTERM)
+        assert self.space.wait(60) != 137
+        assert (self.folder / "told").read_text() == "told\n"
+        for attack in self.attacks:
+            attack.kill()
+            attack.wait()
+
+
+@pytest.fixture
+def attacked(workspace, lab):
+    return Attacked(workspace, lab)
+
+
+@pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("name", ["pipelined", "descriptors", "waits", "connections", "endless", "scrapes"])
+def test_a_client_that_floods(attacked, who, name):
+    before = attacked.memory()
+    attacked.control(who, name)
+    assert attacked.memory() - before < 48 << 20
+    supervisor = attacked.space.stage("supervise")
+    assert len(os.listdir(f"/proc/{supervisor}/fd")) < 700
+    attacked.works()
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_names_of_points_are_bounded(attacked, who):
+    before = attacked.memory()
+    attacked.control(who, "names")
+    assert attacked.memory() - before < 32 << 20
+    attacked.works()
+
+
+def test_a_user_does_not_take_anothers_connections(attacked):
+    """While one user has all connections that it may have, another one's clients are answered, and so are root's scrapers."""
+    attacked.control("user", "connections")
+    attacked.control("user", "scrapes")
+    other = ["setpriv", "--reuid", "47009", "--regid", "47009", "--clear-groups"]
+    assert "waits" in attacked.space.exec(*other, BINARY, "status", "--state-dir", str(attacked.space.state)).stdout
+    metrics = attacked.space.lab.in_pod("curl", "-sS", "--max-time", "20", "--unix-socket", str(attacked.space.state / "metrics.sock"),
+                                        "http://localhost/metrics").stdout
+    assert "workspacekit_" in metrics
+    attacked.works()
+
+
+def test_what_is_refused_is_said(attacked):
+    """The client that goes past a bound is told so."""
+    script = """if True:
+        import json, socket, sys
+        def ask(client, **request):
+            client.sendall(json.dumps(request).encode() + b"\\n")
+            return json.loads(client.makefile().readline())
+        def new():
+            client = socket.socket(socket.AF_UNIX); client.settimeout(10); client.connect(sys.argv[1]); return client
+        client = new()
+        for _ in range(17):
+            client.sendall(json.dumps({"verb": "syncAwait", "names": ["never"]}).encode() + b"\\n")
+        print(json.loads(client.makefile().readline())["error"])
+        points = new()
+        print([ask(points, verb="syncDone", names=[f"p{n}"]) for n in range(300)][-1]["error"])
+        held = [new() for _ in range(300)]
+        print(json.loads(held[-1].makefile().readline())["error"])
+    """
+    user = ["setpriv", "--reuid", str(PLAIN_USER), "--regid", str(PLAIN_USER), "--clear-groups"]
+    said = attacked.space.exec(*user, PYTHON, "-c", script, str(attacked.space.state / "control.sock")).stdout.splitlines()
+    assert said == ["too many waits on one connection", "256 names of one user are all that are kept",
+                    "too many connections of this user: close some, or wait"]
+    attacked.works()
+
+
+SPOOF = """if True:
+    import os, socket, sys
+    names = {line.split()[-1] for line in open("/proc/net/unix") if "@workspacekit-notify-" in line}
+    for name in names:
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        client.connect("\\0" + name[1:])
+        client.send(b"READY=1\\nSTATUS=spoofed")
+    print(len(names))
+"""
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_readiness_of_another_unit_cannot_be_claimed(workspace, lab, who):
+    """The name of the notify socket is public; what is not of the unit is not believed, what is of it is."""
+    folder = lab.folder / f"n-{os.urandom(4).hex()}"
+    space = workspace(f"""
+workspacekit:
+  services:
+    s: {{command: "sh -c 'until test -e {folder}/go; do sleep 0.05; done; systemd-notify --ready --status=mine; exec sleep 1000'", ready: {{notify: sd_notify}}}}
+""", folder=folder).started()
+    until(lambda: space.status()["s"].get("pid"), 30)
+    change = [] if who == "root" else ["setpriv", "--reuid", str(PLAIN_USER), "--regid", str(PLAIN_USER), "--clear-groups"]
+    assert space.exec(*change, PYTHON, "-c", SPOOF).stdout.strip() == "1"
+    # Messages are taken in order: once the unit's own has been taken, the spoofed one would have been too.
+    for _ in range(20):
+        assert space.status()["s"]["isReady"] is False
+        assert "statusText" not in space.status()["s"]
+    (folder / "go").touch()
+    until(lambda: space.status()["s"]["isReady"], 30)
+    assert space.status()["s"]["statusText"] == "mine"
+
+
+FLOOD = str(pathlib.Path(__file__).parent / "flood.py")
+
+
+def test_a_stopped_supervisor_and_a_flood_of_its_channels_hang_no_stage(workspace):
+    """As root inside. ring0 goes on: it restarts the forwarder, and a signal ends the workspace within its budget."""
+    space = workspace("tasks: [{name: t, command: sleep 1000}]\n").started()
+    process = space.lab.popen_in(
+        space.lab.pod, [*space.prefix, BINARY, "exec", "--state-dir", str(space.state), "--", PYTHON, FLOOD],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=space.environment)
+    said = process.stdout.readline()
+    assert said.startswith(b"sent "), said
+    for _ in range(3):
+        forwarder = space.stage("slirp")
+        os.kill(forwarder, signal.SIGKILL)
+        until(lambda: space.stage("slirp") not in (None, forwarder), 30, "another forwarder")
+    # What the first supervisor cannot say any more is said once.
+    assert space.stderr.count("workspacekit: up in") == 1
+    space.process.send_signal(signal.SIGTERM)
+    space.wait(60)
+    process.kill()
+    process.wait()
+
+
+def test_a_git_that_hangs_holds_nothing_up(workspace, lab):
+    """Settings are written by whatever is called git: at the start units wait for it, within a bound, and a stop does not."""
+    folder = lab.folder / f"g-{os.urandom(4).hex()}"
+    (folder / "bin").mkdir(parents=True)
+    git = folder / "bin" / "git"
+    git.write_text("#!/bin/sh\nsleep 1000\n")
+    git.chmod(0o755)
+    config = "gitConfig: {a.b: c, d.e: f}\ntasks: [{name: t, command: sleep 1000}]\n"
+    path = f"{folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    space = workspace(config, folder=folder, environment={"PATH": path}).started(60)
+    until(lambda: space.status()["t"]["state"] == "running", 60)
+    assert "a.b is not written: git: it hung" in space.stderr
+    # After an edit it goes on beside everything else.
+    (folder / ".gitpod.yml").write_text(config.replace("d.e: f", "d.e: g") + "# more\n")
+    until(lambda: "setting gitConfig: changed" in space.stderr, 30)
+    assert space.status()["t"]["state"] == "running"
+    space.process.send_signal(signal.SIGTERM)
+    assert space.wait(60) != 137
+    # And at the start a stop does not wait for it.
+    space = workspace(config, folder=folder, environment={"PATH": path})
+    until(lambda: (space.state / "control.sock").exists(), 30)
+    space.process.send_signal(signal.SIGTERM)
+    assert space.wait(60) != 137
+
+
+@pytest.mark.parametrize("name", ["tini", "dumb-init"])
+def test_an_init_whose_standard_error_is_full_passes_signals_on(lab, tmp_path, name):
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    try:
+        while os.write(writing, b"x" * 4096):
+            pass
+    except BlockingIOError:
+        pass
+    os.set_blocking(writing, True)
+    link = tmp_path / name
+    link.symlink_to(BINARY)
+    # The shell too would wait to say that it was told.
+    script = f"exec 2>/dev/null; trap 'echo told > {tmp_path}/told; exit 3' TERM; touch {tmp_path}/up; while :; do sleep 0.1; done"
+    options = ["-vvv", "-s"] if name == "tini" else ["-v"]
+    process = subprocess.Popen([str(link), *options, "--", "sh", "-c", script], stderr=writing)
+    until(lambda: (tmp_path / "up").exists(), 30)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 3
+    assert (tmp_path / "told").read_text() == "told\n"
