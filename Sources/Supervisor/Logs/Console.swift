@@ -77,7 +77,7 @@ final class Console {
 
     /// Writes what is left at the end, for as long as a reader may be waited for then.
     func finish() {
-        let limit = isStuck ? Duration.zero : .milliseconds(500)
+        let limit = isStuck ? Duration.zero : .milliseconds(300)
         output.finish(within: limit)
         if !isShared { errors.finish(within: limit) }
     }
