@@ -116,6 +116,11 @@ int ck_bind_device(int fd, const char *interface)
     return OR_ERRNO(setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, interface, (socklen_t)strlen(interface)));
 }
 
+int ck_bind_interface(int fd, int index)
+{
+    return OR_ERRNO(setsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &index, sizeof index));
+}
+
 int ck_bound_device(int fd, char name[16])
 {
     socklen_t n = 16;

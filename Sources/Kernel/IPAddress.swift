@@ -20,6 +20,9 @@ public struct IPAddress: Hashable, Sendable, CustomStringConvertible {
     /// Its 32 bits, if ``isV4``.
     @inlinable public var v4: UInt32 { UInt32(truncatingIfNeeded: low) }
 
+    /// Whether it is a link-local IPv6 address (fe80::/10), which means nothing without an interface.
+    @inlinable public var isLinkLocal6: Bool { high >> 54 == 0x3fa }
+
     /// ::, and no address yet.
     public static let any6 = IPAddress(high: 0, low: 0)
     /// 0.0.0.0

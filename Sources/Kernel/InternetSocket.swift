@@ -75,6 +75,13 @@ public enum InternetSocket {
     /// and whoever is accepted later reads an end.)
     public static func stopListening(_ socket: Descriptor) { _ = ck_disconnect(socket.number) }
 
+    /// Sends and receives through an interface only, given by its name or its index (SO_BINDTODEVICE, SO_BINDTOIFINDEX; without a
+    /// privilege since Linux 5.7). False when there is no such interface.
+    public static func bind(_ socket: Int32, toInterface name: String) -> Bool {
+        if let index = Int32(name) { return ck_bind_interface(socket, index) == 0 }
+        return unsafe ck_bind_device(socket, name) == 0
+    }
+
     /// The interface that a socket was bound to; nil: all.
     public static func interface(of socket: Int32) -> String? {
         var name = [CChar](repeating: 0, count: 16)

@@ -1,4 +1,5 @@
 internal import Kernel
+internal import Slirp
 
 /// resolv.conf(5), as far as we read and write it. Pure.
 struct ResolverFile {
@@ -8,12 +9,12 @@ struct ResolverFile {
 
     private static func words(_ line: Substring) -> [Substring] { line.split { $0 == " " || $0 == "\t" } }
 
-    /// The name servers, in order; a scope is dropped with its address, which means nothing elsewhere.
-    var servers: [IPAddress] {
+    /// The name servers, in order.
+    var servers: [NameServer] {
         lines.compactMap { line in
             let words = Self.words(line)
             guard words.count >= 2, words[0] == "nameserver" else { return nil }
-            return IPAddress(words[1])
+            return NameServer(String(words[1]))
         }
     }
 
@@ -74,7 +75,7 @@ struct ResolverWatch {
     }
 
     /// The servers that the file names now; nil when it cannot be read, as in the middle of a replacement.
-    func changed() -> [IPAddress]? {
+    func changed() -> [NameServer]? {
         guard let descriptor else { return nil }
         var buffer = [UInt8](repeating: 0, count: 8192)
         for _ in 0..<64 {

@@ -196,7 +196,7 @@ final class WorkspaceRun {
             }
             return nil
         }
-        let servers = configuration.network.nameServers.compactMap { IPAddress($0) }
+        let servers = configuration.network.nameServers.compactMap { NameServer($0) }
         return ForwarderPlan(
             layout: network.layout, mtu: link.mtu, ports: DeclaredPorts(configuration.ports),
             nameServers: servers.isEmpty ? ResolverFile(Files.text("/etc/resolv.conf") ?? "").servers : servers,

@@ -9,7 +9,7 @@ struct ForwarderPlan {
     var layout: NetworkLayout
     var mtu: Int
     var ports: DeclaredPorts
-    var nameServers: [IPAddress]
+    var nameServers: [NameServer]
     /// They are the container's, which may change.
     var followsResolver: Bool
     var loopbackExceptions: [LoopbackException]
@@ -393,7 +393,7 @@ final class WorkspaceSession {
     }
 
     /// The container's resolv.conf names other servers than before.
-    private func tellNameServers(_ servers: [IPAddress]) {
+    private func tellNameServers(_ servers: [NameServer]) {
         guard forwarder?.nameServers != servers else { return }
         forwarder?.nameServers = servers
         try? forwarderProcess?.channel.send(SlirpCommand.nameServers(servers).message)

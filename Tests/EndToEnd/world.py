@@ -158,7 +158,8 @@ def dns_tcp(connection):
 
 for family, address in ((socket.AF_INET, V4), (socket.AF_INET6, V6)):
     for port, handler in ((7, echo), (8000, http), (9000, sink), (9001, source), (9002, half_closer), (9003, tell), (9004, tell_names), (53, dns_tcp)):
-        serve(family, "::" if family == socket.AF_INET6 else "0.0.0.0", port, handler)
+        # Port 53 of the other addresses is for the name servers that tests start.
+        serve(family, address if port == 53 else "::" if family == socket.AF_INET6 else "0.0.0.0", port, handler)
     for place in (address, *("198.18.0.10", "198.18.0.11") * (address == "198.18.0.1")):
         udp(family, place, 7, lambda data: data)
     udp(family, address, 53, lambda data: dns_answer(data, False))

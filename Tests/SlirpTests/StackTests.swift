@@ -504,32 +504,3 @@ struct DHCPTests {
         #expect(try answer(request(7)) == nil)
     }
 }
-
-@Suite("NameServers")
-struct NameServersTests {
-    private let a = IPAddress(v4: 1), b = IPAddress(v4: 2)
-
-    @Test("a silent server is passed over once, however many queries it leaves unanswered")
-    func failOver() {
-        var servers = NameServers([a, b])
-        #expect(servers.current == a)
-        servers.passOver(a)
-        servers.passOver(a)
-        #expect(servers.current == b)
-        servers.passOver(b)
-        #expect(servers.current == a)
-    }
-
-    @Test("new servers begin with the first, the same ones change nothing")
-    func replacement() {
-        var servers = NameServers([a, b])
-        servers.passOver(a)
-        servers.replace(with: [a, b])
-        #expect(servers.current == b)
-        servers.replace(with: [b, a])
-        #expect(servers.current == b)
-        servers.replace(with: [])
-        servers.passOver(a)
-        #expect(servers.current == nil)
-    }
-}

@@ -165,6 +165,7 @@ int ck_bind(int fd, int family, const struct ck_endpoint *at);
 int ck_listen(int fd, int backlog);
 int ck_disconnect(int fd);                                  /* connect(2) to nobody; a listener refuses then */
 int ck_bind_device(int fd, const char *interface);          /* SO_BINDTODEVICE */
+int ck_bind_interface(int fd, int index);                   /* SO_BINDTOIFINDEX */
 int ck_bound_device(int fd, char name[16]);
 int ck_accept(int fd, struct ck_endpoint *from);
 int ck_local_endpoint(int fd, struct ck_endpoint *out);

@@ -9,7 +9,7 @@ public struct SlirpConfiguration: Sendable {
     /// Ports of the outside that lead to the same ports of the workspace while something listens there.
     public var forwards: PortSet
     /// The outside's name servers.
-    public var nameServers: [IPAddress]
+    public var nameServers: [NameServer]
     /// What of the container's loopback the gateway's address leads to.
     public var hostLoopback: HostLoopback
     /// The name server's address answers.
@@ -39,7 +39,7 @@ public struct SlirpConfiguration: Sendable {
 
     /// A configuration for a tap with those abilities.
     public init(
-        layout: NetworkLayout, mtu: Int, forwards: PortSet, nameServers: [IPAddress],
+        layout: NetworkLayout, mtu: Int, forwards: PortSet, nameServers: [NameServer],
         hostLoopback: HostLoopback, checksumOffload: Bool, segmentationOffload: Bool, datagramOffload: Bool
     ) {
         self.layout = layout
@@ -80,7 +80,7 @@ public struct SlirpConfiguration: Sendable {
         self.init(
             layout: layout, mtu: mtu,
             forwards: PortSet(text: f[2]),
-            nameServers: f[3].split(separator: " ").compactMap { IPAddress($0) },
+            nameServers: f[3].split(separator: " ").compactMap { NameServer(String($0)) },
             hostLoopback: HostLoopback(text: f[4]), checksumOffload: f[5] == "true",
             segmentationOffload: f[6] == "true", datagramOffload: f[7] == "true")
         answersNames = f[8] == "true"
@@ -190,7 +190,7 @@ public struct ForwardedPort: Hashable, Sendable {
 /// What ring0 tells the forwarder while it runs.
 public enum SlirpCommand {
     /// The outside's name servers are these now.
-    case nameServers([IPAddress])
+    case nameServers([NameServer])
     /// These ports of the outside lead inside while something listens there.
     case forwards(PortSet)
     /// What comes to this bound socket of the outside's leads to the workspace's endpoint; with the address
@@ -220,7 +220,7 @@ public enum SlirpCommand {
     /// Reads a message of ring0's; nil for anything else.
     init?(_ message: ChannelMessage) {
         switch message.kind {
-        case "name servers": self = .nameServers(message.fields.compactMap { IPAddress($0) })
+        case "name servers": self = .nameServers(message.fields.compactMap { NameServer($0) })
         case "forwards": self = .forwards(PortSet(text: message.fields.first ?? ""))
         case "add forward":
             let f = message.fields

@@ -5,7 +5,6 @@ internal import SystemPackage
 extension Forwarder {
     static let idleTimeout = Duration.seconds(30)
     private static let streamTimeout = Duration.seconds(120)
-    private static let nameTimeout = Duration.seconds(10)
 
     // MARK: UDP from the workspace
 
@@ -122,8 +121,7 @@ extension Forwarder {
             kind: kind, rule: rule, timeToLive: 64, socket: socket, guest: guest, remote: remote,
             target: Endpoint(v4 ? .any4 : .any6, 0), tcp: .unused)
         guard let index = insert(flow, .readable, otherwise: { _ in }) else { return nil }
-        let isName = remote.port == 53 && policy.layout.isNameServer(remote.address)
-        wheel.schedule(index, at: (now + (isName ? Self.nameTimeout : Self.idleTimeout)).nanoseconds, in: table)
+        wheel.schedule(index, at: (now + Self.idleTimeout).nanoseconds, in: table)
         return index
     }
 
@@ -154,6 +152,7 @@ extension Forwarder {
     // MARK: from the outside
 
     mutating func handleDatagramEvent(_ index: Int, _ readiness: Readiness) {
+        if table[index].kind == .lookup { return handleLookupEvent(index, readiness) }
         if readiness.contains(.failed) { handleErrors(index) }
         guard table[index].kind != .free, readiness.contains(.readable) else { return }
         if table[index].kind == .udp { return receiveDatagrams(index) }
@@ -176,15 +175,9 @@ extension Forwarder {
     mutating func deliverDatagrams(_ index: Int, from datagram: InternetSocket.Datagram, count: Int) {
         var source = datagram.peer
         if table[index].remote.port != 0 {
-            // A name server or an excepted port of the container's: the workspace knows it by another address.
-            guard source == table[index].target || table[index].remote.port != 53 else { return }
-            source = table[index].remote
-            table[index].unanswered = 0
-            nameServers.queries[index] = nil
-            if egress.judgesNames, policy.layout.isNameServer(source.address) {
-                let start = transportOffset(v4: source.address.isV4) + UDPHeader.length
-                learnNames(at: start, count: count, segment: datagram.segment)
-            }
+            // An excepted port of the container's: the workspace knows it by another address, and its server only.
+            guard source.address == table[index].target.address else { return }
+            source = Endpoint(table[index].remote.address, source.port)
         }
         let guest = table[index].guest
         let start = transportOffset(v4: guest.address.isV4)
@@ -207,7 +200,7 @@ extension Forwarder {
     }
 
     /// Writes the headers before a payload that lies in the outgoing block, and sends the datagram.
-    private mutating func deliver(
+    mutating func deliver(
         from source: Endpoint, to guest: Endpoint, at start: Int, count: Int, segment: Int = 0
     ) {
         let v4 = guest.address.isV4
@@ -259,10 +252,6 @@ extension Forwarder {
                 pathSize = error.info
                 continue
             }
-            if table[index].remote.port == 53, nameServers.queries[index] != nil {
-                askAgain(index)
-                if table[index].kind == .free || table[index].target != error.peer { return pathSize }
-            }
             let guest = table[index].guest
             let remote = table[index].remote.port != 0 ? table[index].remote : error.peer
             guard let numbers = icmpNumbers(error, v4: guest.address.isV4) else { continue }
@@ -307,21 +296,17 @@ extension Forwarder {
 
     mutating func handleDatagramTimer(_ index: Int) {
         let flow = table[index]
-        let isName = flow.remote.port == 53 && policy.layout.isNameServer(flow.remote.address)
+        if flow.kind == .lookup { return handleLookupTimer(index) }
         let isStream = flow.packetsUp > 2 && flow.packetsDown > 0
-        let timeout = isName ? Self.nameTimeout : isStream ? Self.streamTimeout : Self.idleTimeout
+        let timeout = isStream ? Self.streamTimeout : Self.idleTimeout
         let deadline = flow.activeAt + timeout.nanoseconds
-        if isName, flow.unanswered > 0, deadline > now.nanoseconds {
-            askAgain(index)
-            if table[index].kind == .free || table[index].deadline != 0 { return }
-        }
         if deadline <= now.nanoseconds { return closeDatagram(index) }
         wheel.schedule(index, at: deadline, in: table)
     }
 
     mutating func closeDatagram(_ index: Int) {
         if stagedRun?.index == index { stagedRun = nil }
-        nameServers.queries[index] = nil
+        if table[index].kind == .lookup { lookups.ended(index) }
         if table[index].kind == .inboundUDP {
             clientLimits.closed(table[index].target.address, wasAnswered: false)
         } else {

@@ -80,19 +80,12 @@ extension Forwarder {
 
     // MARK: names
 
-    private enum QueryVerdict {
-        case allowed
-        /// Answered in the name server's place.
-        case refused([UInt8])
-        case malformed
-    }
-
-    private mutating func judgeQuery(_ bytes: RawSpan, from guest: Endpoint) -> QueryVerdict {
-        guard let query = try? DNSMessage(parsing: bytes), !query.isResponse else { return .malformed }
+    /// The answer in the name server's place to a query that is denied; nil: it is allowed.
+    mutating func refusal(of query: DNSMessage, _ bytes: RawSpan, from guest: Endpoint) -> [UInt8]? {
         let code: UInt8
         let place: Int
         switch egress.judge(query.name) {
-        case .allowed: return .allowed
+        case .allowed: return nil
         case .refused(let rule): (code, place) = (DNSMessage.refused, rule)
         case .noSuchName(let rule): (code, place) = (DNSMessage.nameError, rule)
         }
@@ -106,98 +99,26 @@ extension Forwarder {
             table.countRule(place, at: now)
             tell("the look-up of \(query.name.isEmpty ? "." : query.name): \(reason(place))")
         }
-        return .refused(query.refusal(of: bytes, code: code, reason: "workspacekit: \(reason(place))"))
+        return query.refusal(of: bytes, code: code, reason: "workspacekit: \(reason(place))")
     }
 
-    /// Whether a query that lies in the incoming block may go to the name server; else it is answered or dropped.
-    mutating func admitsQuery(at offset: Int, count: Int, _ place: TransportPlace, guest: Endpoint, remote: Endpoint)
-        -> Bool
-    {
-        // Several in a superpacket: no resolver does that.
-        guard place.segmentSize == 0 else {
-            drop(\.malformed)
-            return false
+    /// Whether a query may go to the name server; else it is answered in its place.
+    mutating func admitsQuery(_ query: DNSMessage, _ message: [UInt8], guest: Endpoint, remote: Endpoint) -> Bool {
+        guard let refusal = unsafe refusal(of: query, message.span.bytes, from: guest) else { return true }
+        let header = [remote.port, guest.port, UInt16(clamping: refusal.count + UDPHeader.length), 0].flatMap {
+            [UInt8($0 >> 8), UInt8(truncatingIfNeeded: $0)]
         }
-        let pointer = unsafe incoming.bytes
-        switch unsafe judgeQuery(pointer.bytes.extracting(offset..<offset + count), from: guest) {
-        case .allowed: return true
-        case .malformed: drop(\.malformed)
-        case .refused(let answer):
-            let length = UInt16(clamping: answer.count + UDPHeader.length)
-            let header = [remote.port, guest.port, length, 0].flatMap {
-                [UInt8($0 >> 8), UInt8(truncatingIfNeeded: $0)]
-            }
-            sendBytes(
-                header + answer, source: remote.address, destination: guest.address, proto: TransportProtocol.udp,
-                checksumOffset: 6)
-        }
+        sendBytes(
+            header + refusal, source: remote.address, destination: guest.address, proto: TransportProtocol.udp,
+            checksumOffset: 6)
         return false
     }
 
-    /// Remembers what an answer says that lies in the outgoing block; one of several where `segment` is not 0.
-    mutating func learnNames(at offset: Int, count: Int, segment: Int) {
+    /// Pins what an answer in the outgoing block gives the name that was asked for.
+    mutating func learn(_ name: String, at offset: Int, count: Int) {
         let pointer = unsafe outgoing.bytes
-        let all = unsafe pointer.bytes
-        var at = offset
-        while at < offset + count {
-            let part = min(segment > 0 ? segment : count, offset + count - at)
-            learn(all.extracting(at..<at + part))
-            at += part
-        }
-    }
-
-    private mutating func learn(_ bytes: RawSpan) {
-        guard let answer = try? DNSMessage(parsing: bytes), answer.isResponse else { return }
-        // What was never to be asked is no answer.
-        guard case .allowed = egress.judge(answer.name) else { return }
-        egress.pin(answer.name, answer.addresses(in: bytes), at: now)
-    }
-
-    /// What passes a connection to the name server.
-    struct NameStreams {
-        /// Longer queries are nobody's.
-        var queries = DNSStream(limit: 4096)
-        var answers = DNSStream(limit: 65_535)
-        /// Connections looked into at most, so that what they hold is bounded.
-        static let limit = 256
-    }
-
-    /// Payload for the name server is looked into before it goes on, whole or not at all. False when the flow is gone.
-    mutating func deliverQueries(_ index: Int, at offset: Int, count: Int) -> Bool {
-        let end = table[index].tcp.receiveNext + count
-        guard admitsQueries(index, at: offset, count: count) else {
-            close(index, resetOutside: true, resetGuest: true)
-            return false
-        }
-        guard deliver(index, at: offset, count: count) else { return false }
-        // What did not fit would come again, and be looked into twice.
-        if table[index].tcp.receiveNext == end { return true }
-        close(index, resetOutside: true, resetGuest: true)
-        return false
-    }
-
-    private mutating func admitsQueries(_ index: Int, at offset: Int, count: Int) -> Bool {
-        guard var streams = nameStreams.removeValue(forKey: index) else { return false }
-        let guest = table[index].guest
-        let pointer = unsafe incoming.bytes
-        let isAllowed = unsafe streams.queries.take(pointer.bytes.extracting(offset..<offset + count)) { message in
-            if case .allowed = judgeQuery(message, from: guest) { return true }
-            return false
-        }
-        nameStreams[index] = streams
-        return isAllowed
-    }
-
-    /// Remembers what the `count` bytes say that are to go to the workspace from the outgoing block.
-    mutating func learnAnswers(_ index: Int, count: Int) {
-        let known = max(0, table[index].tcp.sendMaximum - table[index].tcp.sendNext)
-        guard known < count, var streams = nameStreams.removeValue(forKey: index) else { return }
-        let start = transportOffset(v4: table[index].guest.address.isV4) + table[index].tcp.headerLength
-        let pointer = unsafe outgoing.bytes
-        _ = unsafe streams.answers.take(pointer.bytes.extracting(start + known..<start + count)) { message in
-            learn(message)
-            return true
-        }
-        nameStreams[index] = streams
+        let bytes = unsafe pointer.bytes.extracting(offset..<offset + count)
+        guard let answer = try? DNSMessage(parsing: bytes) else { return }
+        egress.pin(name, answer.addresses(in: bytes), at: now)
     }
 }

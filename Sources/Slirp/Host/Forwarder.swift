@@ -31,8 +31,8 @@ struct Forwarder: ~Copyable {
     let policy: Policy
     var egress: Egress
     var denials = DenialLog()
-    /// Connections to the name server that are looked into.
-    var nameStreams: [Int: NameStreams] = [:]
+    /// Connections to the name server, by their flows.
+    var nameStreams: [Int: NameStream] = [:]
     /// The link's device or packet socket.
     let tap: Descriptor
     /// Where a packet socket's frames come; nil for a device.
@@ -69,6 +69,7 @@ struct Forwarder: ~Copyable {
     let secret: UInt64
     var identification: UInt16 = 1
     var nameServers: NameServers
+    var lookups: NameLookups
     /// By the number that whoever added them gave them.
     var forwards: [UInt32: InboundForward] = [:]
     /// The declared ports among them.
@@ -148,6 +149,7 @@ struct Forwarder: ~Copyable {
         busyPoll = BusyPoll(processors: configuration.processors)
         limits = FlowLimits(capacity: configuration.flowCapacity, descriptors: configuration.descriptorLimit)
         clientLimits = FlowLimits(clientsBeside: limits)
+        lookups = NameLookups(limit: min(1024, limits.total / 4))
         nextListenerLook = now
         nextIdleLook = now + Self.idleLookInterval
         policy = Policy(
@@ -284,7 +286,7 @@ struct Forwarder: ~Copyable {
         else { return }
         switch table[index].kind {
         case .tcp: handleSocketEvent(index, event.readiness)
-        case .udp, .ping: handleDatagramEvent(index, event.readiness)
+        case .udp, .ping, .lookup: handleDatagramEvent(index, event.readiness)
         case .spliced: handleSplice(index, event.readiness, isInside: event.token >> 56 == 5)
         case .free, .inboundUDP: break
         }
@@ -293,7 +295,7 @@ struct Forwarder: ~Copyable {
     private mutating func handleTimer(_ index: Int) {
         switch table[index].kind {
         case .tcp: handleTCPTimer(index)
-        case .udp, .ping, .inboundUDP: handleDatagramTimer(index)
+        case .udp, .ping, .inboundUDP, .lookup: handleDatagramTimer(index)
         case .free, .spliced: break
         }
     }

@@ -74,7 +74,7 @@ extension Forwarder {
 
     /// A DHCPv6 client's message, sent to all servers of the link.
     mutating func handleDHCPv6(_ ip: IPHeader, at offset: Int, count: Int) {
-        guard configuration.layout.subnet6 != nil, ip.source.high >> 54 == 0x3fa else { return }
+        guard configuration.layout.subnet6 != nil, ip.source.isLinkLocal6 else { return }
         let request: DHCPv6Request
         do throws(PacketError) {
             let pointer = unsafe incoming.bytes

@@ -85,12 +85,24 @@ extension Forwarder {
         return true
     }
 
+    /// Forgets what the socket did not take.
+    mutating func dropSpill(_ index: Int) {
+        while table[index].spillHead != 0 {
+            let chunk = table[index].spillHead
+            table[index].spillHead = pool[chunk].next
+            pool.free(chunk)
+        }
+        table[index].spillTail = 0
+        table[index].tcp.spilled = 0
+    }
+
     /// The workspace's FIN becomes the socket's, once everything before it is in the socket.
     mutating func passFinishOn(_ index: Int) {
         let marks = table[index].tcp.marks
         guard marks.contains(.peerFinished), !marks.contains(.finishPassedOn), table[index].tcp.spilled == 0 else {
             return
         }
+        if marks.contains(.inspected), nameStreams[index]?.isConnecting == true { return }
         InternetSocket.finishWriting(table[index].socket)
         table[index].tcp.marks.formUnion([.finishPassedOn, .ackOwed])
     }

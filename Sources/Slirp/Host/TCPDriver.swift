@@ -109,18 +109,16 @@ extension Forwarder {
 
     /// A SYN that belongs to no flow: policy first, then a socket; the answer waits for the outside.
     mutating func openOutwards(_ syn: TCPHeader, guest: Endpoint, remote: Endpoint) {
-        let target: Endpoint
-        var isInspected = false
+        var target: Endpoint
+        var stream: NameStream?
         let (route, rule) = admit(.tcp, guest: guest, remote: remote)
         switch route {
         case .outside(let endpoint), .loopback(let endpoint): target = endpoint
         case .nameServer:
-            guard let server = nameServers.current else {
-                return refuse(syn, count: 0, guest: guest, remote: remote)
-            }
-            target = Endpoint(server, 53)
-            isInspected = egress.judgesNames
-            if isInspected, nameStreams.count >= NameStreams.limit {
+            stream = NameStream(nameServers.order, at: now)
+            guard let server = stream?.server else { return refuse(syn, count: 0, guest: guest, remote: remote) }
+            target = Endpoint(server.address, 53)
+            if nameStreams.count >= NameStream.limit {
                 table.counters.refusedByLimit += 1
                 return refuse(syn, count: 0, guest: guest, remote: remote)
             }
@@ -132,30 +130,41 @@ extension Forwarder {
             table.counters.refusedByLimit += 1
             return refuse(syn, count: 0, guest: guest, remote: remote)
         }
-        guard case .success(let socket) = InternetSocket.make(.tcp, v4: target.address.isV4) else {
-            table.counters.refusedByLimit += 1
-            return refuse(syn, count: 0, guest: guest, remote: remote)
-        }
-        InternetSocket.setNoDelay(socket)
-        // A stream that is not at its end is never ended in order, not even by the death of this process.
-        InternetSocket.setLingerZero(socket)
-        bindOutbound(socket, v4: target.address.isV4)
-        if let errno = InternetSocket.connect(socket, to: target) {
-            InternetSocket.close(socket)
-            return reportFailure(errno, syn, guest: guest, remote: remote)
+        let socket: Int32
+        if stream != nil {
+            guard let connecting = connectToName(&stream) else {
+                return refuse(syn, count: 0, guest: guest, remote: remote)
+            }
+            (socket, target) = connecting
+        } else {
+            guard case .success(let made) = InternetSocket.make(.tcp, v4: target.address.isV4) else {
+                table.counters.refusedByLimit += 1
+                return refuse(syn, count: 0, guest: guest, remote: remote)
+            }
+            socket = made
+            InternetSocket.setNoDelay(socket)
+            // A stream that is not at its end is never ended in order, not even by the death of this process.
+            InternetSocket.setLingerZero(socket)
+            bindOutbound(socket, v4: target.address.isV4)
+            if let errno = InternetSocket.connect(socket, to: target) {
+                InternetSocket.close(socket)
+                return reportFailure(errno, syn, guest: guest, remote: remote)
+            }
         }
         let (sequence, offset) = initialSequence(guest, remote)
         var state = TCPState(
             answering: syn, initialSequence: sequence, mtuSegment: guest.address.isV4 ? mtuSegment4 : mtuSegment6,
             timestampOffset: offset)
-        if isInspected { state.marks.insert(.inspected) }
+        if stream != nil { state.marks.insert(.inspected) }
         let index = insert(
             Flow(kind: .tcp, rule: rule, socket: socket, guest: guest, remote: remote, target: target, tcp: state),
             Self.streamEdges
         ) { forwarder in forwarder.refuse(syn, count: 0, guest: guest, remote: remote) }
         guard let index else { return }
         limits.opened(target.address)
-        if isInspected { nameStreams[index] = NameStreams() }
+        guard let stream else { return }
+        nameStreams[index] = stream
+        arm(index)
     }
 
     /// Whether there is room for another flow, made if need be: the least recently used that nobody would miss gives way.
@@ -230,6 +239,7 @@ extension Forwarder {
         case .synSent:
             if table[index].isBroken { close(index, resetOutside: false, resetGuest: true) }
         case .synReceived, .established:
+            if table[index].tcp.marks.contains(.inspected), !handleReconnection(index, readiness) { return }
             if readiness.contains(.writable) {
                 guard flushSpill(index) else { return }
                 // The edge that was asked for: the window may be told anew.
@@ -259,6 +269,7 @@ extension Forwarder {
     /// The outside connect is decided: SYN-ACK, or the truth about why not.
     mutating func connected(_ index: Int) {
         if let errno = InternetSocket.takeError(table[index].socket) {
+            if table[index].tcp.marks.contains(.inspected), failOver(index) { return }
             let flow = table[index]
             let syn = TCPHeader(
                 sourcePort: flow.guest.port, destinationPort: flow.remote.port,
@@ -268,6 +279,7 @@ extension Forwarder {
         }
         if hasPeekOffset { _ = InternetSocket.setPeekOffset(table[index].socket, 0) }
         limits.answered(table[index].target.address)
+        if table[index].tcp.marks.contains(.inspected) { nameStreams[index]?.connected(at: now) }
         table[index].tcp.phase = .synReceived
         openWindow(index)
         sendSynAck(index)
@@ -305,11 +317,7 @@ extension Forwarder {
             send(header, index, count: 0)
         }
         if resetOutside { InternetSocket.setLingerZero(table[index].socket) }
-        while table[index].spillHead != 0 {
-            let chunk = table[index].spillHead
-            table[index].spillHead = pool[chunk].next
-            pool.free(chunk)
-        }
+        dropSpill(index)
         while table[index].gapHead != 0 {
             let chunk = table[index].gapHead
             table[index].gapHead = pool[chunk].next

@@ -90,12 +90,21 @@ extension Forwarder {
             let underWay = table[index].tcp.sendNext - table[index].tcp.sendUnacknowledged
             switch peek(index, skipping: underWay, count: room) {
             case .bytes(0):
+                if nameStreams[index]?.awaitsAnswer == true, failOver(index) { return }
                 if table[index].isBroken { return close(index, resetOutside: false, resetGuest: true) }
                 return finish(index)
             case .bytes(let count):
+                if table[index].tcp.marks.contains(.inspected) {
+                    switch takeNameAnswer(index, count: count) {
+                    case .passes: break
+                    case .isGone: return
+                    case .waits:
+                        table[index].isReadable = false
+                        return arm(index)
+                    }
+                }
                 table[index].bytesDown += UInt64(count)
                 table[index].activeAt = now.nanoseconds
-                if table[index].tcp.marks.contains(.inspected) { learnAnswers(index, count: count) }
                 // The last of what is readable, or of what the window takes now, is pushed (RFC 9293, 3.9.1.2).
                 let isLast = count < room || room < limit
                 let flags: TCPFlags = isLast ? [.ack, .psh] : .ack
@@ -115,6 +124,7 @@ extension Forwarder {
                 if !mayHide { table[index].isReadable = false }
                 return arm(index)
             case .failed:
+                if nameStreams[index]?.awaitsAnswer == true, failOver(index) { return }
                 return close(index, resetOutside: false, resetGuest: true)
             }
         }
@@ -159,6 +169,8 @@ extension Forwarder {
         let blocked = table[index].tcp.sendWindow == 0 && table[index].isReadable
         if waits || blocked {
             wheel.schedule(index, at: now.nanoseconds + table[index].tcp.retransmissionTimeout, in: table)
+        } else if table[index].tcp.marks.contains(.inspected), let due = nameDeadline(index) {
+            wheel.schedule(index, at: due.nanoseconds, in: table)
         } else {
             table[index].deadline = 0
         }
@@ -166,6 +178,11 @@ extension Forwarder {
 
     mutating func handleTCPTimer(_ index: Int) {
         let state = table[index].tcp
+        if state.marks.contains(.inspected) {
+            if handleNameTimer(index) { return }
+            // It was the server's clock, which the answer has stopped.
+            if state.phase == .established, !state.isAwaitingAcknowledgement, state.sendWindow > 0 { return arm(index) }
+        }
         if state.phase == .opening { return }
         if state.phase == .established, state.sendWindow == 0 { return probeWindow(index) }
         guard table[index].tcp.timedOut() else { return close(index, resetOutside: true, resetGuest: true) }

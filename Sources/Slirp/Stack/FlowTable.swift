@@ -11,6 +11,8 @@ struct Flow: Sendable {
         /// A client from the container's loopback: `guest` is the server, `remote` the inside socket's own end, `target` the
         /// client.
         case spliced
+        /// A query to a name server: `guest` and `remote` are the query's, `target` the server.
+        case lookup
     }
 
     var kind = Kind.free
@@ -24,8 +26,6 @@ struct Flow: Sendable {
     var isBroken = false
     /// The outside has sent urgent data: a read that brings less than was asked for may have ended before that byte.
     var isUrgent = false
-    /// UDP towards the name server: requests not yet answered.
-    var unanswered: UInt8 = 0
     /// The rule that admitted it, by its place in the table's list; ``noRule`` for what no rule is about.
     var rule: UInt16 = Self.noRule
     static let noRule: UInt16 = .max

@@ -73,7 +73,7 @@ public struct NetworkLayout: Hashable, Sendable {
     /// the neighbours are behind it. Link-local addresses mean nothing beyond the link, but the router's.
     func answersFor(_ address: IPAddress) -> Bool {
         if isOurs(address) || address == router4 || address == router6 { return true }
-        return isCopied && !isGuest(address) && (address.isV4 || address.high >> 54 != 0x3fa)
+        return isCopied && !isGuest(address) && (address.isV4 || !address.isLinkLocal6)
     }
 
     /// Addresses at which there is nobody that could be reached: of a network of our own all but ours.

@@ -94,7 +94,7 @@ struct Policy: Sendable {
         if address.high == 0, address.low >> 32 == 0 { return false }
         if let embedded = embedded(address) { return isOrdinary(embedded) }
         // Link-local and multicast mean nothing beyond the link.
-        return address.high >> 54 != 0x3fa && address.high >> 56 != 0xff
+        return !address.isLinkLocal6 && address.high >> 56 != 0xff
     }
 
     /// Whether an address is that of many stations, about which no errors are sent and which nobody answers for
@@ -111,6 +111,6 @@ struct Policy: Sendable {
     /// Whether a packet's source can be a station of the workspace's: its own address, or one routed behind it.
     func mayBeSource(_ address: IPAddress) -> Bool {
         if layout.isOurs(address) { return false }
-        return Self.isOrdinary(address) || address.high >> 54 == 0x3fa
+        return Self.isOrdinary(address) || address.isLinkLocal6
     }
 }

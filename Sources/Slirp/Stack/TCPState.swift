@@ -65,7 +65,7 @@ struct TCPState: Sendable {
         static let roomAsked = Marks(rawValue: 2048)
         /// The outside opened it.
         static let fromOutside = Marks(rawValue: 4096)
-        /// It leads to the name server, and what passes is looked into.
+        /// It leads to the name server: what passes is looked into (``NameStream``).
         static let inspected = Marks(rawValue: 8192)
         /// Both sides send timestamps (RFC 7323).
         static let timestamps = Marks(rawValue: 16384)

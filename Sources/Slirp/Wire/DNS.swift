@@ -5,9 +5,10 @@ internal import Kernel
 struct DNSMessage: Sendable {
     static let headerLength = 12
     /// RFC 1035, 4.1.1.
-    static let nameError: UInt8 = 3, refused: UInt8 = 5
+    static let serverFailure: UInt8 = 2, nameError: UInt8 = 3, notImplemented: UInt8 = 4, refused: UInt8 = 5
     private static let typeA: UInt16 = 1, typeCNAME: UInt16 = 5, typeAAAA: UInt16 = 28, typeOPT: UInt16 = 41
 
+    let id: UInt16
     let isResponse: Bool
     let responseCode: UInt8
     /// In lower case, without the root's dot; a byte that no host name has shows as `?`, so that no label can pass for two.
@@ -20,6 +21,7 @@ struct DNSMessage: Sendable {
     /// Reads header and question. A message with no question or several is malformed: nobody sends one.
     init(parsing bytes: RawSpan) throws(PacketError) {
         guard bytes.byteCount >= Self.headerLength else { throw .truncated }
+        id = bytes.u16(0)
         let flags = bytes.u16(2)
         guard bytes.u16(4) == 1 else { throw .malformed }
         isResponse = flags & 0x8000 != 0
@@ -33,6 +35,29 @@ struct DNSMessage: Sendable {
         type = bytes.u16(end)
         questionEnd = end + 4
     }
+
+    /// The question's name, type and class as they stand in the message, the name in lower case: by it and the id an answer
+    /// belongs to a query (RFC 5452, 9.1).
+    func question(in bytes: RawSpan) -> [UInt8] {
+        var question = bytes.array(Self.headerLength..<questionEnd)
+        // A label's length is below 64, so that it is no letter.
+        for position in 0..<max(0, question.count - 4) where (0x41...0x5a).contains(question[position]) {
+            question[position] |= 0x20
+        }
+        return question
+    }
+
+    /// Whether a message answers the query with that id and that ``question(in:)``. One that reports an error may leave the
+    /// question out, as servers do that did not understand it.
+    static func isReply(_ bytes: RawSpan, id: UInt16, question: [UInt8]) -> Bool {
+        guard bytes.byteCount >= headerLength, bytes.u16(0) == id, bytes.u16(2) & 0x8000 != 0 else { return false }
+        if bytes.u16(4) == 0 { return bytes.u8(3) & 15 != 0 }
+        guard let read = try? DNSMessage(parsing: bytes) else { return false }
+        return read.question(in: bytes) == question
+    }
+
+    /// Whether an answer with this code leaves it open what another server would answer, as resolvers take it.
+    static func isRefusal(code: UInt8) -> Bool { code == serverFailure || code == notImplemented || code == refused }
 
     /// A name and where what follows it begins. Compression pointers lead backwards only (RFC 1035, 4.1.4), so that
     /// reading ends, and not into the header.
