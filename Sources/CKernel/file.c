@@ -125,11 +125,10 @@ int ck_chown(const char *path, unsigned uid, unsigned gid) { return OR_ERRNO(lch
 int ck_fchown(int fd, unsigned uid, unsigned gid) { return OR_ERRNO(fchown(fd, uid, gid)); }
 int ck_access(const char *path, int mode) { return OR_ERRNO(faccessat(AT_FDCWD, path, mode, AT_EACCESS)); }
 
-int ck_stat(const char *path, int follow, struct ck_stat *out)
+static int stat_at(int fd, const char *path, int flags, struct ck_stat *out)
 {
     struct statx st;
-    int flags = AT_STATX_SYNC_AS_STAT | (follow ? 0 : AT_SYMLINK_NOFOLLOW);
-    if (statx(AT_FDCWD, path, flags, STATX_BASIC_STATS | STATX_BTIME, &st) < 0) return -errno;
+    if (statx(fd, path, AT_STATX_SYNC_AS_STAT | flags, STATX_BASIC_STATS | STATX_BTIME, &st) < 0) return -errno;
     *out = (struct ck_stat){
         makedev(st.stx_dev_major, st.stx_dev_minor), st.stx_ino, st.stx_size, st.stx_mode, st.stx_uid, st.stx_gid,
         makedev(st.stx_rdev_major, st.stx_rdev_minor),
@@ -146,6 +145,28 @@ int ck_open_standard_streams(void)
     }
     return 0;
 }
+
+int ck_stat(const char *path, int follow, struct ck_stat *out)
+{
+    return stat_at(AT_FDCWD, path, follow ? 0 : AT_SYMLINK_NOFOLLOW, out);
+}
+int ck_stat_open(int fd, struct ck_stat *out) { return stat_at(fd, "", AT_EMPTY_PATH, out); }
+
+/* O_NONBLOCK: opening a pipe or a device does not wait; what is no regular file is closed again unread. */
+int ck_open_regular(const char *path)
+{
+    int fd = RETRY(open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+    if (fd < 0) return -errno;
+    struct stat st;
+    int error = fstat(fd, &st) < 0 ? errno : S_ISREG(st.st_mode) ? 0 : S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+    if (!error) return fd;
+    close(fd);
+    return -error;
+}
+int ck_open_directory(const char *path) { return RETRY(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC)); }
+int ck_open_reference(const char *path, int follow) { return RETRY(open(path, O_PATH | O_CLOEXEC | (follow ? 0 : O_NOFOLLOW))); }
+int ck_open_update(const char *path) { return RETRY(open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC)); }
+
 int ck_close_range(int first, int last) { return OR_ERRNO((int)syscall(SYS_close_range, first, last, 0)); }
 int ck_flock(int fd) { return RETRY(flock(fd, LOCK_EX | LOCK_NB)); }
 
@@ -260,6 +281,8 @@ int ck_inotify(const char *path, uint32_t mask)
     return fd;
 }
 
+int ck_inotify_empty(void) { return OR_ERRNO(inotify_init1(IN_CLOEXEC | IN_NONBLOCK)); }
+int ck_inotify_remove(int fd, int watch) { return OR_ERRNO(inotify_rm_watch(fd, watch)); }
 int ck_inotify_add(int fd, const char *path, uint32_t mask) { return OR_ERRNO(inotify_add_watch(fd, path, mask)); }
 
 void *ck_directory_open(const char *path) { return opendir(path); }

@@ -20,13 +20,9 @@ public struct FileStatus: Hashable, Sendable {
     public let bornAt: WallInstant
 }
 
-/// File operations by path. Every failure names the path.
-public enum Files {
-    /// stat(2), or lstat(2) with `followLinks: false`; nil when the path does not exist.
-    public static func status(_ path: String, followLinks: Bool = true) -> FileStatus? {
-        var raw = ck_stat()
-        guard unsafe ck_stat(path, followLinks ? 1 : 0, &raw) == 0 else { return nil }
-        let kind: FileStatus.Kind =
+extension FileStatus {
+    fileprivate init(_ raw: ck_stat) {
+        kind =
             switch raw.mode & 0o170000 {
             case 0o100000: .regular
             case 0o040000: .directory
@@ -36,9 +32,32 @@ public enum Files {
             case 0o010000: .pipe
             default: .other
             }
-        return FileStatus(
-            kind: kind, uid: raw.uid, gid: raw.gid, size: Int(clamping: raw.size), permissions: raw.mode & 0o7777,
-            device: raw.device, inode: raw.inode, bornAt: WallInstant(nanoseconds: raw.born_ns))
+        uid = raw.uid
+        gid = raw.gid
+        size = Int(clamping: raw.size)
+        permissions = raw.mode & 0o7777
+        device = raw.device
+        inode = raw.inode
+        bornAt = WallInstant(nanoseconds: raw.born_ns)
+    }
+
+    /// Whether both are of one file, which then is open or exists all the while.
+    public func isSameFile(as other: FileStatus) -> Bool { device == other.device && inode == other.inode }
+}
+
+/// File operations by path. Every failure names the path.
+public enum Files {
+    /// stat(2), or lstat(2) with `followLinks: false`; nil when the path does not exist.
+    public static func status(_ path: String, followLinks: Bool = true) -> FileStatus? {
+        var raw = ck_stat()
+        guard unsafe ck_stat(path, followLinks ? 1 : 0, &raw) == 0 else { return nil }
+        return FileStatus(raw)
+    }
+
+    /// What an open file is; nil when the descriptor is none.
+    public static func status(of descriptor: Int32) -> FileStatus? {
+        var raw = ck_stat()
+        return unsafe ck_stat_open(descriptor, &raw) == 0 ? FileStatus(raw) : nil
     }
 
     /// Whether the path is a directory, links followed.
@@ -142,6 +161,32 @@ public enum Files {
     /// Opens a file with the flags of open(2).
     public static func open(_ path: String, flags: Int32) throws(KernelError) -> Descriptor {
         Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open(path, flags, 0), "open", path)))
+    }
+
+    /// Opens a regular file for reading, without waiting whatever the path leads to (EINVAL for pipes, sockets and devices).
+    public static func openRegular(_ path: String) throws(KernelError) -> Descriptor {
+        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open_regular(path), "open", path)))
+    }
+
+    /// Opens a regular file that is there, and no link, for reading and writing.
+    public static func openForUpdate(existing path: String) throws(KernelError) -> Descriptor {
+        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open_update(path), "open", path)))
+    }
+
+    /// A directory, as where paths begin (O_PATH).
+    public static func openDirectory(_ path: String) throws(KernelError) -> Descriptor {
+        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open_directory(path), "open", path)))
+    }
+
+    /// A file as the object of other calls, neither read nor written (O_PATH).
+    public static func reference(_ path: String, followLinks: Bool = true) throws(KernelError) -> Descriptor {
+        Descriptor(
+            OwnedDescriptor(owning: try check(unsafe ck_open_reference(path, followLinks ? 1 : 0), "open", path)))
+    }
+
+    /// Cuts an open file to a length.
+    public static func truncate(_ file: Descriptor, to size: Int) {
+        _ = ck_ftruncate(file.number, UInt64(max(0, size)))
     }
 
     /// Makes a directory and its missing parents.

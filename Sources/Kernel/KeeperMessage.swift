@@ -1,5 +1,11 @@
 internal import CKernel
 
+/// Keys of the files that ring2 keeps for the supervisor from the start.
+public enum KeptFile {
+    /// The workspace's /etc/resolv.conf, and what is to stand in it.
+    public static let resolverCopy: UInt64 = 9 << 56, resolverMade: UInt64 = 10 << 56
+}
+
 /// What a process and the keeper of what must outlive it tell each other: messages of one size, so that the keeper, which
 /// is a PID 1, allocates nothing for them.
 ///

@@ -211,7 +211,15 @@ public func watchDirectory(_ path: String) throws(KernelError) -> Descriptor {
     Descriptor(OwnedDescriptor(owning: try check(unsafe ck_inotify(path, 0x3ca), "watch", path)))
 }
 
-/// Watches another directory by a descriptor of ``watchDirectory(_:)``; one that it watches already is no error.
-public func watchDirectory(_ path: String, by watch: Descriptor) throws(KernelError) {
-    _ = try check(unsafe ck_inotify_add(watch.number, path, 0x3ca), "watch", path)
+/// A watch of no directory yet.
+public func makeDirectoryWatch() throws(KernelError) -> Descriptor {
+    Descriptor(OwnedDescriptor(owning: try check(ck_inotify_empty(), "watch files")))
 }
+
+/// Watches another directory by the same descriptor; the watch's number, which one that it watches already keeps.
+public func watchDirectory(_ path: String, by watch: Descriptor) throws(KernelError) -> Int32 {
+    try check(unsafe ck_inotify_add(watch.number, path, 0x3ca), "watch", path)
+}
+
+/// Watches a directory no more.
+public func stopWatching(_ number: Int32, by watch: Descriptor) { _ = ck_inotify_remove(watch.number, number) }

@@ -47,6 +47,9 @@ public final class Descriptor {
 
     deinit { _ = ck_close(number) }
 
+    /// The number of another descriptor for the same open file, which is the caller's to close.
+    public func duplicate() throws(KernelError) -> Int32 { try check(ck_dup(number), "duplicate descriptor") }
+
     /// Sets or clears O_NONBLOCK (fcntl(2)).
     public func setNonblocking(_ on: Bool) throws(KernelError) {
         _ = try check(ck_set_nonblocking(number, on ? 1 : 0), "set non-blocking mode")

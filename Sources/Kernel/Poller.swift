@@ -9,7 +9,7 @@ public struct Readiness: OptionSet, Sendable {
     public init(rawValue: UInt32) { self.rawValue = rawValue }
     /// There is something to read, or the end.
     public static let readable = Readiness(rawValue: 0x001)
-    /// There is urgent data, read or not (tcp(7)).
+    /// Something out of the ordinary (EPOLLPRI): urgent data, read or not (tcp(7)); of the list of mounts, that it has changed.
     public static let urgent = Readiness(rawValue: 0x002)
     /// Writing would not block.
     public static let writable = Readiness(rawValue: 0x004)

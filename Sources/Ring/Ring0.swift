@@ -198,6 +198,10 @@ extension Ring0 {
         }
     }
 
+    /// The container's files have changed: these texts stand in the workspace's from now on, by path, where it has not edited
+    /// them.
+    public func tell(files: [String: String]) { try? channel.send(.files(files)) }
+
     /// Asks for sockets of the workspace's network: ``News/sockets(_:)``.
     public func askForSockets() { try? channel.send(.socketsWanted) }
 }

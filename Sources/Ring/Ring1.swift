@@ -163,6 +163,7 @@ public enum Ring1 {
                         send(.kill, to: ring2.pid)
                         return 70
                     case .message(.go): try ring2.channel.send(.go)
+                    case .message(.files(let texts)): try? ring2.channel.send(.files(texts))
                     // What waits for ring0 has descriptors enough.
                     case .message(.socketsWanted) where !parent.hasBacklog: try? parent.send(.sockets(makeSockets()))
                     case .message, .nothingYet: break

@@ -33,11 +33,12 @@ public enum Ring2 {
                     .enter()
                 try Sandbox.forbidHypervisorSockets(confined: plan.isConfined)
             }
+            let copies = try EditableCopies(plan) { try? channel.send(.note($0)) }
             CurrentProcess.raiseOpenFilesLimit()
             try channel.send(.ready)
             // ring0 answers once the forwarder is up.
             guard case .go? = try channel.next(within: .seconds(30)) else { return 71 }
-            var life = try WorkspaceLife.begin(plan, parent: channel, signals: signals)
+            var life = try WorkspaceLife.begin(plan, parent: channel, signals: signals, copies: copies)
             return try life.run()
         } catch {
             try? channel.send(.failed(StageFailure("ring2", error)))
@@ -54,7 +55,7 @@ private struct WorkspaceLife: ~Copyable {
         case sweeping(status: UInt8, deadline: MonotonicInstant, killed: Bool)
     }
     private enum Token {
-        static let signals: UInt64 = 0, parent: UInt64 = 1, supervisor: UInt64 = 2
+        static let signals: UInt64 = 0, parent: UInt64 = 1, supervisor: UInt64 = 2, mounts: UInt64 = 3
     }
 
     private let plan: RingPlan
@@ -65,6 +66,7 @@ private struct WorkspaceLife: ~Copyable {
     private let ours: Descriptor, theirs: Descriptor
     private let spawnPlan: SpawnPlan
     private var store = DescriptorStore()
+    private var copies: EditableCopies
     private var phase = Phase.running
     /// The supervisor's process; nil between two.
     private var supervisor: Int32?
@@ -79,7 +81,7 @@ private struct WorkspaceLife: ~Copyable {
     private var pendingSignals: UInt64 = 0
 
     static func begin(
-        _ plan: RingPlan, parent: Channel, signals: consuming SignalReader
+        _ plan: RingPlan, parent: Channel, signals: consuming SignalReader, copies: EditableCopies
     ) throws(KernelError) -> WorkspaceLife {
         let (ours, theirs) = try makeSocketPair(.sequencedPacket)
         try ours.setNonblocking(true)
@@ -93,13 +95,23 @@ private struct WorkspaceLife: ~Copyable {
         try poller.add(signals.number, .readable, token: Token.signals)
         try poller.add(parent.descriptor.number, .readable, token: Token.parent)
         try poller.add(ours.number, [.readable, .writable, .edgeTriggered], token: Token.supervisor)
-        return WorkspaceLife(plan, parent, signals, poller, ours, theirs, spawnPlan)
+        if let mounts = copies.mounts {
+            try? poller.add(mounts.number, [.urgent, .edgeTriggered], token: Token.mounts)
+        }
+        var life = WorkspaceLife(plan, parent, signals, poller, ours, theirs, spawnPlan, copies)
+        if let (file, made) = copies.resolver {
+            for (key, descriptor) in [(KeptFile.resolverCopy, file), (KeptFile.resolverMade, made)] {
+                life.store.keep(key, try descriptor.duplicate())
+            }
+        }
+        return life
     }
 
     private init(
         _ plan: RingPlan, _ parent: Channel, _ signals: consuming SignalReader, _ poller: consuming Poller,
-        _ ours: Descriptor, _ theirs: Descriptor, _ spawnPlan: SpawnPlan
+        _ ours: Descriptor, _ theirs: Descriptor, _ spawnPlan: SpawnPlan, _ copies: EditableCopies
     ) {
+        self.copies = copies
         self.plan = plan
         self.parent = parent
         self.signals = signals
@@ -123,7 +135,15 @@ private struct WorkspaceLife: ~Copyable {
             for index in 0..<count {
                 switch poller.event(index).token {
                 case Token.signals: takeSignals()
-                case Token.parent: if case .closed = parent.receive() { return 70 }  // ring1 is gone
+                case Token.parent:
+                    switch parent.next() {
+                    case .closed: return 70  // ring1 is gone
+                    case .message(.files(let texts)):
+                        copies.changed(at: .now)
+                        copies.update(texts) { [parent] in try? parent.send(.note($0)) }
+                    case .message, .nothingYet: break
+                    }
+                case Token.mounts: copies.changed(at: .now)
                 default: takeMessages()
                 }
             }
@@ -132,7 +152,7 @@ private struct WorkspaceLife: ~Copyable {
 
     private var nextDeadline: MonotonicInstant? {
         switch phase {
-        case .running: startAt
+        case .running: [startAt, copies.dueAt].compactMap { $0 }.min()
         case .stopping(let deadline): min(deadline, startAt ?? deadline)
         case .sweeping(_, let deadline, _): deadline
         }
@@ -141,6 +161,7 @@ private struct WorkspaceLife: ~Copyable {
     /// Does what is due; the exit code when everything is over.
     private mutating func advance(to now: MonotonicInstant) -> UInt8? {
         if let due = startAt, due <= now { startSupervisor(at: now) }
+        if case .running = phase { copies.advance(to: now) { [parent] in try? parent.send(.note($0)) } }
         switch phase {
         case .running: break
         case .stopping(let deadline) where deadline <= now:

@@ -11,6 +11,7 @@ internal import SystemPackage
 ///       | -- go ---------------------> |   start what was planned
 ///       | -- socketsWanted ----------> |   ring1 only: TCP sockets of the workspace's network, for the forwarder
 ///       | <-- sockets ---------------- |
+///       | -- files ------------------> |   what stands in the workspace's own files from now on, for ring2
 ///       | -- (closed) ---------------> |   the parent is gone: end
 enum RingMessage {
     case plan(RingPlan)
@@ -20,6 +21,7 @@ enum RingMessage {
     case go
     case socketsWanted
     case sockets([Descriptor])
+    case files([String: String])
     case failed(StageFailure)
 
     var encoded: ChannelMessage {
@@ -34,6 +36,7 @@ enum RingMessage {
         case .go: ChannelMessage("go")
         case .socketsWanted: ChannelMessage("sockets wanted")
         case .sockets(let sockets): ChannelMessage("sockets", descriptors: sockets)
+        case .files(let texts): ChannelMessage("files", texts.flatMap { [$0.key, $0.value] })
         case .failed(let failure):
             ChannelMessage(
                 "failed",
@@ -63,6 +66,11 @@ enum RingMessage {
         case "go": self = .go
         case "sockets wanted": self = .socketsWanted
         case "sockets": self = .sockets(message.descriptors)
+        case "files" where fields.count % 2 == 0:
+            self = .files(
+                Dictionary(
+                    stride(from: 0, to: fields.count, by: 2).map { (fields[$0], fields[$0 + 1]) },
+                    uniquingKeysWith: { $1 }))
         case "failed":
             guard fields.count == 5, let errno = CInt(fields[3]) else { return nil }
             self = .failed(

@@ -22,7 +22,6 @@ struct RootFilesystem {
         try Mounts.mount("none", on: root, flags: [.isPrivate, .recursive])
         try coverUnwritable()
         bindCommands()
-        try mountEditableCopies()
         try mountDevices()
         if plan.network != .host { mountSys() }
         mountControlGroups()
@@ -77,36 +76,27 @@ struct RootFilesystem {
         try Mounts.detach(scratch)
     }
 
-    /// Binds the workspace's own resolv.conf and hosts over the container's: ordinary files that its root can edit.
-    private func mountEditableCopies() throws(KernelError) {
-        let copies = [("/etc/resolv.conf", plan.resolvConf), ("/etc/hosts", plan.hosts)]
-        guard copies.contains(where: { $0.1 != nil }), Files.isDirectory(root + "/dev") else { return }
-        try onScratch("mode=755") { (scratch) throws(KernelError) in
-            for (path, contents) in copies {
-                guard let contents else { continue }
-                let copy = "\(scratch)/" + path.split(separator: "/").joined(separator: "-")
-                try Files.write(copy, Array(contents.utf8))
-                guard let target = resolve(path) else {
-                    note("\(path) does not exist in the container: the workspace has none either")
-                    continue
-                }
-                try Mounts.mount(copy, on: target, flags: .bind)
-            }
-        }
-    }
-
-    /// The file that `path` leads to inside the new root, at most eight links deep; nil when it leads nowhere.
+    /// The file that `path` leads to inside the new root, without a link in it; nil when it leads nowhere.
     private func resolve(_ path: String) -> String? {
-        var current = path
-        for _ in 0..<8 {
-            guard let status = Files.status(root + current, followLinks: false) else { return nil }
-            guard status.kind == .symbolicLink, let target = Files.linkTarget(root + current) else {
-                return root + current
+        var at = ""
+        var names = Array(path.split(separator: "/").reversed())
+        var links = 0
+        while let name = names.popLast() {
+            if name == "." { continue }
+            if name == ".." {
+                at = at.split(separator: "/").dropLast().map { "/" + $0 }.joined()
+                continue
             }
-            let directory = current.split(separator: "/").dropLast().map { "/" + $0 }.joined()
-            current = Files.absolute(target.hasPrefix("/") ? target : directory + "/" + target)
+            guard let target = Files.linkTarget("\(root)\(at)/\(name)") else {
+                at += "/\(name)"
+                continue
+            }
+            links += 1
+            guard links <= 40 else { return nil }
+            names += target.split(separator: "/").reversed()
+            if target.hasPrefix("/") { at = "" }
         }
-        return nil
+        return Files.status(root + at, followLinks: false) == nil ? nil : root + at
     }
 
     private func mountDevices() throws(KernelError) {

@@ -54,36 +54,3 @@ enum HostsFile {
         return lines.joined(separator: "\n") + "\n"
     }
 }
-
-/// Follows the container's resolv.conf: edited, replaced by rename, or its link switched. The directories are watched, of
-/// the name and of the file that it leads to, because a watched file would be lost with its inode.
-struct ResolverWatch {
-    private static let path = "/etc/resolv.conf"
-    /// What becomes readable when something may have changed; nil where nothing can be watched.
-    let descriptor: Descriptor?
-
-    init() {
-        descriptor = try? watchDirectory("/etc")
-        watchTarget()
-    }
-
-    /// The directory of the file that the link leads to now, if it is one.
-    private func watchTarget() {
-        guard let descriptor, let target = Files.linkTarget(Self.path) else { return }
-        let file = Files.absolute(target.hasPrefix("/") ? target : "/etc/" + target)
-        try? watchDirectory("/" + file.split(separator: "/").dropLast().joined(separator: "/"), by: descriptor)
-    }
-
-    /// The servers that the file names now; nil when it cannot be read, as in the middle of a replacement.
-    func changed() -> [NameServer]? {
-        guard let descriptor else { return nil }
-        var buffer = [UInt8](repeating: 0, count: 8192)
-        for _ in 0..<64 {
-            guard case .bytes(let n) = Kernel.read(descriptor.number, into: &buffer), n > 0 else { break }
-        }
-        // Before it is read: what changes afterwards is heard of.
-        watchTarget()
-        guard let text = Files.text(Self.path) else { return nil }
-        return ResolverFile(text).servers
-    }
-}

@@ -68,20 +68,22 @@ final class WorkspaceRun {
                 command: command, start: start, isQuiet: isQuiet,
                 budget: max(grace - .milliseconds(1500), .milliseconds(200)))
             let plannedNetwork = mode == .sandbox ? plannedNetwork(configuration) : nil
-            let ringPlan = ringPlan(configuration, mode, grace, plannedNetwork)
+            let files = plannedNetwork.map { containerFiles(configuration, $0.layout) }
+            let ringPlan = ringPlan(configuration, mode, grace, plannedNetwork, files)
             /// What the supervisor is told, which depends on what could be had.
             func supervisorState(_ rings: RingPlan) throws -> Descriptor {
                 plan.isolation = rings.isolation.rawValue
                 plan.link = rings.link.map { link in
                     WorkspaceLink(
                         name: link.name, mtu: link.mtu, queueLength: link.queueLength, addresses: link.addresses,
-                        routes: link.routes, resolvConf: rings.resolvConf ?? "")
+                        routes: link.routes)
                 }
                 return try SupervisorProcess.state(for: plan)
             }
             let session = WorkspaceSession(
                 ringPlan: ringPlan, grace: grace, startedAt: startedAt, isQuiet: isQuiet,
-                forwarder: forwarderPlan(configuration, ringPlan, plannedNetwork), leastIsolation: leastIsolation)
+                forwarder: forwarderPlan(configuration, ringPlan, plannedNetwork, files), containerFiles: files,
+                leastIsolation: leastIsolation)
             return try session.run(
                 supervisorState: supervisorState, reportReading: reportReading, reportWriting: reportWriting)
         } catch let failure as StageFailure {
@@ -162,10 +164,22 @@ final class WorkspaceRun {
         return PlannedNetwork(layout: layout, own: own)
     }
 
+    private var hostName: String {
+        Files.text("/proc/sys/kernel/hostname").map { $0.filter { !$0.isNewline } } ?? "workspace"
+    }
+
+    private func containerFiles(_ configuration: WorkspaceConfiguration, _ layout: NetworkLayout) -> ContainerFiles {
+        ContainerFiles(
+            ContainerFiles.Inside(
+                nameServer: layout.nameServer4, gateway: layout.gateway4, hostName: hostName,
+                keepsAddress: layout.isCopied, searchDomains: configuration.network.searchDomains),
+            configured: configuration.network.nameServers.compactMap { NameServer($0) })
+    }
+
     private func ringPlan(
-        _ configuration: WorkspaceConfiguration, _ mode: NetworkMode, _ grace: Duration, _ network: PlannedNetwork?
+        _ configuration: WorkspaceConfiguration, _ mode: NetworkMode, _ grace: Duration, _ network: PlannedNetwork?,
+        _ files: ContainerFiles?
     ) -> RingPlan {
-        let hostName = Files.text("/proc/sys/kernel/hostname").map { $0.filter { !$0.isNewline } } ?? "workspace"
         var plan = RingPlan(
             network: mode, stagingDirectory: state.rings, hostName: hostName, supervisor: ["supervise"],
             stopGrace: max(grace - .milliseconds(500), .milliseconds(500)))
@@ -173,38 +187,32 @@ final class WorkspaceRun {
         plan.isConfined = mode == .none || !EgressPolicy(configuration.network.egress).isOpen
         plan.commands = state.commands
         guard let network else { return plan }
-        let layout = network.layout
         var link = LinkPlan(addresses: network.own.addresses, routes: network.own.routes)
         link.mtu = configuration.network.mtu ?? 1500
         link.gso = configuration.network.gso ?? true
         link.kind = configuration.network.link.flatMap { LinkKind(rawValue: $0) } ?? .auto
         plan.link = link
-        plan.resolvConf = ResolverFile(Files.text("/etc/resolv.conf") ?? "").replacing(
-            servers: [layout.nameServer4], search: configuration.network.searchDomains)
-        plan.hosts = HostsFile.inside(
-            Files.text("/etc/hosts") ?? "", hostName: hostName, gateway: layout.gateway4,
-            keepsAddress: layout.isCopied)
+        plan.resolvConf = files?.texts[ContainerFiles.resolverPath]
+        plan.hosts = files?.texts[ContainerFiles.hostsPath]
         return plan
     }
 
     private func forwarderPlan(
-        _ configuration: WorkspaceConfiguration, _ plan: RingPlan, _ network: PlannedNetwork?
+        _ configuration: WorkspaceConfiguration, _ plan: RingPlan, _ network: PlannedNetwork?, _ files: ContainerFiles?
     ) -> ForwarderPlan? {
-        guard let link = plan.link, let network else {
+        guard let link = plan.link, let network, let files else {
             if !configuration.network.forwards.isEmpty {
                 say("network.forwards has no effect: this workspace has no network of its own")
             }
             return nil
         }
-        let servers = configuration.network.nameServers.compactMap { NameServer($0) }
         return ForwarderPlan(
             layout: network.layout, mtu: link.mtu, ports: DeclaredPorts(configuration.ports),
-            nameServers: servers.isEmpty ? ResolverFile(Files.text("/etc/resolv.conf") ?? "").servers : servers,
-            followsResolver: servers.isEmpty,
+            nameServers: files.servers,
             loopbackExceptions: configuration.network.hostLoopback.map {
                 LoopbackException(port: $0.port, isUDP: $0.isUDP)
             }, forwards: configuration.network.forwards, egress: EgressPolicy(configuration.network.egress),
-            searchDomains: ResolverFile(plan.resolvConf ?? "").searchDomains)
+            searchDomains: files.searchDomains)
     }
 
     // MARK: the state directory

@@ -10,8 +10,6 @@ struct ForwarderPlan {
     var mtu: Int
     var ports: DeclaredPorts
     var nameServers: [NameServer]
-    /// They are the container's, which may change.
-    var followsResolver: Bool
     var loopbackExceptions: [LoopbackException]
     /// Ports outside that always lead inside.
     var forwards: [ForwardSpec]
@@ -37,6 +35,8 @@ final class WorkspaceSession {
     private let startedAt: MonotonicInstant
     private let isQuiet: Bool
     private var forwarder: ForwarderPlan?
+    /// What the workspace's name servers and files follow; nil without a network of its own.
+    private let containerFiles: ContainerFiles?
     private var rings: Ring0?
     /// The forwarder, the channel to it, and its flow table, which is readable from here too.
     private var forwarderProcess: (pid: Int32, channel: Channel, table: Descriptor)?
@@ -55,7 +55,7 @@ final class WorkspaceSession {
 
     init(
         ringPlan: RingPlan, grace: Duration, startedAt: MonotonicInstant, isQuiet: Bool, forwarder: ForwarderPlan?,
-        leastIsolation: Isolation = .superviseOnly
+        containerFiles: ContainerFiles?, leastIsolation: Isolation = .superviseOnly
     ) {
         self.leastIsolation = leastIsolation
         self.ringPlan = ringPlan
@@ -63,6 +63,7 @@ final class WorkspaceSession {
         self.startedAt = startedAt
         self.isQuiet = isQuiet
         self.forwarder = forwarder
+        self.containerFiles = containerFiles
     }
 
     private enum Token {
@@ -80,11 +81,8 @@ final class WorkspaceSession {
         try poller.add(signals.number, .readable, token: Token.signals)
         try poller.add(reportReading.descriptor.number, .readable, token: Token.report)
         supervisorChannel = reportReading
-        let resolver = ResolverWatch()
-        if let watch = resolver.descriptor, forwarder?.followsResolver == true {
-            try poller.add(watch.number, .readable, token: Token.resolver)
-        }
         defer { errors.finish(within: .milliseconds(500)) }
+        if let watch = containerFiles?.descriptor { try poller.add(watch.number, .readable, token: Token.resolver) }
         stages.append(("configuration", .now))
         let rings = try bringUp(supervisorState, reportWriting.descriptor)
         self.rings = rings
@@ -113,7 +111,7 @@ final class WorkspaceSession {
                 case Token.report: takeReport(reportReading, poller)
                 case Token.rings: takeNote(rings, poller)
                 case Token.errors: break  // written at the end of each turn
-                case Token.resolver: if let servers = resolver.changed() { tellNameServers(servers) }
+                case Token.resolver: containerFiles?.take(at: .now)
                 default: takeForwarderReport(poller)
                 }
             }
@@ -270,7 +268,7 @@ final class WorkspaceSession {
 
     private func timeout() -> Duration? {
         let now = MonotonicInstant.now
-        return [killAt, nextForwarderStart].compactMap { $0 }.min().map { max(.zero, $0 - now) }
+        return [killAt, nextForwarderStart, containerFiles?.dueAt].compactMap { $0 }.min().map { max(.zero, $0 - now) }
     }
 
     private func relay(_ signal: Signal, _ rings: Ring0) {
@@ -392,11 +390,20 @@ final class WorkspaceSession {
         for note in fixedForwards.set(specs, forwarderProcess?.channel) { say(note) }
     }
 
-    /// The container's resolv.conf names other servers than before.
-    private func tellNameServers(_ servers: [NameServer]) {
-        guard forwarder?.nameServers != servers else { return }
-        forwarder?.nameServers = servers
-        try? forwarderProcess?.channel.send(SlirpCommand.nameServers(servers).message)
+    /// Passes on what has become of the container's files.
+    private func followFiles(_ rings: Ring0, at now: MonotonicInstant) {
+        guard let containerFiles, forwarder != nil,
+            containerFiles.look(at: now, ids: rings.idMap, obeysNames: forwarder?.egress.isOpen == false, note: say)
+        else { return }
+        rings.tell(files: containerFiles.texts)
+        if forwarder?.nameServers != containerFiles.servers {
+            forwarder?.nameServers = containerFiles.servers
+            try? forwarderProcess?.channel.send(SlirpCommand.nameServers(containerFiles.servers).message)
+        }
+        if forwarder?.searchDomains != containerFiles.searchDomains {
+            forwarder?.searchDomains = containerFiles.searchDomains
+            try? forwarderProcess?.channel.send(SlirpCommand.searchDomains(containerFiles.searchDomains).message)
+        }
     }
 
     /// The address at which others reach this machine: the one it would use itself. Nothing is sent.
@@ -445,6 +452,7 @@ final class WorkspaceSession {
 
     private func doWhatIsDue(_ rings: Ring0, _ poller: borrowing Poller) {
         let now = MonotonicInstant.now
+        followFiles(rings, at: now)
         if let due = nextForwarderStart, due <= now, killAt == nil {
             nextForwarderStart = nil
             restartForwarder(rings, poller)

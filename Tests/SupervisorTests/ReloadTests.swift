@@ -109,8 +109,7 @@ struct ReloadTests {
         #expect(SupervisorPlan(decoding: plan.encoded) == plan)
         plan.link = WorkspaceLink(
             name: "tap0", mtu: 1500, queueLength: 8192,
-            addresses: [Subnet(IPAddress(v4: 0x0a00_0264), 24), Subnet(.loopback6, 64)], routes: [.default(via: .any4)],
-            resolvConf: "nameserver 10.0.2.3\nsearch example.test\n")
+            addresses: [Subnet(IPAddress(v4: 0x0a00_0264), 24), Subnet(.loopback6, 64)], routes: [.default(via: .any4)])
         #expect(SupervisorPlan(decoding: plan.encoded) == plan)
         #expect(SupervisorPlan(decoding: Array(plan.encoded.dropLast(2))) == nil)
         #expect(SupervisorPlan(decoding: []) == nil)

@@ -55,6 +55,11 @@ int ck_access(const char *path, int mode);
 struct ck_stat { uint64_t device, inode, size; uint32_t mode, uid, gid; uint64_t rdev; int64_t born_ns; };
 int ck_stat(const char *path, int follow, struct ck_stat *out);
 int ck_open_standard_streams(void);                                      /* /dev/null for each of 0 to 2 that is closed */
+int ck_stat_open(int fd, struct ck_stat *out);                           /* of an open file, O_PATH too */
+int ck_open_regular(const char *path);                                   /* to read; ELOOP, EISDIR, EINVAL… for what is no regular file; never blocks */
+int ck_open_directory(const char *path);                                 /* O_PATH | O_DIRECTORY */
+int ck_open_reference(const char *path, int follow);                     /* O_PATH */
+int ck_open_update(const char *path);                                    /* O_RDWR | O_NOFOLLOW, of what is there */
 int ck_close_range(int first, int last);                                 /* close_range(2), both included */
 int ck_flock(int fd);                                                    /* LOCK_EX | LOCK_NB */
 void *ck_directory_open(const char *path);                               /* opendir(3): NULL when it cannot */
@@ -240,6 +245,8 @@ int ck_terminal_foreground(int fd, int group);                           /* tcse
 int ck_getpgrp(void);
 
 int ck_inotify(const char *path, uint32_t mask);                         /* nonblocking, one watch */
-int ck_inotify_add(int fd, const char *path, uint32_t mask);
+int ck_inotify_add(int fd, const char *path, uint32_t mask);             /* the watch's number */
+int ck_inotify_remove(int fd, int watch);
+int ck_inotify_empty(void);                                              /* nonblocking, no watch */
 
 #endif

@@ -191,6 +191,8 @@ public struct ForwardedPort: Hashable, Sendable {
 public enum SlirpCommand {
     /// The outside's name servers are these now.
     case nameServers([NameServer])
+    /// The workspace's resolver appends these domains to names now.
+    case searchDomains([String])
     /// These ports of the outside lead inside while something listens there.
     case forwards(PortSet)
     /// What comes to this bound socket of the outside's leads to the workspace's endpoint; with the address
@@ -213,6 +215,7 @@ public enum SlirpCommand {
         case .sockets(let sockets): ChannelMessage("sockets", descriptors: sockets)
         case .removeForward(let id): ChannelMessage("remove forward", ["\(id)"])
         case .nameServers(let servers): ChannelMessage("name servers", servers.map(\.description))
+        case .searchDomains(let domains): ChannelMessage("search domains", domains)
         case .forwards(let ports): ChannelMessage("forwards", [ports.description])
         }
     }
@@ -221,6 +224,7 @@ public enum SlirpCommand {
     init?(_ message: ChannelMessage) {
         switch message.kind {
         case "name servers": self = .nameServers(message.fields.compactMap { NameServer($0) })
+        case "search domains": self = .searchDomains(message.fields)
         case "forwards": self = .forwards(PortSet(text: message.fields.first ?? ""))
         case "add forward":
             let f = message.fields

@@ -257,6 +257,7 @@ struct Forwarder: ~Copyable {
     private mutating func obey(_ command: SlirpCommand?) {
         switch command {
         case .nameServers(let servers)?: nameServers.replace(with: servers)
+        case .searchDomains(let domains)?: egress.searchDomains = domains
         case .forwards(let ports)?:
             configuration.forwards = ports
             nextListenerLook = now

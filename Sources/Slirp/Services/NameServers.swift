@@ -26,6 +26,10 @@ public struct NameServer: Hashable, Sendable, LosslessStringConvertible {
         self.init(address, interface: String(parts[1]))
     }
 
+    /// Whether a server may be asked that was named only while the workspace ran: where the workspace itself might connect to,
+    /// so neither loopback, nor a link-local address, nor a metadata service.
+    public var mayBeFollowed: Bool { Policy.isOrdinary(address) && !Policy.isMetadata(address) }
+
     /// As ``init(_:)`` reads it.
     public var description: String { interface.map { "\(address)%\($0)" } ?? "\(address)" }
 }

@@ -171,7 +171,10 @@ struct Egress: Sendable {
     /// It holds for the forwarder's whole life: whoever is inside can edit the configuration, and must not get out by it.
     let policy: EgressPolicy
     /// Domains that resolvers append to names.
-    private let searchDomains: [String]
+    var searchDomains: [String] {
+        didSet { lowercaseDomains = searchDomains.map { $0.lowercased() } }
+    }
+    private var lowercaseDomains: [String]
     /// For each address, the names that it was an answer for, and until when.
     private var pins: [IPAddress: [String: Int64]] = [:]
     private struct Pair: Hashable { let guest: Endpoint, remote: Endpoint }
@@ -179,7 +182,8 @@ struct Egress: Sendable {
 
     init(_ policy: EgressPolicy, searchDomains: [String] = []) {
         self.policy = policy
-        self.searchDomains = searchDomains.map { $0.lowercased() }
+        self.searchDomains = searchDomains
+        lowercaseDomains = searchDomains.map { $0.lowercased() }
     }
 
     /// Whether what the workspace looks up is to be seen.
@@ -253,7 +257,7 @@ struct Egress: Sendable {
     }
 
     private func refusal(of name: String, place: Int) -> NameVerdict {
-        let isSearched = searchDomains.contains { name.hasSuffix("." + $0) }
+        let isSearched = lowercaseDomains.contains { name.hasSuffix("." + $0) }
         return isSearched ? .noSuchName(place: place) : .refused(place: place)
     }
 

@@ -71,9 +71,12 @@ struct Policy: Sendable {
         }
         if layout.isNobody(address) { return .unreachable }
         if !Self.isOrdinary(address) { return .denied(.nowhere) }
-        if deniesMetadata, Self.metadata.contains(Self.embedded(address) ?? address) { return .denied(.metadata) }
+        if deniesMetadata, Self.isMetadata(address) { return .denied(.metadata) }
         return .outside(destination)
     }
+
+    /// Whether an address is a metadata service's, in any spelling.
+    static func isMetadata(_ address: IPAddress) -> Bool { metadata.contains(embedded(address) ?? address) }
 
     /// The IPv4 address that an IPv6 address spells: 64:ff9b::/96 and ::ffff:0:0:0/96 (RFC 6052, RFC 2765).
     static func embedded(_ address: IPAddress) -> IPAddress? {

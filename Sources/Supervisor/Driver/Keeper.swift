@@ -27,6 +27,8 @@ final class Keeper {
         case metrics
         /// The forwarder's table of flows.
         case flowTable
+        /// ``KeptFile``
+        case resolverCopy, resolverMade
 
         var rawValue: UInt64 {
             func value(_ kind: UInt64, _ id: Int, _ rest: UInt32 = 0) -> UInt64 {
@@ -41,6 +43,8 @@ final class Keeper {
             case .client(let place): value(6, place)
             case .metrics: value(7, 0)
             case .flowTable: value(8, 0)
+            case .resolverCopy: KeptFile.resolverCopy
+            case .resolverMade: KeptFile.resolverMade
             }
         }
 
@@ -55,6 +59,8 @@ final class Keeper {
             case 6: self = .client(id)
             case 7: self = .metrics
             case 8: self = .flowTable
+            case KeptFile.resolverCopy >> 56: self = .resolverCopy
+            case KeptFile.resolverMade >> 56: self = .resolverMade
             default: return nil
             }
         }

@@ -285,7 +285,8 @@ extension Supervisor {
         }
         var status = WorkspaceStatus(
             state: engine.isStopping ? "stopping" : "running", isolation: plan.isolation, units: list)
-        if let problems = plan.link?.problems, !problems.isEmpty { status.problems = problems }
+        if let link = plan.link { status.problems = link.problems(resolver) }
+        if status.problems?.isEmpty == true { status.problems = nil }
         return status
     }
 }

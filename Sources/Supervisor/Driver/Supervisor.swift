@@ -93,6 +93,8 @@ final class Supervisor {
     }
 
     private let kept: [Keeper.Key: Descriptor]
+    /// The workspace's own /etc/resolv.conf.
+    var resolver: ResolverCopy? { ResolverCopy(kept) }
     private let isKnown: [Bool]
     /// Units whose state the supervisor before left, and that could not be read.
     private let lost: [Int]

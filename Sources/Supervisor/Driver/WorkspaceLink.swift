@@ -11,39 +11,34 @@ public struct WorkspaceLink: Hashable, Sendable {
     public var mtu: Int, queueLength: Int
     /// Its addresses, and its routes besides those that come with them.
     public var addresses: [Subnet], routes: [Route]
-    /// What stands in /etc/resolv.conf.
-    public var resolvConf: String
 
     /// A link as it was made.
-    public init(
-        name: String, mtu: Int, queueLength: Int, addresses: [Subnet], routes: [Route], resolvConf: String
-    ) {
+    public init(name: String, mtu: Int, queueLength: Int, addresses: [Subnet], routes: [Route]) {
         self.name = name
         self.mtu = mtu
         self.queueLength = queueLength
         self.addresses = addresses
         self.routes = routes
-        self.resolvConf = resolvConf
     }
 
     var fields: [String] {
         [
             name, "\(mtu)", "\(queueLength)", addresses.map(\.description).joined(separator: " "),
-            routes.map(\.description).joined(separator: ","), resolvConf,
+            routes.map(\.description).joined(separator: ","),
         ]
     }
-    static let noFields = [String](repeating: "", count: 6)
+    static let noFields = [String](repeating: "", count: 5)
 
     init?(fields f: [String]) {
-        guard f.count == 6, !f[0].isEmpty, let mtu = Int(f[1]), let queueLength = Int(f[2]) else { return nil }
+        guard f.count == 5, !f[0].isEmpty, let mtu = Int(f[1]), let queueLength = Int(f[2]) else { return nil }
         self.init(
             name: f[0], mtu: mtu, queueLength: queueLength,
             addresses: f[3].split(separator: " ").compactMap { Subnet($0) },
-            routes: f[4].split(separator: ",").compactMap { Route($0) }, resolvConf: f[5])
+            routes: f[4].split(separator: ",").compactMap { Route($0) })
     }
 
     /// What is not as it was made, in words; nothing: all is well.
-    var problems: [String] {
+    func problems(_ resolver: ResolverCopy?) -> [String] {
         guard let state = RouteNetlink.state(of: name) else {
             return ["\(name) is gone: the workspace has to be started anew"]
         }
@@ -59,12 +54,7 @@ public struct WorkspaceLink: Hashable, Sendable {
             problems.append(
                 isDefault ? "there is no default route\(via)" : "there is no route to \(route.destination)\(via)")
         }
-        if Files.text("/etc/resolv.conf")?.split(separator: "\n").contains(where: { $0.hasPrefix("nameserver") })
-            != true
-        {
-            problems.append("/etc/resolv.conf names no server")
-        }
-        return problems
+        return problems + (resolver?.problems ?? [])
     }
 
     /// proc_pid_net(5): addresses in hexadecimal, those of IPv4 in the machine's order.
@@ -93,7 +83,7 @@ public struct WorkspaceLink: Hashable, Sendable {
         }
     }
 
-    /// Puts back what is ours: link, addresses, routes and resolv.conf; what else there is stays.
+    /// Puts back what is ours: link, addresses and routes; what else there is stays.
     func reset() throws(KernelError) {
         let netlink = try RouteNetlink()
         try netlink.bringUp("lo")
@@ -106,7 +96,6 @@ public struct WorkspaceLink: Hashable, Sendable {
             try netlink.addLinkRoute(address, interface: index)
         }
         for route in routes { try netlink.addRoute(route, interface: index) }
-        if !resolvConf.isEmpty { try Files.write("/etc/resolv.conf", Array(resolvConf.utf8)) }
     }
 }
 
@@ -118,6 +107,7 @@ extension Supervisor {
             return
         }
         if request.verb == .netReset {
+            resolver?.restore()
             do { try link.reset() } catch {
                 connection.send(ControlResponse(error: "\(error)"))
                 return
@@ -127,7 +117,7 @@ extension Supervisor {
         response.link = LinkStatus(
             name: link.name, mtu: link.mtu, addresses: link.addresses.map(\.description),
             gateways: link.routes.filter { $0.destination.length == 0 }.compactMap { $0.gateway?.description },
-            problems: link.problems)
+            problems: link.problems(resolver))
         connection.send(response)
     }
 

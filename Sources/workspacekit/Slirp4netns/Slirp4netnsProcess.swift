@@ -72,6 +72,8 @@ final class Slirp4netnsProcess {
 
         """
 
+    private let resolver = OutsideFile("/etc", "resolv.conf")
+
     init(_ options: Slirp4netnsOptions) {
         self.options = options
         var layout = NetworkLayout(subnet4: options.network, ipv6: options.enablesIPv6)
@@ -92,8 +94,8 @@ final class Slirp4netnsProcess {
             apiListener = listener
             try poller.add(listener.number, .readable, token: Token.api)
         }
-        let resolver = ResolverWatch()
-        if let watch = resolver.descriptor { try? poller.add(watch.number, .readable, token: Token.resolver) }
+        var watch = OutsideWatch([resolver])
+        if let watch = watch.descriptor { try? poller.add(watch.number, .readable, token: Token.resolver) }
         let channel = try configureForwarder(link)
         try poller.add(channel.descriptor.number, .readable, token: Token.forwarder)
         try enterSandbox()
@@ -107,7 +109,7 @@ final class Slirp4netnsProcess {
         }
         while true {
             channel.settle(poller, token: Token.forwarder)
-            for index in 0..<(try poller.wait(nil)) {
+            for index in 0..<(try poller.wait(watch.dueAt.map { max(.zero, $0 - .now) })) {
                 let event = poller.event(index)
                 switch event.token & 0xffff_ffff_0000_0000 {
                 case Token.exit: return end(0)
@@ -124,9 +126,12 @@ final class Slirp4netnsProcess {
                     if case .note(let text)? = SlirpReport(message) { tell(text) }
                 case Token.api: acceptClient(poller)
                 case Token.resolver:
-                    if let servers = resolver.changed() { try? channel.send(SlirpCommand.nameServers(servers).message) }
+                    watch.take(at: .now)
                 default: serve(Int32(truncatingIfNeeded: event.token), poller)
                 }
+            }
+            if watch.isDue(at: .now), let text = resolver.text() {
+                try? channel.send(SlirpCommand.nameServers(ResolverFile(text).servers).message)
             }
         }
     }
@@ -217,7 +222,7 @@ final class Slirp4netnsProcess {
         guard let ours = forwarder?.channel else { throw KernelError(call: "start", errno: .noChildProcess) }
         var configuration = SlirpConfiguration(
             layout: layout, mtu: options.mtu, forwards: PortSet([]),
-            nameServers: ResolverFile(Files.text("/etc/resolv.conf") ?? "").servers,
+            nameServers: ResolverFile(resolver.text() ?? "").servers,
             hostLoopback: options.disablesHostLoopback ? .unreachable : .all, checksumOffload: link.checksum,
             segmentationOffload: link.tso, datagramOffload: link.uso)
         configuration.answersNames = !options.disablesNames
