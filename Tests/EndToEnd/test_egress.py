@@ -236,3 +236,49 @@ def test_what_cannot_be_enforced_is_an_error(workspace):
     names = ", ".join(f'"{i:03}{"x" * 57}.{"y" * 60}.{"z" * 60}.example.test:1-65535/tcp"' for i in range(400))
     space = workspace(f"tasks: [{{name: a, command: exec sleep 100}}]\nworkspacekit: {{network: {{egress: {{deny: [{names}]}}}}}}").started()
     assert len(rules(space)) == 405 and attempt(space, "tcp", WORLD4, 7) == OK
+
+
+RECEIVE = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(20); s.bind(("", 4567))
+s.sendto(b"question", ("198.18.0.10", 7)); print(s.recv(100).decode(), flush=True)
+sys.stdin.readline()
+print(s.recv(100).decode(), flush=True)
+"""
+SEND = """
+import socket, sys
+for source, text in (("198.18.0.12", b"denied"), ("198.18.0.10", b"expected")):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind((source, 0)); s.sendto(text, ("198.18.0.2", int(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("egress,second", [
+    ("{default: deny, allow: ['198.18.0.10:7/udp']}", "expected"),
+    ("{default: allow, deny: [198.18.0.12]}", "expected"),
+    ("{default: allow, deny: [198.18.0.11]}", "denied"),
+])
+def test_only_who_was_sent_to_answers_a_datagram(workspace, lab, egress, second):
+    """A port that the workspace has opened by sending to one host is open to no other that it might not send to (RFC 4787, 5)."""
+    space = workspace(f"workspacekit: {{network: {{egress: {egress}}}}}\n").started()
+    process = subprocess.Popen(
+        [*lab.enter(lab.pod), *space.prefix, BINARY, "exec", "--state-dir", str(space.state), "--", PYTHON, "-c", RECEIVE],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=space.environment)
+    try:
+        assert process.stdout.readline() == "question\n"
+        # The forwarder's socket, by the only port of UDP that is in use there and not connected.
+        ports = [line.split()[3].rsplit(":", 1)[1] for line in lab.in_pod("ss", "-Huna").stdout.splitlines()]
+        assert len(ports) == 1, ports
+        lab.in_world(PYTHON, "-c", SEND, ports[0])
+        print("", file=process.stdin, flush=True)
+        assert process.stdout.readline() == second + "\n"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_rule_for_a_part_of_the_link_local_network_means_it(workspace):
+    config = "workspacekit: {network: {egress: {default: deny, allow: [%s]}}}\n"
+    for rule, reached in (("169.254.169.0/24", True), ("169.254.0.0/16", True), ("169.0.0.0/8", False), ("'*'", False)):
+        space = workspace(config % rule).started()
+        assert attempt(space, "tcp", "169.254.169.254", 8000) == (OK if reached else REFUSED), rule
+        space.stop()

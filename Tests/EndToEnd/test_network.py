@@ -354,7 +354,9 @@ def test_a_named_port_of_the_containers_loopback_is_reachable(workspace, lab):
         server.wait()
 
 
-@pytest.mark.parametrize("host", ["169.254.169.254", "fd00:ec2::254", "100.100.100.200"])
+# AWS, its containers (ECS, EKS), the rest of 169.254/16, GCP, Azure, Alibaba, Oracle.
+@pytest.mark.parametrize("host", ["169.254.169.254", "169.254.170.2", "169.254.170.23", "169.254.0.1", "fd00:ec2::254", "fd00:ec2::23",
+                                  "fd20:ce::254", "168.63.129.16", "100.100.100.200", "192.0.0.192", "64:ff9b::a9fe:aa02"])
 def test_cloud_metadata_is_rejected_at_once(space, host):
     answer = client(space, "errno_of", host, 80)
     assert answer["errno"] in ("ECONNREFUSED", "EACCES") and answer["seconds"] < 1

@@ -18,7 +18,7 @@ struct FrameTarget {
         for descriptor in [inside, outside] { try? descriptor.setNonblocking(true) }
         var configuration = SlirpConfiguration(
             layout: NetworkLayout(ipv6: choice & 2 == 0), mtu: 1500, forwards: PortSet([]),
-            nameServers: [World.address],
+            nameServers: [NameServer(World.address)],
             hostLoopback: choice & 4 == 0 ? .all : .ports([]), checksumOffload: choice & 1 != 0,
             segmentationOffload: choice & 1 != 0, datagramOffload: choice & 1 != 0)
         configuration.hasLinkHeader = choice & 1 != 0

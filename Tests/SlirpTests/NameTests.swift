@@ -116,7 +116,8 @@ struct NameLookupsTests {
         let (first, bytes) = try query("a.test", id: 1)
         let number = lookups.begin(first, bytes, name: "a.test", servers: [a, b], at: start)
         for (attempt, id) in [(5, UInt16(50)), (6, 60)] {
-            let server = try #require(lookups.takeServer(number))
+            let next = lookups.takeServer(number)
+            let server = try #require(next)
             lookups.add(attempt, to: number, server, id: id)
         }
         #expect(lookups.takeServer(number) == nil)
@@ -175,9 +176,9 @@ struct NameStreamTests {
         stream.connected(at: start)
         #expect(stream.deadline == nil && !stream.awaitsAnswer)
         let query = framed(message("a.test", id: 1))
-        #expect(stream.record(query.span.bytes, at: start + .seconds(5)))
+        #expect(stream.record(query.span.bytes, at: start + .seconds(5)) == true)
         #expect(stream.awaitsAnswer && stream.deadline == start + .seconds(5) + NameServers.patience)
-        #expect(stream.examine([0, 28, 0].span.bytes) == .tooShort)
+        #expect(stream.examine(framed([]).span.bytes) == .tooShort)
         #expect(stream.examine(framed(message("a.test", id: 1, code: 5)).span.bytes) == .refusal)
         #expect(stream.failOver(at: start + .seconds(6)) == b)
         #expect(stream.server == b && stream.sent == query && stream.deadline == nil, "none is left")
@@ -192,11 +193,11 @@ struct NameStreamTests {
         #expect(answered.failOver(at: start) == nil)
         var long = try #require(NameStream([a, b], at: start))
         let many = [UInt8](repeating: 0, count: 9000)
-        #expect(long.record(many.span.bytes, at: start))
+        #expect(long.record(many.span.bytes, at: start) == true)
         #expect(long.isSettled)
         var connecting = try #require(NameStream([a, b], at: start))
         connecting.isConnecting = true
-        #expect(!connecting.record(many.span.bytes, at: start))
+        #expect(connecting.record(many.span.bytes, at: start) == false)
         #expect(NameStream([], at: start) == nil)
     }
 
@@ -204,7 +205,8 @@ struct NameStreamTests {
     func questions() throws {
         var stream = try #require(NameStream([a], at: start))
         let queries = framed(message("A.test", id: 7)) + framed(message("b.test", id: 8))
-        #expect(stream.takeQueries(queries.span.bytes) { _, _ in true })
+        let isTaken = stream.takeQueries(queries.span.bytes) { _, _ in true }
+        #expect(isTaken)
         var learned: [String] = []
         let answers = [
             message("a.test", id: 9, code: 0), message("c.test", id: 7, code: 0), message("b.test", id: 8, code: 0),
@@ -212,9 +214,12 @@ struct NameStreamTests {
         ].flatMap(framed)
         stream.takeAnswers(answers.span.bytes) { name, _, _ in learned.append(name) }
         #expect(learned == ["b.test", "a.test"])
-        #expect(!stream.takeQueries(framed(message("d.test", id: 1)).span.bytes) { _, _ in false })
+        let denied = framed(message("d.test", id: 1))
+        let isDeniedTaken = stream.takeQueries(denied.span.bytes) { _, _ in false }
+        #expect(!isDeniedTaken)
         var flood = try #require(NameStream([a], at: start))
         let many = (0..<UInt16(70)).flatMap { framed(message("a.test", id: $0)) }
-        #expect(!flood.takeQueries(many.span.bytes) { _, _ in true })
+        let isFloodTaken = flood.takeQueries(many.span.bytes) { _, _ in true }
+        #expect(!isFloodTaken)
     }
 }

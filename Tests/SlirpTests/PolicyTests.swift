@@ -28,7 +28,7 @@ struct PolicyTests {
 
     @Test(
         "ordinary addresses are connected to as they are",
-        arguments: ["198.18.0.1", "8.8.8.8", "169.254.1.1", "2001:db8::1", "64:ff9b::8.8.8.8"])
+        arguments: ["198.18.0.1", "8.8.8.8", "169.253.1.1", "2001:db8::1", "64:ff9b::8.8.8.8"])
     func outside(_ text: String) throws {
         #expect(try route(text) == .outside(Endpoint(try #require(IPAddress(text)), 80)))
     }
@@ -133,7 +133,7 @@ struct PolicyTests {
         ] {
             var sent = SlirpConfiguration(
                 layout: NetworkLayout(subnet4: Subnet(IPAddress(v4: 0x0a07_0000), 24), ipv6: false), mtu: 9000,
-                forwards: PortSet([80...90]), nameServers: [IPAddress(v4: 1)], hostLoopback: loopback,
+                forwards: PortSet([80...90]), nameServers: [NameServer(IPAddress(v4: 1))], hostLoopback: loopback,
                 checksumOffload: true, segmentationOffload: false, datagramOffload: true)
             sent.layout.leased4 = IPAddress(v4: 0x0a07_000f)
             sent.answersNames = false
@@ -156,5 +156,59 @@ struct PolicyTests {
             cut.fields.removeLast(2)
             #expect(SlirpConfiguration(cut) == nil)
         }
+    }
+
+    @Test("what metadata services have is denied, in every spelling, and a rule for a part of it names it")
+    func metadata() throws {
+        let denied = [
+            "169.254.169.254", "169.254.170.2", "169.254.0.0", "169.254.255.255", "fd00:ec2::23", "fd00:ec2:ffff::1",
+            "fd20:ce::254", "fd00:c1::a9fe:a9fe", "168.63.129.16", "100.100.100.200", "192.0.0.192",
+            "64:ff9b::169.254.170.23",
+        ]
+        for text in denied {
+            let address = try #require(IPAddress(text))
+            #expect(policy.route(Endpoint(address, 80), isUDP: false) == .denied(.metadata), "\(text)")
+            #expect(!NameServer(address).mayBeFollowed, "\(text)")
+        }
+        for text in ["169.253.255.255", "169.255.0.0", "168.63.129.17", "192.0.0.193", "fd00:ec3::1", "fd20:ce::255"] {
+            let address = try #require(IPAddress(text))
+            #expect(policy.route(Endpoint(address, 80), isUDP: false) == .outside(Endpoint(address, 80)), "\(text)")
+            #expect(NameServer(address).mayBeFollowed, "\(text)")
+        }
+        func names(_ rule: String, _ address: String) throws -> Bool {
+            var egress = EgressPolicy()
+            egress.rules = [.init(allows: true, .network(try #require(Subnet(rule))))]
+            return Egress(egress).names(try #require(IPAddress(address)), .tcp, 80)
+        }
+        #expect(try names("169.254.170.2/32", "169.254.170.2") && names("169.254.170.0/24", "169.254.170.2"))
+        #expect(try names("fd00:ec2::/32", "fd00:ec2::23") && names("169.254.0.0/16", "169.254.170.2"))
+        #expect(try !names("169.254.171.0/24", "169.254.170.2") && !names("169.0.0.0/8", "169.254.170.2"))
+        #expect(try !names("0.0.0.0/0", "169.254.170.2") && !names("168.63.0.0/16", "168.63.129.16"))
+    }
+
+    @Test("what comes without a connection passes from addresses that were sent to, and that might be")
+    func arrivals() {
+        let guest = Endpoint(IPAddress(v4: 0x0a00_0264), 4000), other = Endpoint(IPAddress(v4: 0x0a00_0264), 4001)
+        let a = IPAddress(v4: 0xc612_000a), b = IPAddress(v4: 0xc612_000b)
+        let start = MonotonicInstant(nanoseconds: 1)
+        var rules = EgressPolicy()
+        rules.allowsByDefault = false
+        rules.rules = [.init(allows: true, .network(Subnet(a, 32)))]
+        var egress = Egress(rules)
+        #expect(egress.admits(.udp, from: Endpoint(a, 7), to: guest, at: start) == false, "nothing was sent there")
+        #expect(egress.decideDatagram(guest: guest, remote: Endpoint(a, 7), at: start) != .denied(place: 0))
+        #expect(egress.admits(.udp, from: Endpoint(a, 99), to: guest, at: start) == true, "another port of the address")
+        #expect(egress.admits(.udp, from: Endpoint(b, 7), to: guest, at: start) == false)
+        #expect(egress.admits(.udp, from: Endpoint(a, 7), to: other, at: start) == false)
+        #expect(egress.admits(.udp, from: Endpoint(a, 7), to: guest, at: start + .seconds(119)) == true)
+        #expect(egress.admits(.udp, from: Endpoint(a, 7), to: guest, at: start + .seconds(238)) == true, "it was used")
+        #expect(egress.admits(.udp, from: Endpoint(a, 7), to: guest, at: start + .seconds(400)) == false)
+        rules.allowsByDefault = true
+        rules.rules = [.init(allows: false, .network(Subnet(a, 32)))]
+        egress = Egress(rules)
+        #expect(egress.admits(.udp, from: Endpoint(a, 7), to: guest, at: start) == false)
+        #expect(egress.admits(.udp, from: Endpoint(b, 7), to: guest, at: start) == true)
+        egress = Egress(EgressPolicy())
+        #expect(egress.admits(.udp, from: Endpoint(a, 7), to: guest, at: start) == true)
     }
 }

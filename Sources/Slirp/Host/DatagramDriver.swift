@@ -178,6 +178,8 @@ extension Forwarder {
             // An excepted port of the container's: the workspace knows it by another address, and its server only.
             guard source.address == table[index].target.address else { return }
             source = Endpoint(table[index].remote.address, source.port)
+        } else if table[index].kind == .udp, !admitsArrival(.udp, from: source, to: table[index].guest) {
+            return
         }
         let guest = table[index].guest
         let start = transportOffset(v4: guest.address.isV4)

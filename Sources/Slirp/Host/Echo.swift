@@ -40,6 +40,7 @@ extension Forwarder {
                 return answer(.prohibited, ip, place)
             }
             passOn(ip, index)
+            egress.expect(target.address, at: guest, now)
             table[index].packetsUp += 1
             table[index].activeAt = now.nanoseconds
             let outcome = sendOrReport(
@@ -58,7 +59,7 @@ extension Forwarder {
     mutating func deliverEcho(_ index: Int, from datagram: InternetSocket.Datagram, count: Int) {
         let guest = table[index].guest
         let v4 = guest.address.isV4
-        guard count >= ICMPHeader.length else { return }
+        guard count >= ICMPHeader.length, admitsArrival(.icmp, from: datagram.peer, to: guest) else { return }
         let start = transportOffset(v4: v4)
         do {
             let pointer = unsafe outgoing.bytes

@@ -37,6 +37,17 @@ extension Forwarder {
         }
     }
 
+    /// Whether a datagram from outside may reach the workspace's port. A denial is counted, but not told: the sender is not the
+    /// workspace.
+    mutating func admitsArrival(_ transport: EgressPolicy.Transport, from source: Endpoint, to guest: Endpoint) -> Bool
+    {
+        if egress.policy.isOpen { return true }
+        let port = transport == .icmp ? 0 : source.port
+        if egress.admits(transport, from: Endpoint(source.address, port), to: guest, at: now) { return true }
+        table.counters.denied += 1
+        return false
+    }
+
     private mutating func deny(_ place: Int, _ key: DenialLog.Key) {
         table.counters.denied += 1
         guard denials.isNew(key, at: now) else { return }
@@ -56,7 +67,7 @@ extension Forwarder {
     private func reason(_ place: Int) -> String {
         switch Egress.Place(rawValue: place) {
         case .byDefault?: "no rule of network.egress allows it"
-        case .metadata?: "cloud metadata services are denied unless network.egress allows their very address"
+        case .metadata?: "link-local addresses and cloud metadata services are denied unless network.egress names them"
         case .hostLoopback?: "network.hostLoopback does not name this port of the container's"
         case .nowhere?: "such an address leads nowhere"
         case .lookups?: "no rule of network.egress allows the name"
@@ -69,7 +80,7 @@ extension Forwarder {
         let builtIn = Egress.Place.allCases.map { place -> (allows: Bool, text: String) in
             switch place {
             case .byDefault: (egress.policy.allowsByDefault, "everything else")
-            case .metadata: (false, "cloud metadata services")
+            case .metadata: (false, "link-local addresses and cloud metadata services")
             case .hostLoopback: (false, "other ports of the container's loopback")
             case .nowhere: (false, "addresses that lead nowhere")
             case .lookups: (false, "look-ups of other names")

@@ -88,18 +88,17 @@ struct NameStream: Sendable {
 
     /// Takes answers apart and gives `learn` each that answers a question, with the name.
     mutating func takeAnswers(_ bytes: RawSpan, _ learn: (String, DNSMessage, RawSpan) -> Void) {
-        var answered: [Question] = []
-        let names = names
+        var names = names
         _ = answers.take(bytes) { message in
             guard let answer = try? DNSMessage(parsing: message), answer.isResponse else { return true }
             let question = Question(id: answer.id, question: answer.question(in: message))
             guard let name = names[question] else { return true }
             learn(name, answer, message)
-            answered.append(question)
+            // A zone transfer's answer goes on in further messages (RFC 5936, 2.2); those give no addresses to connect to.
+            names[question] = nil
             return true
         }
-        // A zone transfer's answer goes on in further messages (RFC 5936, 2.2); those give no addresses to connect to.
-        for question in answered { self.names[question] = nil }
+        self.names = names
     }
 
     /// What the first bytes of an answer mean.

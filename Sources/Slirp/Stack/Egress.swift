@@ -179,6 +179,9 @@ struct Egress: Sendable {
     private var pins: [IPAddress: [String: Int64]] = [:]
     private struct Pair: Hashable { let guest: Endpoint, remote: Endpoint }
     private var pairs: [Pair: (usedAt: Int64, place: Int)] = [:]
+    private struct Peer: Hashable { let guest: Endpoint, address: IPAddress }
+    /// Addresses that a port of the workspace's has sent to, each until when answers from there pass.
+    private var peers: [Peer: Int64] = [:]
 
     init(_ policy: EgressPolicy, searchDomains: [String] = []) {
         self.policy = policy
@@ -220,10 +223,12 @@ struct Egress: Sendable {
         let pair = Pair(guest: guest, remote: remote)
         if let known = pairs[pair], known.usedAt + Self.pairLifetime.nanoseconds > now.nanoseconds {
             pairs[pair]?.usedAt = now.nanoseconds
+            expect(remote.address, at: guest, now)
             return .allowed(place: known.place)
         }
         let verdict = decide(.udp, remote, at: now)
         if case .allowed(let place) = verdict {
+            expect(remote.address, at: guest, now)
             if pairs.count >= Self.pairLimit {
                 pairs = pairs.filter { $0.value.usedAt + Self.pairLifetime.nanoseconds > now.nanoseconds }
                 if pairs.count >= Self.pairLimit { pairs = [:] }
@@ -233,13 +238,40 @@ struct Egress: Sendable {
         return verdict
     }
 
-    /// Whether an address that is denied by default was named by a rule that allows just it.
+    /// Remembers that answers of an address are expected at a port of the workspace's, or an echo identifier.
+    mutating func expect(_ address: IPAddress, at guest: Endpoint, _ now: MonotonicInstant) {
+        if policy.isOpen { return }
+        if peers.count >= Self.pairLimit {
+            peers = peers.filter { $0.value > now.nanoseconds }
+            if peers.count >= Self.pairLimit { peers = [:] }
+        }
+        peers[Peer(guest: guest, address: address)] = (now + Self.pairLifetime).nanoseconds
+    }
+
+    /// Whether what comes from outside without a connection may reach the port (RFC 4787, 5: address-dependent filtering): from
+    /// an address that it has sent to, or one that it might send to.
+    mutating func admits(
+        _ transport: EgressPolicy.Transport, from source: Endpoint, to guest: Endpoint, at now: MonotonicInstant
+    ) -> Bool {
+        if policy.isOpen { return true }
+        let peer = Peer(guest: guest, address: source.address)
+        if let end = peers[peer], end > now.nanoseconds {
+            peers[peer] = (now + Self.pairLifetime).nanoseconds
+            return true
+        }
+        guard policy.allowsByDefault, case .allowed = decide(transport, source, at: now) else { return false }
+        return true
+    }
+
+    /// Whether an address that is denied by default is allowed by a rule for it, or for a part of the network that it is denied
+    /// with: one for a network around that does not mean it.
     func names(_ address: IPAddress, _ transport: EgressPolicy.Transport, _ port: UInt16) -> Bool {
         policy.rules.contains { rule in
             guard rule.allows, rule.covers(transport, port), case .network(let subnet) = rule.destination else {
                 return false
             }
-            return subnet.length == (subnet.address.isV4 ? 32 : 128) && subnet.address == address
+            return subnet.contains(address)
+                && Policy.metadata.contains { $0.length <= subnet.length && $0.contains(subnet.address) }
         }
     }
 

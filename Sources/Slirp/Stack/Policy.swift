@@ -48,9 +48,15 @@ struct Policy: Sendable {
     /// Cloud metadata services are refused.
     var deniesMetadata = true
 
-    /// Cloud metadata services: credentials for whoever asks (AWS, GCP, Azure and others; AWS over IPv6; Alibaba).
-    private static let metadata: Set<IPAddress> = [
-        IPAddress(v4: 0xa9fe_a9fe), IPAddress(high: 0xfd00_0ec2_0000_0000, low: 0x254), IPAddress(v4: 0x6464_64c8),
+    /// Networks of cloud metadata services, which give credentials to every client. All of the link-local addresses of IPv4:
+    /// besides 169.254.169.254 (AWS, GCP, Azure and others) they have those of AWS ECS and EKS, and a service there is meant for the
+    /// container. Then AWS, GCP and Oracle over IPv6, Azure's wire server, Alibaba, Oracle.
+    static let metadata: [Subnet] = [
+        Subnet(IPAddress(v4: 0xa9fe_0000), 16), Subnet(IPAddress(high: 0xfd00_0ec2_0000_0000, low: 0), 32),
+        Subnet(IPAddress(high: 0xfd20_00ce_0000_0000, low: 0x254), 128),
+        Subnet(IPAddress(high: 0xfd00_00c1_0000_0000, low: 0xa9fe_a9fe), 128),
+        Subnet(IPAddress(v4: 0xa83f_8110), 32), Subnet(IPAddress(v4: 0x6464_64c8), 32),
+        Subnet(IPAddress(v4: 0xc000_00c0), 32),
     ]
 
     func route(_ destination: Endpoint, isUDP: Bool) -> Route {
@@ -76,7 +82,10 @@ struct Policy: Sendable {
     }
 
     /// Whether an address is a metadata service's, in any spelling.
-    static func isMetadata(_ address: IPAddress) -> Bool { metadata.contains(embedded(address) ?? address) }
+    static func isMetadata(_ address: IPAddress) -> Bool {
+        let address = embedded(address) ?? address
+        return metadata.contains { $0.contains(address) }
+    }
 
     /// The IPv4 address that an IPv6 address spells: 64:ff9b::/96 and ::ffff:0:0:0/96 (RFC 6052, RFC 2765).
     static func embedded(_ address: IPAddress) -> IPAddress? {
