@@ -31,16 +31,6 @@ int ck_open_directory(int at, const char *name)
     int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK;
     return at < 0 ? RETRY(open(name, flags)) : RETRY(openat(at, name, flags | O_NOFOLLOW));
 }
-int ck_open_regular(const char *path)
-{
-    struct stat info;
-    int fd = RETRY(open(path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC));
-    if (fd >= 0 && (fstat(fd, &info) < 0 || !S_ISREG(info.st_mode))) {
-        close(fd);
-        return -EINVAL;
-    }
-    return fd;
-}
 int ck_close(int fd) { return OR_ERRNO(close(fd)); }
 long ck_read(int fd, void *buffer, size_t count) { return RETRY(read(fd, buffer, count)); }
 long ck_write(int fd, const void *buffer, size_t count) { return RETRY(write(fd, buffer, count)); }
@@ -122,7 +112,6 @@ int ck_symlink(const char *target, const char *path) { return OR_ERRNO(symlink(t
 long ck_readlink(const char *path, char *buffer, size_t count) { return OR_ERRNO(readlink(path, buffer, count)); }
 int ck_chmod(const char *path, unsigned mode) { return OR_ERRNO(chmod(path, mode)); }
 int ck_chown(const char *path, unsigned uid, unsigned gid) { return OR_ERRNO(lchown(path, uid, gid)); }
-int ck_fchown(int fd, unsigned uid, unsigned gid) { return OR_ERRNO(fchown(fd, uid, gid)); }
 int ck_access(const char *path, int mode) { return OR_ERRNO(faccessat(AT_FDCWD, path, mode, AT_EACCESS)); }
 
 static int stat_at(int fd, const char *path, int flags, struct ck_stat *out)
@@ -153,19 +142,24 @@ int ck_stat(const char *path, int follow, struct ck_stat *out)
 int ck_stat_open(int fd, struct ck_stat *out) { return stat_at(fd, "", AT_EMPTY_PATH, out); }
 
 /* O_NONBLOCK: opening a pipe or a device does not wait; what is no regular file is closed again unread. */
-int ck_open_regular(const char *path)
+int ck_open_regular(const char *path, int flags, unsigned mode)
 {
-    int fd = RETRY(open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
-    if (fd < 0) return -errno;
+    int fd = RETRY(open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, mode));
+    if (fd < 0) return fd;
     struct stat st;
     int error = fstat(fd, &st) < 0 ? errno : S_ISREG(st.st_mode) ? 0 : S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
     if (!error) return fd;
     close(fd);
     return -error;
 }
-int ck_open_directory(const char *path) { return RETRY(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC)); }
+const int ck_read_only = O_RDONLY, ck_read_no_link = O_RDONLY | O_NOFOLLOW, ck_append = O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW,
+          ck_update = O_RDWR | O_CREAT | O_NOFOLLOW, ck_update_existing = O_RDWR | O_NOFOLLOW;
+int ck_change_owner(int fd, unsigned uid, unsigned gid) { return OR_ERRNO(fchownat(fd, "", uid, gid, AT_EMPTY_PATH)); }
+int ck_open_place(const char *path, int follow)
+{
+    return RETRY(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC | (follow ? 0 : O_NOFOLLOW)));
+}
 int ck_open_reference(const char *path, int follow) { return RETRY(open(path, O_PATH | O_CLOEXEC | (follow ? 0 : O_NOFOLLOW))); }
-int ck_open_update(const char *path) { return RETRY(open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW | O_CLOEXEC)); }
 
 int ck_close_range(int first, int last) { return OR_ERRNO((int)syscall(SYS_close_range, first, last, 0)); }
 int ck_flock(int fd) { return RETRY(flock(fd, LOCK_EX | LOCK_NB)); }

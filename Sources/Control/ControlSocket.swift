@@ -34,7 +34,8 @@ public struct StateDirectory: Hashable, Sendable {
     /// A file beside the commands that says where the state directory is, for those who call them without
     /// WORKSPACEKIT_STATE_DIR.
     public var ownPath: String { commands + "/" + Self.ownPathName }
-    private static let ownPathName = ".state-dir"
+    /// Its name.
+    public static let ownPathName = ".state-dir"
 
     /// The state directory of the workspace that brought the command which was executed by this path; nil for other commands.
     public static func ofCommand(executedAs path: String) -> StateDirectory? {
@@ -157,10 +158,24 @@ public final class ControlClient {
     public private(set) var connection: ControlConnection
     private let state: StateDirectory
 
-    /// Connects; throws ENOENT or ECONNREFUSED when no workspace runs there.
+    /// Connects; throws ENOENT or ECONNREFUSED when no workspace runs there, and EPERM when another user may serve it: it would
+    /// hear what is asked, and get the descriptors that go with it.
     public init(_ state: StateDirectory) throws(KernelError) {
         self.state = state
-        connection = ControlConnection(try LocalSocket.connect(state.socket))
+        connection = ControlConnection(try Self.connect(state))
+    }
+
+    private static func connect(_ state: StateDirectory) throws(KernelError) -> Descriptor {
+        let directory: Descriptor
+        do throws(StateDirectoryError) {
+            directory = try state.open(ownedBy: [CurrentProcess.effectiveUser, 0])
+        } catch {
+            let isMissing = error == .missing
+            throw KernelError(
+                call: "connect to", subject: state.socket, errno: isMissing ? .noSuchFileOrDirectory : .notPermitted)
+        }
+        defer { withExtendedLifetime(directory) {} }
+        return try LocalSocket.connect("/proc/self/fd/\(directory.number)/control.sock")
     }
 
     /// Sends a request and waits for an answer; nil when the workspace ended meanwhile. `exec` is not sent twice.
@@ -182,7 +197,7 @@ public final class ControlClient {
 
     /// Connects anew once the connection has ended; false when the workspace has.
     public func reconnect() -> Bool {
-        guard let socket = try? LocalSocket.connect(state.socket) else { return false }
+        guard let socket = try? Self.connect(state) else { return false }
         connection = ControlConnection(socket)
         return true
     }

@@ -54,19 +54,35 @@ public enum Files {
         return FileStatus(raw)
     }
 
-    /// What an open file is; nil when the descriptor is none.
-    public static func status(of descriptor: Int32) -> FileStatus? {
+    /// What an open file is.
+    public static func status(of file: Descriptor) -> FileStatus? {
+        defer { withExtendedLifetime(file) {} }
         var raw = ck_stat()
-        return unsafe ck_stat_open(descriptor, &raw) == 0 ? FileStatus(raw) : nil
+        return unsafe ck_stat_open(file.number, &raw) == 0 ? FileStatus(raw) : nil
     }
 
     /// Whether the path is a directory, links followed.
     public static func isDirectory(_ path: String) -> Bool { status(path)?.kind == .directory }
 
-    /// The file's bytes; at most `limit`, a larger file is an error (EFBIG).
+    /// A regular file's bytes; at most `limit`, a larger file is an error (EFBIG). It never waits, whatever the path leads to.
     public static func read(_ path: String, limit: Int = 1 << 20) throws(KernelError) -> [UInt8] {
-        let file = OwnedDescriptor(owning: try check(unsafe ck_open(path, 0, 0), "open", path))
+        try readAll(openRegular(path), subject: path, limit: limit)
+    }
+
+    /// The same of a file that a user names, which may be one that is open already (`/dev/stdin`, `/dev/fd/63`): what such a
+    /// pipe gives is waited for.
+    public static func readNamed(_ path: String, limit: Int) throws(KernelError) -> [UInt8] {
+        guard path.hasPrefix("/dev/") || path.hasPrefix("/proc/") else { return try read(path, limit: limit) }
+        let file = OwnedDescriptor(owning: try check(unsafe ck_open(path, ck_read_only, 0), "open", path))
         return try readAll(file.number, subject: path, limit: limit)
+    }
+
+    /// Everything an open file gives until its end; at most `limit` bytes.
+    public static func readAll(_ file: Descriptor, subject: String, limit: Int = 1 << 20) throws(KernelError)
+        -> [UInt8]
+    {
+        defer { withExtendedLifetime(file) {} }
+        return try readAll(file.number, subject: subject, limit: limit)
     }
 
     /// Everything a descriptor gives until its end; at most `limit` bytes.
@@ -94,7 +110,7 @@ public enum Files {
     /// The text of a regular file that others may have put there; nil for anything else, for links, and beyond the limit.
     /// Never waits.
     public static func regularText(_ path: String, limit: Int = 1 << 20) -> String? {
-        let number = unsafe ck_open_regular(path)
+        let number = unsafe ck_open_regular(path, ck_read_no_link, 0)
         if number < 0 { return nil }
         let file = OwnedDescriptor(owning: number)
         return (try? readAll(file.number, subject: path, limit: limit)).map { String(decoding: $0, as: UTF8.self) }
@@ -112,10 +128,10 @@ public enum Files {
                 owning: try check(unsafe ck_open_directory(directory.number, name), "open directory", name)))
     }
 
-    /// Writes the file anew.
-    public static func write(_ path: String, _ bytes: [UInt8], mode: UInt32 = 0o644) throws(KernelError) {
-        let file = OwnedDescriptor(owning: try check(unsafe ck_open(path, 0o1101, mode), "create", path))
-        try writeAll(file, bytes, path)
+    /// Writes a new file in the place of whatever is there, which is removed: a link is not followed.
+    public static func replace(_ path: String, _ bytes: [UInt8], mode: UInt32 = 0o644) throws(KernelError) {
+        try remove(path)
+        try create(path, bytes, mode: mode)
     }
 
     /// Writes a file that must not be there yet; EEXIST when it is.
@@ -145,14 +161,15 @@ public enum Files {
         }
     }
 
-    /// Opens a file for appending, made when missing; closed on exec.
+    /// Opens a regular file for appending, made when missing; closed on exec. A link there is not followed (ELOOP).
     public static func openForAppending(_ path: String, mode: UInt32 = 0o644) throws(KernelError) -> Descriptor {
-        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open(path, 0o2101, mode), "open", path)))
+        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open_regular(path, ck_append, mode), "open", path)))
     }
 
-    /// Opens a file for reading and writing at offsets, made with the mode if it is not there.
+    /// Opens a regular file for reading and writing at offsets, made with the mode if it is not there. A link there is not
+    /// followed (ELOOP).
     public static func openForUpdate(_ path: String, mode: UInt32 = 0o644) throws(KernelError) -> Descriptor {
-        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open(path, 0o102, mode), "open", path)))
+        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open_regular(path, ck_update, mode), "open", path)))
     }
 
     /// How long an open file is.
@@ -165,17 +182,23 @@ public enum Files {
 
     /// Opens a regular file for reading, without waiting whatever the path leads to (EINVAL for pipes, sockets and devices).
     public static func openRegular(_ path: String) throws(KernelError) -> Descriptor {
-        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open_regular(path), "open", path)))
+        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open_regular(path, ck_read_only, 0), "open", path)))
     }
 
     /// Opens a regular file that is there, and no link, for reading and writing.
     public static func openForUpdate(existing path: String) throws(KernelError) -> Descriptor {
-        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open_update(path), "open", path)))
+        Descriptor(
+            OwnedDescriptor(owning: try check(unsafe ck_open_regular(path, ck_update_existing, 0), "open", path)))
     }
 
-    /// A directory, as where paths begin (O_PATH).
-    public static func openDirectory(_ path: String) throws(KernelError) -> Descriptor {
-        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open_directory(path), "open", path)))
+    /// A directory, as where paths begin (O_PATH): `/proc/self/fd/N/NAME` is in it, whatever its own path leads to later.
+    public static func reference(directory path: String, followLinks: Bool = true) throws(KernelError) -> Descriptor {
+        Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open_place(path, followLinks ? 1 : 0), "open", path)))
+    }
+
+    /// Where an open file lies (proc_pid_fd(5)).
+    public static func path(of file: Descriptor) -> String? {
+        withExtendedLifetime(file) { linkTarget("/proc/self/fd/\(file.number)") }
     }
 
     /// A file as the object of other calls, neither read nor written (O_PATH).
@@ -197,6 +220,11 @@ public enum Files {
             let result = unsafe ck_mkdir(prefix, mode)
             if result < 0, result != -17, !isDirectory(prefix) { _ = try check(result, "make directory", prefix) }
         }
+    }
+
+    /// Makes one directory; EEXIST when anything is there.
+    public static func createDirectory(_ path: String, mode: UInt32 = 0o755) throws(KernelError) {
+        _ = try check(unsafe ck_mkdir(path, mode), "make directory", path)
     }
 
     /// Makes one directory; it may be there already.
@@ -244,7 +272,7 @@ public enum Files {
 
     /// Gives an open file, a pipe or a terminal another owner.
     public static func changeOwner(of file: Int32, uid: UInt32, gid: UInt32) throws(KernelError) {
-        _ = try check(ck_fchown(file, uid, gid), "change the owner of", "descriptor \(file)")
+        _ = try check(ck_change_owner(file, uid, gid), "change the owner of", "descriptor \(file)")
     }
 
     /// Whether the caller may use the file (access(2)): 1 execute, 2 write, 4 read.

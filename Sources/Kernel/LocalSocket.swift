@@ -5,10 +5,14 @@ internal import SystemPackage
 public enum LocalSocket {
     /// Listens at a path with mode 0600. A socket there that nobody serves any more is replaced; anything else stays, and
     /// EADDRINUSE is thrown.
-    public static func listen(_ path: String) throws(KernelError) -> Descriptor {
+    public static func listen(_ path: String) throws(KernelError) -> Descriptor { try listen(path, mode: 0o600) }
+
+    /// Listens at a path for the users that the mode lets connect.
+    public static func listen(_ path: String, mode: UInt32) throws(KernelError) -> Descriptor {
         let owned = OwnedDescriptor(owning: try check(ck_socket(1, 1, 0), "make a socket"))
         if Files.status(path, followLinks: false)?.kind == .socket, !isServed(path) { try Files.remove(path) }
-        let mask = ck_set_umask(0o177)
+        // The mode it is made with: by its path it might be another file by then.
+        let mask = ck_set_umask(0o777 & ~mode)
         let bound = unsafe ck_unix_bind(owned.number, path)
         _ = ck_set_umask(UInt32(bitPattern: mask))
         _ = try check(bound, "listen on", path)
@@ -24,11 +28,9 @@ public enum LocalSocket {
         return unsafe ck_unix_connect(number, path) != -Errno.connectionRefused.rawValue
     }
 
-    /// Listens at a path for whoever may reach it; with `mode`, which users.
-    public static func listen(_ path: String, mode: UInt32) throws(KernelError) -> Descriptor {
-        let socket = try listen(path)
-        _ = try check(unsafe ck_chmod(path, mode), "set the mode of", path)
-        return socket
+    /// Removes a socket; what else is there stays.
+    public static func remove(_ path: String) {
+        if Files.status(path, followLinks: false)?.kind == .socket { try? Files.remove(path) }
     }
 
     /// The process that sent a datagram, as the kernel says (SCM_CREDENTIALS); 0 for one that has no number here.

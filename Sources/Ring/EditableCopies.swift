@@ -82,7 +82,7 @@ struct EditableCopies {
     private mutating func bind(isFirst: Bool, note: (String) -> Void) {
         for index in copies.indices {
             let copy = copies[index]
-            let own = Files.status(of: copy.file.number)
+            let own = Files.status(of: copy.file)
             if let own, Files.status(copy.path)?.isSameFile(as: own) == true {
                 copies[index].failures = 0
                 continue
@@ -91,7 +91,8 @@ struct EditableCopies {
             do throws(KernelError) {
                 let target = try Files.reference(copy.path)
                 let source = try Files.reference(copy.source, followLinks: false)
-                if let own, Files.status(of: source.number)?.isSameFile(as: own) == true {
+                defer { withExtendedLifetime((target, source)) {} }
+                if let own, Files.status(of: source)?.isSameFile(as: own) == true {
                     try Mounts.mount(
                         "/proc/self/fd/\(source.number)", on: "/proc/self/fd/\(target.number)", flags: .bind)
                     copies[index].failures = 0

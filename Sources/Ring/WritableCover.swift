@@ -40,7 +40,7 @@ struct WritableCover {
             where status.size <= Self.largestCopy && !Files.isAccessible(source, 2) && Files.isAccessible(source, 4):
                 // One that is gone meanwhile, as files of /run are, is left out too.
                 guard let bytes = try? Files.read(source) else { continue }
-                try Files.write(copy, bytes, mode: status.permissions & 0o777 | 0o200)
+                try Files.create(copy, bytes, mode: status.permissions & 0o777 | 0o200)
             default:
                 guard Files.isAccessible(source, status.kind == .socket ? 2 : 4) else { continue }
                 try Files.symlink(visible + below, at: copy)

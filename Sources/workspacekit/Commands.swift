@@ -133,6 +133,11 @@ struct Init: ParsableCommand {
 /// Connects to the running workspace, or ends with the line that says there is none.
 func connect(_ state: StateDirectory) -> ControlClient {
     do { return try ControlClient(state) } catch {
+        if error.errno == .notPermitted {
+            do { _ = try state.open(ownedBy: [CurrentProcess.effectiveUser, 0]) } catch {
+                fail("\(error)", ExitCodes.noSuchWorkspace)
+            }
+        }
         fail(
             "no workspace runs at \(state.path) (\(error.errno.description)); name another with --state-dir",
             ExitCodes.noSuchWorkspace)

@@ -11,9 +11,12 @@ func hasColour(_ descriptor: Int32) -> Bool {
         && environment["TERM"] != "dumb"
 }
 
+/// The configuration of commands that are given none: it is found, not named.
+let foundConfiguration = ".gitpod.yml"
+
 /// Reads the configuration that a command names, or ends the program.
 func readConfiguration(_ file: String) -> Reading {
-    let files = ConfigurationFiles(path: file, name: file)
+    let files = ConfigurationFiles(path: file, name: file, isNamed: file != foundConfiguration)
     do {
         return Reading(try files.read(required: true), on: .system, toRun: false)
     } catch {
@@ -29,7 +32,7 @@ struct Graph: ParsableCommand {
               workspacekit graph --dot | dot -Tsvg >graph.svg
             """)
 
-    @Argument(help: "The configuration.") var file = ".gitpod.yml"
+    @Argument(help: "The configuration.") var file = foundConfiguration
     @Flag(help: "In Graphviz's language.") var dot = false
     @Flag(help: "As JSON: units in their order, each with its kind and what it depends on.") var json = false
 
@@ -59,7 +62,7 @@ struct Validate: ParsableCommand {
               workspacekit validate --strict && git commit
             """)
 
-    @Argument(help: "The configuration.") var file = ".gitpod.yml"
+    @Argument(help: "The configuration.") var file = foundConfiguration
     @Flag(help: "A warning is a failure too.") var strict = false
     @Flag(help: "The diagnostics as JSON, on standard output.") var json = false
 

@@ -95,7 +95,9 @@ struct Configuration: ParsableCommand {
 
         func run() {
             let bytes: [UInt8]
-            do { bytes = try Files.read(file, limit: 16 << 20) } catch { fail("\(error)", ExitCodes.configuration) }
+            do { bytes = try Files.readNamed(file, limit: 16 << 20) } catch {
+                fail("\(error)", ExitCodes.configuration)
+            }
             let imported = Import(bytes, file: file)
             for text in imported.rendered(colour: hasColour(2)) { writeLine(text + "\n", to: 2) }
             guard let text = imported.text else { quit(ExitCodes.configuration) }

@@ -17,7 +17,7 @@ struct OutsideFile {
     init(_ directory: String, _ name: String) {
         path = "\(directory)/\(name)"
         self.name = name
-        start = try? Files.openDirectory(directory)
+        start = try? Files.reference(directory: directory)
     }
 
     /// What was found on the way to the file.
@@ -51,7 +51,7 @@ struct OutsideFile {
                     continue
                 }
                 finding.file = try? Files.openRegular(next)
-                finding.status = finding.file.flatMap { Files.status(of: $0.number) }
+                finding.status = finding.file.flatMap { Files.status(of: $0) }
                 return finding
             }
             links += 1
@@ -65,7 +65,7 @@ struct OutsideFile {
     /// The file's text; nil where there is none, or none that can be read.
     func text(_ finding: Finding? = nil) -> String? {
         guard let file = (finding ?? find()).file,
-            let bytes = try? Files.readAll(file.number, subject: path, limit: Self.limit)
+            let bytes = try? Files.readAll(file, subject: path, limit: Self.limit)
         else { return nil }
         return String(decoding: bytes, as: UTF8.self)
     }

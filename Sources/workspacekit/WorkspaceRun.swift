@@ -24,6 +24,8 @@ final class WorkspaceRun {
     private let leastIsolation: Isolation
     private let startedAt = MonotonicInstant.now
     private var lock: Descriptor?
+    /// The state directory itself, whatever its path leads to later.
+    private var stateDescriptor: Descriptor?
 
     init(
         configurationFile: String?, network: NetworkMode?, workspaceDirectory: String, state: StateDirectory,
@@ -102,7 +104,8 @@ final class WorkspaceRun {
 
     private func readConfiguration() -> (sources: [Source], files: ConfigurationFiles) {
         let files = ConfigurationFiles(
-            path: configurationFile ?? workspaceDirectory + "/.gitpod.yml", name: configurationFile ?? ".gitpod.yml")
+            path: configurationFile ?? workspaceDirectory + "/.gitpod.yml", name: configurationFile ?? ".gitpod.yml",
+            isNamed: configurationFile != nil)
         do {
             let sources = try files.read(required: configurationFile != nil)
             if sources.isEmpty {
@@ -232,15 +235,14 @@ final class WorkspaceRun {
         for _ in 0..<100 {
             // Other users of the workspace find the control socket and gp in it, and nothing else.
             try Files.makeDirectories(state.path, mode: 0o711)
-            // Whoever owns the directory could replace the socket in it.
-            guard let status = Files.status(state.path) else { continue }
-            guard status.uid == CurrentProcess.effectiveUser else {
-                fail(
-                    "the state directory \(state.path) belongs to another user: name another with --state-dir",
-                    ExitCodes.usage)
+            let directory: Descriptor
+            do { directory = try state.open(ownedBy: [CurrentProcess.effectiveUser]) } catch {
+                if error == .missing { continue }
+                fail("\(error)", ExitCodes.usage)
             }
+            let own = StateDirectory("/proc/self/fd/\(directory.number)")
             let lock: Descriptor
-            do { lock = try Files.openForAppending(state.lock, mode: 0o600) } catch {
+            do { lock = try Files.openForAppending(own.lock, mode: 0o600) } catch {
                 guard error.errno == .noSuchFileOrDirectory else { throw error }
                 failure = error
                 continue
@@ -252,19 +254,31 @@ final class WorkspaceRun {
             }
             // The file that was locked may have been removed meanwhile: then another one counts.
             let locked = Files.status("/proc/self/fd/\(lock.number)")
-            if let locked, locked.inode == Files.status(state.lock)?.inode { return lock }
+            if let locked, locked.inode == Files.status(state.lock, followLinks: false)?.inode {
+                stateDescriptor = directory
+                return lock
+            }
         }
         throw failure
     }
 
     /// The logs stay; all else goes.
     private func leaveStateDirectory() {
-        try? Files.remove(state.socket)
-        try? Files.remove(state.commands + "/gp")
-        Files.removeDirectory(state.commands)
-        Files.removeDirectory(state.rings)
-        try? Files.remove(state.lock)
+        guard let stateDescriptor else { return }
+        // What is in it may be anything by now: no link is followed.
+        let own = StateDirectory("/proc/self/fd/\(stateDescriptor.number)")
+        try? Files.remove(own.socket)
+        if let commands = try? Files.reference(directory: own.commands, followLinks: false) {
+            for name in ["gp", StateDirectory.ownPathName] {
+                try? Files.remove("/proc/self/fd/\(commands.number)/\(name)")
+            }
+            withExtendedLifetime(commands) {}
+        }
+        Files.removeDirectory(own.commands)
+        Files.removeDirectory(own.rings)
+        try? Files.remove(own.lock)
         Files.removeDirectory(state.path)
+        withExtendedLifetime(stateDescriptor) {}
     }
 }
 

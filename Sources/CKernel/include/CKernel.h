@@ -21,7 +21,6 @@ enum {
 /* ---- descriptors and files ---- */
 int ck_open(const char *path, int flags, unsigned mode);                 /* open(2), always O_CLOEXEC */
 int ck_open_directory(int at, const char *name);                         /* below an open one, never a link; -1: a path */
-int ck_open_regular(const char *path);                                   /* for reading; never waits, no link at the end */
 int ck_close(int fd);
 long ck_read(int fd, void *buffer, size_t count);                        /* read(2), EINTR retried */
 long ck_write(int fd, const void *buffer, size_t count);                 /* write(2), EINTR retried */
@@ -50,16 +49,16 @@ int ck_symlink(const char *target, const char *path);
 long ck_readlink(const char *path, char *buffer, size_t count);
 int ck_chmod(const char *path, unsigned mode);
 int ck_chown(const char *path, unsigned uid, unsigned gid);
-int ck_fchown(int fd, unsigned uid, unsigned gid);
 int ck_access(const char *path, int mode);
 struct ck_stat { uint64_t device, inode, size; uint32_t mode, uid, gid; uint64_t rdev; int64_t born_ns; };
 int ck_stat(const char *path, int follow, struct ck_stat *out);
 int ck_open_standard_streams(void);                                      /* /dev/null for each of 0 to 2 that is closed */
 int ck_stat_open(int fd, struct ck_stat *out);                           /* of an open file, O_PATH too */
-int ck_open_regular(const char *path);                                   /* to read; ELOOP, EISDIR, EINVAL… for what is no regular file; never blocks */
-int ck_open_directory(const char *path);                                 /* O_PATH | O_DIRECTORY */
+int ck_open_regular(const char *path, int flags, unsigned mode);         /* never waits; EISDIR or EINVAL for what is no regular file */
+int ck_change_owner(int fd, unsigned uid, unsigned gid);                 /* of an open file, O_PATH too */
+int ck_open_place(const char *path, int follow);                         /* O_PATH | O_DIRECTORY */
 int ck_open_reference(const char *path, int follow);                     /* O_PATH */
-int ck_open_update(const char *path);                                    /* O_RDWR | O_NOFOLLOW, of what is there */
+extern const int ck_read_only, ck_read_no_link, ck_append, ck_update, ck_update_existing; /* flags; what is written to is never a link */
 int ck_close_range(int first, int last);                                 /* close_range(2), both included */
 int ck_flock(int fd);                                                    /* LOCK_EX | LOCK_NB */
 void *ck_directory_open(const char *path);                               /* opendir(3): NULL when it cannot */

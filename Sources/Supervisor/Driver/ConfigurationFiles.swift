@@ -8,11 +8,14 @@ public struct ConfigurationFiles: Hashable, Sendable {
     public let path: String
     /// What diagnostics call it.
     public let name: String
+    /// A user named it. Else it is what was found in the directory, and comes from there.
+    public let isNamed: Bool
 
-    /// The files to read when `path` is named as `name`.
-    public init(path: String, name: String) {
+    /// The files to read when `path` is called `name`.
+    public init(path: String, name: String, isNamed: Bool = false) {
         self.path = Files.absolute(path)
         self.name = name
+        self.isNamed = isNamed
     }
 
     /// The directory that holds both.
@@ -32,20 +35,65 @@ public struct ConfigurationFiles: Hashable, Sendable {
     }
 
     /// What of the two is there. With `required`, one has to be: ENOENT when there is none.
-    public func read(required: Bool = false) throws(KernelError) -> [Source] {
+    public func read(required: Bool = false) throws(ConfigurationFileError) -> [Source] {
         var sources: [Source] = []
-        // A file over the reader's limit is a diagnostic; one over this is no configuration at all.
-        let limit = 16 << 20
         if Files.status(path) != nil {
-            sources.append(Source(name: name, bytes: try Files.read(path, limit: limit)))
+            let bytes = isNamed ? try Self.readNamed(path) : try readFound(path, name)
+            sources.append(Source(name: name, bytes: bytes))
         }
         if let extensionsPath, Files.status(extensionsPath) != nil {
-            sources.append(Source(name: extensionsName, bytes: try Files.read(extensionsPath, limit: limit)))
+            sources.append(Source(name: extensionsName, bytes: try readFound(extensionsPath, extensionsName)))
         }
         if sources.isEmpty, required {
-            throw KernelError(call: "open", subject: name, errno: .noSuchFileOrDirectory)
+            throw .failed(KernelError(call: "open", subject: name, errno: .noSuchFileOrDirectory))
         }
         return sources
+    }
+
+    /// A file over the reader's limit is a diagnostic; one over this is no configuration at all.
+    private static let limit = 16 << 20
+
+    private static func readNamed(_ path: String) throws(ConfigurationFileError) -> [UInt8] {
+        do throws(KernelError) { return try Files.readNamed(path, limit: limit) } catch { throw .failed(error) }
+    }
+
+    /// A file that was found comes from whoever wrote the directory (a repository's author), who may be allowed less than its
+    /// reader. Diagnostics show its lines, so it is read only if it lies in that directory: a link leads to no other file.
+    private func readFound(_ path: String, _ name: String) throws(ConfigurationFileError) -> [UInt8] {
+        do throws(KernelError) {
+            let file = try Files.openRegular(path)
+            let folder = Files.path(of: try Files.reference(directory: directory)) ?? directory
+            guard let place = Files.path(of: file), place.hasPrefix(folder == "/" ? "/" : folder + "/") else {
+                throw KernelError(call: "read", subject: name, errno: .tooManySymbolicLinkLevels)
+            }
+            return try Files.readAll(file, subject: name, limit: Self.limit)
+        } catch {
+            switch error.errno {
+            case .tooManySymbolicLinkLevels: throw .leadsOut(name)
+            case .invalidArgument, .isDirectory: throw .isNoFile(name)
+            default: throw .failed(error)
+            }
+        }
+    }
+}
+
+/// Why a configuration's file is not read.
+public enum ConfigurationFileError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// A system call failed.
+    case failed(KernelError)
+    /// A link leads out of the directory in which the file was found.
+    case leadsOut(String)
+    /// A pipe, a device, a directory.
+    case isNoFile(String)
+
+    /// What to tell the user.
+    public var description: String {
+        switch self {
+        case .failed(let error): error.description
+        case .leadsOut(let name):
+            "cannot read \(name): it is a link that leads out of its directory. hint: name the file it leads to with --config"
+        case .isNoFile(let name): "cannot read \(name): it is no regular file"
+        }
     }
 }
 

@@ -40,7 +40,7 @@ extension Supervisor {
                 kept[spec] = socket
             } else {
                 // The keeper still holds it for a moment: another may take the path at once.
-                if case .local(let path, _) = spec { try? Files.remove(path) }
+                if case .local(let path, _) = spec { LocalSocket.remove(path) }
                 keeper.discard(.listener(id, checksum("\(spec)".utf8)))
             }
         }
@@ -79,7 +79,15 @@ extension Supervisor {
             try Files.makeDirectories(directory, mode: 0o755)
             // As systemd's SocketMode: whoever may enter the directory may connect.
             let socket = try LocalSocket.listen(path, mode: access.mode ?? 0o666)
-            if let owningGroup { try Files.changeOwner(path, uid: identity?.uid ?? 0, gid: owningGroup) }
+            if let owningGroup {
+                // The directory may be another user's, who can put another file in the socket's place.
+                let file = try Files.reference(path, followLinks: false)
+                defer { withExtendedLifetime(file) {} }
+                guard Files.status(of: file)?.kind == .socket else {
+                    throw KernelError(call: "listen at", subject: path, errno: .fileExists)
+                }
+                try Files.changeOwner(of: file.number, uid: identity?.uid ?? 0, gid: owningGroup)
+            }
             // As systemd passes them; we never accept ourselves.
             try socket.setNonblocking(false)
             return socket
@@ -124,7 +132,7 @@ extension Supervisor {
     /// The sockets of units that are gone.
     func closeListeners() {
         for (_, open) in listeners {
-            for case (.local(let path, _), _) in open { try? Files.remove(path) }
+            for case (.local(let path, _), _) in open { LocalSocket.remove(path) }
         }
         listeners = [:]
     }

@@ -16,7 +16,7 @@ struct ResolverCopy {
 
     /// What is not as it was made.
     var problems: [String] {
-        guard let own = Files.status(of: file.number), Files.status(Self.path)?.isSameFile(as: own) == true else {
+        guard let own = Files.status(of: file), Files.status(Self.path)?.isSameFile(as: own) == true else {
             return ["\(Self.path) is not the workspace's own file"]
         }
         let text = String(decoding: Self.content(file), as: UTF8.self)

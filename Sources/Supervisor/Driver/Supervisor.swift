@@ -307,7 +307,7 @@ final class Supervisor {
             if Files.status(link, followLinks: false) != nil { try Files.remove(link) }
             try Files.symlink(binary, at: link)
             // For shells that start from an empty environment (su -, sshd).
-            try Files.write(state.ownPath, Array(state.path.utf8))
+            try Files.replace(state.ownPath, Array(state.path.utf8))
         } catch { console.notice("\(error): there is no gp") }
     }
 

@@ -60,7 +60,7 @@ public struct SupervisorPlan: Hashable, Sendable {
             [
                 files.path, files.name, workspaceDirectory, stateDirectory, isQuiet ? "quiet" : "",
                 "\(budget.nanoseconds)",
-                "\(command.count)", start.rawValue, isolation,
+                "\(command.count)", start.rawValue, isolation, files.isNamed ? "named" : "",
             ] + (link?.fields ?? WorkspaceLink.noFields)
         let described = sources.flatMap { [$0.name, $0.role.rawValue, "\($0.bytes.count)"] }
         return ChannelMessage("supervise", head + command + described).encoded + Self.marker + sources.flatMap(\.bytes)
@@ -73,7 +73,7 @@ public struct SupervisorPlan: Hashable, Sendable {
             let message = ChannelMessage(decoding: bytes[..<split]), message.kind == "supervise"
         else { return nil }
         let f = message.fields
-        let head = 9 + WorkspaceLink.noFields.count
+        let head = 10 + WorkspaceLink.noFields.count
         guard f.count >= head, let budget = Int64(f[5]), let count = Int(f[6]), count >= 0, f.count >= head + count,
             let start = StartKind(rawValue: f[7]),
             (f.count - head - count) % 3 == 0
@@ -88,10 +88,11 @@ public struct SupervisorPlan: Hashable, Sendable {
             rest = rest.dropFirst(length)
         }
         self.init(
-            sources: sources, files: ConfigurationFiles(path: f[0], name: f[1]), workspaceDirectory: f[2],
+            sources: sources, files: ConfigurationFiles(path: f[0], name: f[1], isNamed: !f[9].isEmpty),
+            workspaceDirectory: f[2],
             stateDirectory: f[3], command: Array(f[head..<(head + count)]), start: start, isQuiet: !f[4].isEmpty,
             budget: .nanoseconds(budget))
         isolation = f[8]
-        link = WorkspaceLink(fields: Array(f[9..<head]))
+        link = WorkspaceLink(fields: Array(f[10..<head]))
     }
 }

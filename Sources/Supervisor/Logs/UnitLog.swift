@@ -51,7 +51,7 @@ final class UnitLog {
         }
         // It is there from now on, and its files are opened again when there is something to write.
         if FileNames.decode(FileNames.encode(name)) == nil {
-            try? Files.write(StateDirectory.nameFile(ofLog: path), Array(name.utf8), mode: 0o600)
+            try? Files.replace(StateDirectory.nameFile(ofLog: path), Array(name.utf8), mode: 0o600)
         }
         open()
         closeFiles()

@@ -152,7 +152,7 @@ final class Slirp4netnsProcess {
 
     private func end(_ code: Int32) -> Int32 {
         if let forwarder { send(.kill, to: forwarder.pid) }
-        if let path = options.apiSocket { try? Files.remove(path) }
+        if let path = options.apiSocket { LocalSocket.remove(path) }
         return code
     }
 
