@@ -32,6 +32,12 @@
 #define TUN_F_USO4 0x20
 #define TUN_F_USO6 0x40
 #endif
+#ifndef IP_BIND_ADDRESS_NO_PORT
+#define IP_BIND_ADDRESS_NO_PORT 24
+#endif
+#ifndef IP_LOCAL_PORT_RANGE
+#define IP_LOCAL_PORT_RANGE 51
+#endif
 #ifndef SO_MEMINFO
 #define SO_MEMINFO 55
 #endif
@@ -165,6 +171,11 @@ int ck_linger_zero(int fd)
     struct linger linger = { 1, 0 };
     return OR_ERRNO(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
 }
+
+/* From 1 to 65535: the low half of the option is the lower bound. */
+int ck_use_any_port(int fd) { return ck_set_option(fd, IPPROTO_IP, IP_LOCAL_PORT_RANGE, (int)0xffff0001u); }
+
+int ck_choose_port_late(int fd) { return ck_set_option(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1); }
 
 int ck_linger_off(int fd)
 {

@@ -130,6 +130,17 @@ public enum InternetSocket {
         return error == 0 ? nil : Errno(rawValue: abs(error))
     }
 
+    /// Lets connect(2) choose among all local ports in turn.
+    ///
+    /// KERNEL: otherwise it tries every second port before any of the others (net/ipv4/inet_hashtables.c), so that from some
+    /// 14,000 connections to one endpoint on each connect(2) searches as many ports first, for as long as those before are in
+    /// TIME_WAIT. A socket with a range of its own (IP_LOCAL_PORT_RANGE, since Linux 6.3) has no such preference; bounds beyond
+    /// the namespace's range mean nothing.
+    public static func useAnyPort(_ socket: Int32) { _ = ck_use_any_port(socket) }
+    /// Lets connect(2) choose the port of a socket that is bound to an address only (IP_BIND_ADDRESS_NO_PORT): one port then
+    /// serves connections to many endpoints.
+    public static func choosePortLate(_ socket: Int32) { _ = ck_choose_port_late(socket) }
+
     /// TCP_NODELAY: each send goes out at once; the workspace's own TCP has coalesced already.
     public static func setNoDelay(_ socket: Int32) { _ = ck_set_option(socket, 6, 1, 1) }
     /// Asks the far end whether it is there, first after `idle`, then four times as often, nine times (tcp(7)).

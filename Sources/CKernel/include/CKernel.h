@@ -177,6 +177,8 @@ int ck_set_option(int fd, int level, int name, int value);
 int ck_socket_error(int fd);                                             /* SO_ERROR as a positive errno, 0 none */
 int ck_linger_zero(int fd);
 int ck_linger_off(int fd);
+int ck_use_any_port(int fd);                                /* IP_LOCAL_PORT_RANGE */
+int ck_choose_port_late(int fd);                            /* IP_BIND_ADDRESS_NO_PORT */
 int ck_shutdown_write(int fd);
 int ck_send_buffer(int fd, uint32_t *size, uint32_t *queued);            /* SO_MEMINFO */
 long ck_round_trip(int fd);                                              /* TCP_INFO, microseconds */

@@ -51,6 +51,12 @@ extension Forwarder {
             }
             return drop(\.martian)
         }
+        if let pointer = ip.unknownRouting {
+            drop(\.malformed)
+            guard !policy.isGroup(ip.destination) else { return }
+            let place = TransportPlace(offset: offset, count: ip.payloadLength, isTrusted: false)
+            return answer(.erroneousHeader, rest: UInt32(pointer), ip, place)
+        }
         if let fragment = ip.fragment {
             let bytes: [UInt8]
             do {

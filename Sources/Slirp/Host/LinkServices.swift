@@ -28,8 +28,7 @@ extension Forwarder {
             let pointer = unsafe incoming.bytes
             bytes = unsafe pointer.bytes.array(offset..<offset + count)
         }
-        // RFC 4861, 7.1.1: nothing that crossed a router.
-        guard bytes.count >= 8, bytes[1] == 0, ip.timeToLive == 255 else { return drop(\.malformed) }
+        guard NeighbourDiscovery.isValid(bytes, ip) else { return drop(\.malformed) }
         let discovery = NeighbourDiscovery(layout: configuration.layout, mtu: configuration.mtu)
         switch bytes[0] {
         case 133:
@@ -38,7 +37,7 @@ extension Forwarder {
             sendBytes(
                 discovery.routerAdvertisement(prefix: subnet6), source: NetworkLayout.linkLocalGateway,
                 destination: destination, proto: TransportProtocol.icmpv6, checksumOffset: 2, timeToLive: 255)
-        case 135 where bytes.count >= 24:
+        case 135:
             let word = { (range: Range<Int>) in bytes[range].reduce(UInt64(0)) { $0 << 8 | UInt64($1) } }
             let target = IPAddress(high: word(8..<16), low: word(16..<24))
             let isProbe = ip.source == .any6

@@ -189,6 +189,8 @@ extension Forwarder {
                     right += Int(pool[chunk].count)
                     chunk = pool[chunk].next
                 }
+                let isFinish = table[index].tcp.marks.contains(.finishKnown) && table[index].tcp.peerFinish == right
+                if isFinish { right += 1 }
                 if (left <= latest && latest < right) == wantsLatest {
                     blocks.append(SACKBlock(left: left, right: right))
                 }

@@ -84,7 +84,7 @@ extension Forwarder {
         }
         // What the outside waits for goes first.
         if result.discard > 0 { InternetSocket.discard(table[index].socket, result.discard) }
-        if result.finish, header.sequence + count == table[index].tcp.receiveNext {
+        if table[index].tcp.isFinishInOrder {
             table[index].tcp.acceptedFinish()
             passFinishOn(index)
         }
@@ -145,6 +145,7 @@ extension Forwarder {
             InternetSocket.setNoDelay(socket)
             // A stream that is not at its end is never ended in order, not even by the death of this process.
             InternetSocket.setLingerZero(socket)
+            InternetSocket.useAnyPort(socket)
             bindOutbound(socket, v4: target.address.isV4)
             if let errno = InternetSocket.connect(socket, to: target) {
                 InternetSocket.close(socket)
@@ -180,6 +181,7 @@ extension Forwarder {
     /// loopback and to the name server too, as slirp4netns does.
     func bindOutbound(_ socket: Int32, v4: Bool) {
         guard let address = v4 ? configuration.outbound4 : configuration.outbound6 else { return }
+        InternetSocket.choosePortLate(socket)
         // Where that cannot be, the outside's routes decide.
         _ = InternetSocket.bind(socket, v4: v4, to: Endpoint(address, 0))
     }

@@ -12,6 +12,27 @@ struct NeighbourDiscovery: Sendable {
         (0..<6).map { UInt8(truncatingIfNeeded: HardwareAddress.gateway.value >> UInt64(40 - 8 * $0)) }
     }
 
+    /// Whether a router's or a neighbour's solicitation is valid (RFC 4861, 6.1.1 and 7.1.1). The checksum was verified.
+    static func isValid(_ message: [UInt8], _ ip: IPHeader) -> Bool {
+        // Nothing that crossed a router.
+        guard message.count >= 8, message[1] == 0, ip.timeToLive == 255 else { return false }
+        let isNeighbour = message[0] == 135
+        var at = isNeighbour ? 24 : 8
+        guard message.count >= at, !isNeighbour || message[8] != 0xff else { return false }
+        var namesSource = false
+        while at < message.count {
+            guard at + 1 < message.count, message[at + 1] > 0, at + Int(message[at + 1]) * 8 <= message.count else {
+                return false
+            }
+            if message[at] == 1 { namesSource = true }
+            at += Int(message[at + 1]) * 8
+        }
+        guard ip.source == .any6 else { return true }
+        // The solicited-node multicast addresses: ff02::1:ff00:0/104.
+        let isToGroup = ip.destination.high == 0xff02_0000_0000_0000 && ip.destination.low >> 24 == 0x1ff
+        return !namesSource && (isToGroup || !isNeighbour)
+    }
+
     /// A neighbour advertisement for one of our addresses: router, solicited, override.
     func advertisement(for target: IPAddress, solicited: Bool) -> [UInt8] {
         [136, 0, 0, 0, solicited ? 0xe0 : 0xa0, 0, 0, 0] + target.bytes + [2, 1] + Self.hardware

@@ -38,7 +38,7 @@ struct TCPState: Sendable {
 
     /// What has happened besides.
     struct Marks: OptionSet, Sendable {
-        let rawValue: UInt16
+        let rawValue: UInt32
         /// The workspace's FIN arrived in order.
         static let peerFinished = Marks(rawValue: 1)
         /// ... and was passed on to the outside socket.
@@ -71,6 +71,8 @@ struct TCPState: Sendable {
         static let timestamps = Marks(rawValue: 16384)
         /// The workspace asks whether the far end is alive, and the outside socket does so too.
         static let keepsAlive = Marks(rawValue: 32768)
+        /// The workspace's FIN has come, in order or early; it stands at `peerFinish`.
+        static let finishKnown = Marks(rawValue: 65536)
     }
 
     var phase: Phase
@@ -86,6 +88,8 @@ struct TCPState: Sendable {
     var spilled: Int32 = 0
     /// Left edge of the latest out-of-order segment: it leads the SACK blocks (RFC 2018, 4).
     var latestGap = SequenceNumber(0)
+    /// Where the workspace's FIN stands, with `finishKnown`.
+    var peerFinish = SequenceNumber(0)
     /// Average payload of a segment, for the bound that the link's ring sets.
     var segmentAverage: Int32 = 1448
 
@@ -317,8 +321,11 @@ struct TCPState: Sendable {
         }
         if !takeAcknowledgement(segment, count: count, at: now, &result) { return result }
         if count > 0 { takePayload(count: count, ahead: ahead, &result) }
-        if segment.flags.contains(.fin), !marks.contains(.peerFinished), ahead <= 0, ahead + count >= 0 {
-            result.finish = true
+        if segment.flags.contains(.fin), !marks.contains(.peerFinished), ahead + count >= 0 {
+            // One that comes early is kept like the bytes before it (RFC 9293, 3.10.7.4).
+            marks.formUnion([.finishKnown, .ackOwed])
+            peerFinish = segment.sequence + count
+            result.finish = ahead <= 0
         }
         return result
     }
@@ -437,6 +444,12 @@ struct TCPState: Sendable {
     mutating func accepted(_ count: Int) {
         receiveNext += count
         marks.insert(.ackOwed)
+    }
+
+    /// The FIN has come, and everything before it is taken.
+    @inline(__always)
+    var isFinishInOrder: Bool {
+        marks.contains(.finishKnown) && !marks.contains(.peerFinished) && peerFinish == receiveNext
     }
 
     /// The FIN is in order and taken.

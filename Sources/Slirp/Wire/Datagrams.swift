@@ -108,7 +108,7 @@ struct ICMPHeader: Hashable, Sendable {
 
 /// Why a packet could not be delivered, in the words of both ICMP versions.
 enum Unreachable: Hashable, Sendable {
-    case network, host, port, protocolNumber, prohibited, timeExceeded, tooBig
+    case network, host, port, protocolNumber, prohibited, timeExceeded, tooBig, erroneousHeader
 
     /// Type and code (RFC 792, RFC 1812 5.2.7, RFC 4443).
     func numbers(v4: Bool) -> (type: UInt8, code: UInt8) {
@@ -120,6 +120,7 @@ enum Unreachable: Hashable, Sendable {
         case .prohibited: v4 ? (3, 13) : (1, 1)
         case .timeExceeded: v4 ? (11, 0) : (3, 0)
         case .tooBig: v4 ? (3, 4) : (2, 0)
+        case .erroneousHeader: v4 ? (12, 0) : (4, 0)
         }
     }
 }

@@ -28,6 +28,8 @@ struct IPHeader: Hashable, Sendable {
     var fragment: Fragment?
     /// No router may cut it: IPv4's DF, and IPv6 always.
     var isUncuttable: Bool
+    /// Where a routing type lies that would have to be known, from the start of this header; the packet is refused.
+    var unknownRouting: Int?
 
     /// Reads either version from the first byte of the packet on.
     init(parsing bytes: RawSpan) throws(PacketError) {
@@ -81,7 +83,8 @@ struct IPHeader: Hashable, Sendable {
         return false
     }
 
-    /// RFC 8200; hop-by-hop, destination options and a fragment header are passed, routing headers refused.
+    /// RFC 8200; hop-by-hop, destination options and a fragment header are passed. No routing type is known (RFC 5095): a routing
+    /// header with nothing left to visit is passed, any other is reported.
     private init(v6 bytes: RawSpan) throws(PacketError) {
         guard bytes.byteCount >= 40 else { throw .truncated }
         let end = 40 + Int(bytes.u16(4))
@@ -118,7 +121,20 @@ struct IPHeader: Hashable, Sendable {
                     payloadLength = end - at
                     return
                 }
-            case 43, 51, 135, 139, 140: throw .malformed
+            case 43:
+                guard end - at >= 8 else { throw .truncated }
+                let length = (Int(bytes.u8(at + 1)) + 1) * 8
+                guard end - at >= length else { throw .truncated }
+                if bytes.u8(at + 3) != 0 {
+                    unknownRouting = at + 2
+                    proto = bytes.u8(6)
+                    headerLength = 40
+                    payloadLength = end - 40
+                    return
+                }
+                next = bytes.u8(at)
+                at += length
+            case 51, 135, 139, 140: throw .malformed
             default:
                 proto = next
                 headerLength = at

@@ -1,0 +1,213 @@
+import Glibc
+import Testing
+
+@testable import Kernel
+@testable import Slirp
+
+/// What happens outside.
+enum Edge: String, CaseIterable, CustomTestStringConvertible {
+    case data, end, dataAndEnd, failure, dataAndFailure, urgent
+    var testDescription: String { rawValue }
+
+    /// What the workspace is to read in the end.
+    var bytes: [UInt8] {
+        switch self {
+        case .data, .dataAndEnd, .dataAndFailure: Array("words".utf8)
+        case .urgent: Array("before!after".utf8)
+        case .end, .failure: []
+        }
+    }
+    var ends: Bool { self == .end || self == .dataAndEnd }
+    var fails: Bool { self == .failure || self == .dataAndFailure }
+
+    func happen(_ socket: Int32) {
+        switch self {
+        case .data: BenchOutside.write(socket, bytes)
+        case .end: shutdown(socket, Int32(SHUT_WR))
+        case .dataAndEnd:
+            BenchOutside.write(socket, bytes)
+            shutdown(socket, Int32(SHUT_WR))
+        case .failure: BenchOutside.reset(socket)
+        case .dataAndFailure:
+            BenchOutside.write(socket, bytes)
+            BenchOutside.reset(socket)
+        case .urgent:
+            BenchOutside.write(socket, Array("before".utf8))
+            BenchOutside.write(socket, Array("!".utf8), urgent: true)
+            BenchOutside.write(socket, Array("after".utf8))
+        }
+    }
+}
+
+/// What the connection is doing then.
+enum EdgePhase: String, CaseIterable, CustomTestStringConvertible {
+    /// From the workspace: our SYN-ACK is not answered; open; its window is closed; it has closed its half.
+    case answered, established, closedWindow, guestEnded
+    /// From outside: our SYN is not answered; open.
+    case offered, accepted
+    var testDescription: String { rawValue }
+}
+
+/// Every edge in every phase: none may be consumed without being acted on.
+@Suite("Edges of outside sockets", .serialized)
+struct EdgeTests {
+    /// A connection in a phase: the workspace's end and the outside's.
+    private func connection(_ bench: ForwarderBench, _ phase: EdgePhase) throws -> (peer: BenchPeer, outside: Int32) {
+        switch phase {
+        case .offered, .accepted:
+            let forward = try InternetSocket.bind(.tcp, Endpoint(.loopback4, 0))
+            try bench.ring0.send(
+                SlirpCommand.addForward(
+                    id: 1, isUDP: false, guest: Endpoint(bench.layout.guest4, 8085), origin: .requested, socket: forward
+                ).message)
+            bench.turn()
+            guard case .success(let client) = InternetSocket.make(.tcp, v4: true) else { throw KernelError(call: "make", errno: .ioError) }
+            #expect(InternetSocket.connect(client, to: Endpoint(.loopback4, BenchOutside.port(forward))) == nil)
+            let peer = BenchPeer(bench, port: 8085, to: Endpoint(bench.layout.gateway4, 0))
+            bench.until("the SYN") { !bench.segments.isEmpty }
+            let syn = bench.segments.removeFirst().header
+            #expect(syn.flags == .syn)
+            peer.remote.port = syn.sourcePort
+            peer.expected = syn.sequence + 1
+            if phase == .accepted { answer(peer) }
+            return (peer, client)
+        default:
+            let listener = try BenchOutside.listener()
+            let peer = BenchPeer(bench, port: 40000, to: Endpoint(bench.layout.gateway4, BenchOutside.port(listener)))
+            peer.send(.syn)
+            var accepted: Int32 = -1
+            peer.until("the SYN-ACK") {
+                if case .success(let client)? = InternetSocket.accept(listener.number) { accepted = client.socket }
+                return peer.gotSynAck && accepted >= 0
+            }
+            if phase == .closedWindow { peer.window = 0 }
+            if phase != .answered { peer.send(.ack) }
+            if phase == .guestEnded { peer.send([.ack, .fin]) }
+            peer.run()
+            if phase == .guestEnded { bench.until("the end") { BenchOutside.read(accepted) == nil } }
+            return (peer, accepted)
+        }
+    }
+
+    /// The workspace's SYN-ACK to a SYN of ours.
+    private func answer(_ peer: BenchPeer) {
+        peer.gotSynAck = true
+        peer.send([.syn, .ack])
+        peer.run()
+    }
+
+    @Test("an edge in any phase is acted on", arguments: EdgePhase.allCases, Edge.allCases)
+    func edges(_ phase: EdgePhase, _ edge: Edge) throws { try check(phase, edge, peeksWithOffset: nil) }
+
+    @Test("also where the kernel has no peek offset", arguments: EdgePhase.allCases, Edge.allCases)
+    func edgesWithoutPeekOffset(_ phase: EdgePhase, _ edge: Edge) throws {
+        try check(phase, edge, peeksWithOffset: false)
+    }
+
+    private func check(_ phase: EdgePhase, _ edge: Edge, peeksWithOffset: Bool?) throws {
+        let bench = try ForwarderBench(peeksWithOffset: peeksWithOffset)
+        let (peer, outside) = try connection(bench, phase)
+        edge.happen(outside)
+        for _ in 0..<5 { peer.run() }  // the edge is taken in this phase
+        switch phase {
+        case .answered:
+            peer.send(.ack)
+        case .offered:
+            if edge.fails { break }  // at once
+            answer(peer)
+        case .closedWindow:
+            if edge.fails { break }  // the window may never open
+            #expect(peer.received.isEmpty && !peer.gotEnd)
+            peer.window = 65535
+            peer.send(.ack)
+        case .established, .accepted, .guestEnded: break
+        }
+        peer.until("what happened: \(phase) \(edge) \(peer.received) \(peer.gotEnd) \(peer.gotReset)") {
+            edge.fails ? peer.gotReset : peer.received == edge.bytes && peer.gotEnd == edge.ends
+        }
+        if edge.fails {
+            #expect(bench.forwarder.table.count == 0)
+            return
+        }
+        #expect(!peer.gotReset)
+        if !edge.ends { shutdown(outside, Int32(SHUT_WR)) }
+        peer.until("the end") { peer.gotEnd }
+        if phase != .guestEnded {
+            #expect(bench.forwarder.table.count == 1)
+            peer.send([.ack, .fin])
+        }
+        peer.until("an empty table") { bench.forwarder.table.count == 0 }
+        bench.until("the outside's end") { BenchOutside.read(outside) == nil }
+        InternetSocket.close(outside)
+    }
+
+    @Test(
+        "a failure after the outside's end is told, whether our FIN is acknowledged or not", arguments: [true, false])
+    func failureAfterTheEnd(_ isAcknowledged: Bool) throws {
+        let bench = try ForwarderBench()
+        let (peer, outside) = try connection(bench, .established)
+        peer.acknowledges = isAcknowledged
+        shutdown(outside, Int32(SHUT_WR))
+        peer.until("the end") { peer.gotEnd }
+        peer.run()
+        BenchOutside.reset(outside)
+        peer.until("the reset") { peer.gotReset }
+        #expect(bench.forwarder.table.count == 0)
+    }
+
+    @Test("a lost update of the window stalls nothing: the window is asked after", arguments: [false, true])
+    func persist(_ ends: Bool) throws {
+        let bench = try ForwarderBench()
+        let (peer, outside) = try connection(bench, .closedWindow)
+        let bytes = [UInt8](repeating: 7, count: 5000)
+        BenchOutside.write(outside, bytes)
+        if ends { shutdown(outside, Int32(SHUT_WR)) }
+        for _ in 0..<5 { peer.run() }
+        #expect(peer.received.isEmpty)
+        // The update is lost: nothing is sent when the window opens.
+        peer.window = 65535
+        for _ in 0..<100 where peer.received.count < bytes.count {
+            bench.pass(1)
+            peer.run()
+        }
+        peer.until("all of it") { peer.received == bytes && peer.gotEnd == ends }
+        // And a window that stays closed is asked after for ever, but ever more rarely.
+        InternetSocket.close(outside)
+    }
+
+    @Test("a reset of the workspace's is one outside, in every phase", arguments: EdgePhase.allCases)
+    func resetInside(_ phase: EdgePhase) throws {
+        let bench = try ForwarderBench()
+        let (peer, outside) = try connection(bench, phase)
+        if phase == .offered { peer.send([.rst, .ack], at: SequenceNumber(0)) } else { peer.send(.rst) }
+        peer.until("the end of the flow") { bench.forwarder.table.count == 0 }
+        bench.until("the reset") {
+            var byte: UInt8 = 0
+            return recv(outside, &byte, 1, Int32(MSG_DONTWAIT)) < 0 && errno == ECONNRESET
+                || phase == .guestEnded && InternetSocket.takeError(outside) == .brokenPipe
+        }
+        InternetSocket.close(outside)
+    }
+
+    @Test("a FIN that comes before what it ends is kept")
+    func earlyFinish() throws {
+        let bench = try ForwarderBench()
+        let (peer, outside) = try connection(bench, .established)
+        let start = peer.next
+        peer.send([.ack, .psh, .fin], Array("cd".utf8), at: start + 2)
+        peer.run()
+        #expect(BenchOutside.read(outside) == [])
+        peer.send(.ack, Array("ab".utf8), at: start)
+        peer.next = start + 5
+        var heard: [UInt8] = []
+        bench.until("all of it, and the end") {
+            guard let more = BenchOutside.read(outside) else { return true }
+            heard += more
+            return false
+        }
+        #expect(heard == Array("abcd".utf8))
+        #expect(bench.segments.last?.header.acknowledgement == start + 5)
+        InternetSocket.close(outside)
+        peer.until("an empty table") { bench.forwarder.table.count == 0 }
+    }
+}
