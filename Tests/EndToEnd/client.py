@@ -54,9 +54,12 @@ def heard_after_its_end(host, count):
         assert connection.recv(100) == b"bye\n" and connection.recv(100) == b""
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
-        time.sleep(0.2)
-    with connect(host, 9003) as connection:
-        length, digest = connection.makefile().read().split()
+        # Whether the far side has read to the end, only it can say.
+        deadline, told = time.monotonic() + 30, ["nothing"]
+        while told == ["nothing"] and time.monotonic() < deadline:
+            with connect(host, 9003) as asking:
+                told = asking.makefile().read().split()
+    length, digest = told
     return {"length": int(length), "equal": digest == hashlib.sha256(data).hexdigest()}
 
 

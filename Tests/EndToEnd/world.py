@@ -54,6 +54,7 @@ last_heard = "nothing"
 
 def half_closer(connection):
     global last_heard
+    last_heard = "nothing"
     connection.sendall(b"bye\n")
     connection.shutdown(socket.SHUT_WR)
     digest, length = hashlib.sha256(), 0
