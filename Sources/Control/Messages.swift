@@ -104,6 +104,8 @@ public struct WorkspaceStatus: Codable, Hashable, Sendable {
     public var units: [UnitStatus]
     /// What of the workspace's network is not as it was made; nil for nothing.
     public var problems: [String]?
+    /// How often the forwarder ended and was started again, with all open connections reset; nil: never.
+    public var forwarderRestarts: Int?
 
     /// A status.
     public init(state: String, isolation: String, units: [UnitStatus]) {

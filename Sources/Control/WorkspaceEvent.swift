@@ -32,6 +32,8 @@ public struct WorkspaceEvent: Codable, Hashable, Sendable {
         case reloaded
         /// A flow to the outside, or the look-up of a name, was refused.
         case denied
+        /// The forwarder ended unasked: another is started, and open connections are reset.
+        case forwarderEnded = "forwarder-ended"
     }
     /// When, by RFC 3339.
     public var time = ""

@@ -32,6 +32,11 @@ struct Status: ParsableCommand {
         if status.isolation != "full" {
             say("this workspace is \(status.isolation) (\"workspacekit doctor\" says what would help)")
         }
+        if let restarts = status.forwarderRestarts {
+            say(
+                "network: the forwarder ended \(restarts == 1 ? "once" : "\(restarts) times") and was started again; open connections were reset"
+            )
+        }
         for problem in status.problems ?? [] { say("network: \(problem) (\"workspacekit net reset\" mends it)") }
     }
 

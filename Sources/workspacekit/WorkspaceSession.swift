@@ -46,7 +46,9 @@ final class WorkspaceSession {
     private let errors = StandardOutput(2, name: "standard error", limit: 256 << 10)
     /// To the supervisor.
     private var supervisorChannel: Channel?
-    private var forwarderFailures = 0
+    /// The table of a forwarder that is gone, until the next one has it.
+    private var previousTable: Descriptor?
+    private var forwarderFailures = 0, forwarderRestarts = 0
     private var nextForwarderStart: MonotonicInstant?
     private var killAt: MonotonicInstant?
     private var stopRequestedAt: MonotonicInstant?
@@ -209,6 +211,7 @@ final class WorkspaceSession {
         configuration.egress = forwarder.egress
         configuration.searchDomains = forwarder.searchDomains
         let table = try makeMemoryFile("workspacekit-flows", holding: [])
+        if let previousTable { try ours.send(SlirpConfiguration.message(previousTable: previousTable)) }
         try ours.send(
             configuration.message(tap: link.tap, listeners: link.listeners, table: table, routes: link.routes))
         try fixedForwards.replay(to: ours)
@@ -357,6 +360,7 @@ final class WorkspaceSession {
         case .denied(let text)?: tellDenial(text)
         case .ready?:
             forwarderFailures = 0
+            previousTable = nil
             shareFlowTable()
         case nil: break
         }
@@ -425,8 +429,12 @@ final class WorkspaceSession {
         // When the network namespace goes, the forwarder goes before the news of ring1's end arrives.
         if status.isSuccess { return }
         forwarderFailures += 1
+        forwarderRestarts += 1
         nextForwarderStart = .now + forwarderDelay()
-        say("the forwarder ended (\(status)): it is started again, open connections are lost")
+        // One that ended before it was ready had no connections, and has not reset those before.
+        previousTable = previousTable ?? process.table
+        say("the forwarder ended (\(status)): it is started again, open connections are reset")
+        try? supervisorChannel?.send(ChannelMessage("forwarder ended", ["\(forwarderRestarts)", "\(status)"]))
     }
 
     /// Starts another forwarder. Where that fails (no more processes, descriptors or memory), the workspace goes on without

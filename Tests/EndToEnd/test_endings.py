@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
 
 import pytest
@@ -215,3 +217,82 @@ def test_urgent_data_stays_in_its_place(workspace, lab, path, verb):
             assert heard == urgent_answer(verb)
     finally:
         end(server)
+
+
+# Idle and downloading connections to the world; says how each ended, and when all have.
+HOLDING = """
+import errno, selectors, socket, sys, time
+poll, held = selectors.DefaultSelector(), 0
+for number in range(40):
+    s = socket.create_connection((sys.argv[1], 7 if number % 2 else 9001), 10)
+    s.sendall(b"x" if number % 2 else b"100000000000\\n")
+    if number % 2: assert s.recv(1) == b"x"
+    poll.register(s, selectors.EVENT_READ); held += 1
+print("serving", flush=True)
+ends = []
+deadline = time.monotonic() + 60
+while held and time.monotonic() < deadline:
+    for key, _ in poll.select(1):
+        try: word = "data" if key.fileobj.recv(65536) else "end"
+        except OSError as error: word = errno.errorcode[error.errno]
+        if word != "data": ends.append(word); poll.unregister(key.fileobj); held -= 1
+print(sorted(set(ends)), len(ends), flush=True)
+"""
+# Takes connections; says how each ended.
+HEARING = """
+import errno, selectors, socket, sys, time
+l = socket.socket(); l.setsockopt(1, 2, 1); l.bind((sys.argv[1], 8091)); l.listen(64)
+print("serving", flush=True)
+poll = selectors.DefaultSelector()
+for _ in range(10): poll.register(l.accept()[0], selectors.EVENT_READ)
+print("all", flush=True)
+ends = []
+while len(ends) < 10:
+    for key, _ in poll.select():
+        try: word = "data" if key.fileobj.recv(65536) else "end"
+        except OSError as error: word = errno.errorcode[error.errno]
+        if word != "data": ends.append(word); poll.unregister(key.fileobj)
+print(sorted(set(ends)), len(ends), flush=True)
+"""
+OPENING = """
+import socket, sys, time
+held = [socket.create_connection((sys.argv[1], 8091), 10) for _ in range(10)]
+for s in held: s.sendall(b"half of what there is")
+print("serving", flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("link", ["tap", "packet"])
+def test_every_connection_of_a_forwarder_that_is_killed_is_reset_on_both_sides(workspace, lab, link):
+    space = workspace(f"ports: [{{port: 8091}}]\nworkspacekit: {{network: {{link: {link}}}}}\n").started()
+    programs = []
+    def program(name, text, where, *arguments):
+        programs.append(start(space, lab, where, PYTHON, script(lab, name, text), *arguments))
+        return programs[-1]
+    try:
+        holding = program("holding", HOLDING, None, WORLD4)
+        # A part of a stream must not be taken for the whole: the outside hears a reset, no end.
+        hearing = program("hearing", HEARING, lab.world, WORLD4)
+        program("opening", OPENING, None, WORLD4)
+        assert hearing.stdout.readline() == "all\n"
+        slirp = space.stage("slirp")
+        os.kill(slirp, signal.SIGKILL)
+        assert hearing.stdout.readline() == "['ECONNRESET'] 10\n"
+        assert holding.stdout.readline() == "['ECONNRESET'] 40\n"
+        until(lambda: space.stage("slirp") != slirp, 10, "another forwarder")
+        assert "it is started again, open connections are reset" in space.stderr
+        events = [json.loads(line) for line in space.cli("events", "--json").stdout.splitlines()]
+        found = [event for event in events if event["event"] == "forwarder-ended"]
+        assert [(event["kind"], event["reason"]) for event in found] == [("network", "SIGKILL")]
+        assert json.loads(space.cli("status", "--json").stdout)["forwarderRestarts"] == 1
+        assert "the forwarder ended once and was started again" in space.cli("status").stderr
+        assert "workspacekit_forwarder_restarts_total 1" in space.cli("metrics").stdout
+        # And that outlives the supervisor.
+        os.kill(space.stage("supervise"), signal.SIGKILL)
+        until(lambda: space.cli("status", check=False).returncode == 0, 10, "another supervisor")
+        assert json.loads(space.cli("status", "--json").stdout)["forwarderRestarts"] == 1
+        # A new connection of the next forwarder's is not among those of the one before.
+        assert space.exec(PYTHON, "-c", ASKING.replace('"5\\n"', '"hello"'), WORLD4, "7", "3").stdout == "3\n"
+    finally:
+        end(*programs)

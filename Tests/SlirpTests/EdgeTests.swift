@@ -61,7 +61,9 @@ struct EdgeTests {
                     id: 1, isUDP: false, guest: Endpoint(bench.layout.guest4, 8085), origin: .requested, socket: forward
                 ).message)
             bench.turn()
-            guard case .success(let client) = InternetSocket.make(.tcp, v4: true) else { throw KernelError(call: "make", errno: .ioError) }
+            guard case .success(let client) = InternetSocket.make(.tcp, v4: true) else {
+                throw KernelError(call: "make", errno: .ioError)
+            }
             #expect(InternetSocket.connect(client, to: Endpoint(.loopback4, BenchOutside.port(forward))) == nil)
             let peer = BenchPeer(bench, port: 8085, to: Endpoint(bench.layout.gateway4, 0))
             bench.until("the SYN") { !bench.segments.isEmpty }
@@ -209,5 +211,44 @@ struct EdgeTests {
         #expect(bench.segments.last?.header.acknowledgement == start + 5)
         InternetSocket.close(outside)
         peer.until("an empty table") { bench.forwarder.table.count == 0 }
+    }
+
+    @Test("the last segment of what is readable is pushed, those before are not")
+    func push() throws {
+        let bench = try ForwarderBench()
+        let (peer, outside) = try connection(bench, .established)
+        peer.acknowledges = false
+        BenchOutside.write(outside, [UInt8](repeating: 7, count: 4000))
+        for _ in 0..<5 { bench.turn() }
+        let flags = bench.segments.filter { !$0.payload.isEmpty }.map(\.header.flags)
+        #expect(flags == [.ack, .ack, [.ack, .psh]])
+        InternetSocket.close(outside)
+    }
+
+    @Test("connections of a forwarder that is gone are reset in the next one", arguments: [0, 100])
+    func lostConnections(_ lostOnTheLink: Int) throws {
+        let old = try ForwarderBench()
+        let (peer, outside) = try connection(old, .established)
+        BenchOutside.write(outside, [UInt8](repeating: 7, count: 1000))
+        peer.until("the bytes") { peer.received.count == 1000 }
+        var flows = (0..<old.forwarder.table.highWater).map { old.forwarder.table[$0] }
+        #expect(flows.count == 1)
+        // What was lost on the link was sent, and is not what the workspace expects.
+        flows[0].tcp.sendMaximum += lostOnTheLink
+        let bench = try ForwarderBench()
+        let next = BenchPeer(bench, port: 40000, to: peer.remote)
+        next.gotSynAck = true
+        next.next = peer.next
+        next.expected = peer.expected
+        bench.forwarder.lost = LostConnections(flows)
+        // Nothing is known of the workspace's hardware address before it says something.
+        next.run()
+        #expect(bench.segments.isEmpty && !next.gotReset)
+        bench.send(
+            [8, 0, 0, 0, 0, 1, 0, 1], proto: 1, checksumOffset: 2, from: next.local.address, to: bench.layout.gateway4)
+        bench.clock.now = bench.clock.now + .milliseconds(200)
+        next.until("the reset") { next.gotReset }
+        #expect(bench.forwarder.lost?.nextAt == nil)
+        InternetSocket.close(outside)
     }
 }

@@ -71,6 +71,16 @@ public struct SlirpConfiguration: Sendable {
             ] + egress.fields, descriptors: [tap, listeners, table] + (routes.map { [$0] } ?? []))
     }
 
+    /// What may come before the configuration: the table of a forwarder that is gone, whose connections are to be reset.
+    public static func message(previousTable table: Descriptor) -> ChannelMessage {
+        ChannelMessage("previous table", descriptors: [table])
+    }
+
+    /// The table of such a message; nil for anything else.
+    static func previousTable(_ message: ChannelMessage) -> Descriptor? {
+        message.kind == "previous table" ? message.descriptors.first : nil
+    }
+
     /// Reads what ``message(tap:listeners:table:)`` wrote; nil for anything else.
     init?(_ message: ChannelMessage) {
         let f = message.fields

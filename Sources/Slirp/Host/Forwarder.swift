@@ -79,6 +79,8 @@ struct Forwarder: ~Copyable {
     var insideSockets = InsideSockets()
     /// Whoever was at the other end of a link of messages has closed it.
     var hasLinkEnded = false
+    /// What is left of another forwarder's connections; nil: there was none before this.
+    var lost: LostConnections?
     /// Said once each.
     var notedPing = false
     var notedForwards: Set<UInt16> = []
@@ -162,13 +164,6 @@ struct Forwarder: ~Copyable {
         listRules()
     }
 
-    /// KERNEL: SO_PEEK_OFF works on TCP since Linux 6.9; before, each peek must skip what is under way.
-    private static func probePeekOffset() -> Bool {
-        guard case .success(let socket) = InternetSocket.make(.tcp, v4: true) else { return false }
-        defer { InternetSocket.close(socket) }
-        return InternetSocket.setPeekOffset(socket, 0)
-    }
-
     /// Runs until ring0 or the tap is gone.
     mutating func run() throws(KernelError) {
         while try turn(waiting: timeout()) {}
@@ -211,6 +206,7 @@ struct Forwarder: ~Copyable {
         while let index = wheel.next(at: now, in: table) { handleTimer(index) }
         if nextIdleLook <= now { lookAfterIdleFlows() }
         if let due = acceptPause.endsAt, due <= now { acceptAgain() }
+        if lost?.isDue(at: now) == true { resetLost() }
         if followsListeners, nextListenerLook <= now {
             nextListenerLook = now + .milliseconds(100)
             followListeners()
@@ -277,6 +273,7 @@ struct Forwarder: ~Copyable {
         if table.count > 0 { next = min(next ?? nextIdleLook, nextIdleLook) }
         if followsListeners { next = min(next ?? nextListenerLook, nextListenerLook) }
         if let due = acceptPause.endsAt { next = min(next ?? due, due) }
+        if let due = lost?.nextAt { next = min(next ?? due, due) }
         return next.map { max(.zero, $0 - clock()) }
     }
 

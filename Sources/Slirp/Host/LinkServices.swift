@@ -10,13 +10,26 @@ extension Forwarder {
         let reply = ARPPacket(
             operation: .reply, senderHardware: .gateway, sender: arp.target, targetHardware: arp.senderHardware,
             target: arp.sender)
+        send(reply, to: arp.senderHardware)
+    }
+
+    /// Asks for the workspace's hardware address (RFC 826): nothing reaches it before that is known.
+    mutating func askForWorkspace() {
+        let layout = configuration.layout
+        let request = ARPPacket(
+            operation: .request, senderHardware: .gateway, sender: layout.gateway4,
+            targetHardware: HardwareAddress(value: 0), target: layout.guest4)
+        send(request, to: .broadcast)
+    }
+
+    private mutating func send(_ packet: ARPPacket, to destination: HardwareAddress) {
         do {
             let pointer = unsafe outgoing.bytes
             var out = unsafe pointer.mutableBytes
             VirtioHeader().emit(into: &out)
-            EthernetHeader(destination: arp.senderHardware, type: EthernetHeader.arp)
+            EthernetHeader(destination: destination, type: EthernetHeader.arp)
                 .emit(into: &out, at: Self.frameOffset)
-            reply.emit(into: &out, at: Self.frameOffset + EthernetHeader.length)
+            packet.emit(into: &out, at: Self.frameOffset + EthernetHeader.length)
         }
         writeFrame(count: Self.frameOffset + EthernetHeader.length + ARPPacket.length)
     }

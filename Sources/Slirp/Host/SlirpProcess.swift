@@ -34,9 +34,14 @@ public enum SlirpProcess {
             try Sandbox.dropPrivileges()
             // These changes of credentials cleared it (prctl(2)).
             try CurrentProcess.setDeathSignal(.kill)
-            guard let message = try channel.receive(within: .seconds(60)),
-                var configuration = SlirpConfiguration(message)
-            else { return 70 }
+            guard var message = try channel.receive(within: .seconds(60)) else { return 70 }
+            var lost: LostConnections?
+            if let table = SlirpConfiguration.previousTable(message) {
+                lost = LostConnections(table)
+                guard let next = try channel.receive(within: .seconds(60)) else { return 70 }
+                message = next
+            }
+            guard var configuration = SlirpConfiguration(message) else { return 70 }
             configuration.descriptorLimit = descriptors
             configuration.processors = processors
             var forwarder = try Forwarder(
@@ -44,6 +49,7 @@ public enum SlirpProcess {
                 listeners: SocketDiagnosis(descriptor: message.descriptors[1]),
                 routes: message.descriptors.count > 3 ? RouteQuery(descriptor: message.descriptors[3]) : nil,
                 table: message.descriptors[2], report: channel)
+            forwarder.lost = lost
             try Sandbox.allowForwarderCallsOnly()
             try channel.send(SlirpReport.ready.message)
             try forwarder.run()

@@ -3,6 +3,13 @@ internal import Kernel
 /// What the workspace receives: segments built around payload peeked from the outside socket, acknowledgements, window
 /// updates, retransmissions and probes.
 extension Forwarder {
+    /// KERNEL: SO_PEEK_OFF works on TCP since Linux 6.9; before, each peek must skip what is under way.
+    static func probePeekOffset() -> Bool {
+        guard case .success(let socket) = InternetSocket.make(.tcp, v4: true) else { return false }
+        defer { InternetSocket.close(socket) }
+        return InternetSocket.setPeekOffset(socket, 0)
+    }
+
     // MARK: to the workspace
 
     func makeHeader(_ index: Int, _ flags: TCPFlags, at sequence: SequenceNumber) -> TCPHeader {

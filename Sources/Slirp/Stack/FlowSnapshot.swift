@@ -64,16 +64,8 @@ extension FlowTable {
         guard let head = read(file, at: 0, count: MemoryLayout<Header>.size) else { return nil }
         let header = unsafe head.withUnsafeBytes { unsafe $0.loadUnaligned(as: Header.self) }
         guard header.magic == magic, header.capacity > 0, header.highWater <= header.capacity else { return nil }
-        let stride = MemoryLayout<Flow>.stride
-        let start = flowsOffset(capacity: Int(header.capacity))
-        let count = Int(header.highWater)
-        guard let bytes = read(file, at: start, count: count * stride) else { return nil }
-        let flows = (0..<count).compactMap { index -> FlowSnapshot? in
-            let flow = unsafe bytes.withUnsafeBytes {
-                unsafe $0.loadUnaligned(fromByteOffset: index * stride, as: Flow.self)
-            }
-            return flow.kind == .free ? nil : FlowSnapshot(flow)
-        }
+        guard let all = flows(file, header) else { return nil }
+        let flows = all.map(FlowSnapshot.init)
         let c = header.counters
         let values: [(String, UInt64)] = [
             ("frames_in", c.framesIn), ("frames_out", c.framesOut), ("bytes_in", c.bytesIn), ("bytes_out", c.bytesOut),
@@ -109,6 +101,29 @@ extension FlowTable {
         return ForwarderSnapshot(
             flows: flows, counters: ForwarderCounters(values: values.map { (name: $0.0, value: $0.1) }), rules: rules,
             forwards: forwards)
+    }
+
+    /// The flows that are there, as they stand.
+    private static func flows(_ file: Int32, _ header: Header) -> [Flow]? {
+        let stride = MemoryLayout<Flow>.stride
+        let count = Int(header.highWater)
+        guard let bytes = read(file, at: flowsOffset(capacity: Int(header.capacity)), count: count * stride) else {
+            return nil
+        }
+        return (0..<count).compactMap { index in
+            let flow = unsafe bytes.withUnsafeBytes {
+                unsafe $0.loadUnaligned(fromByteOffset: index * stride, as: Flow.self)
+            }
+            return flow.kind == .free ? nil : flow
+        }
+    }
+
+    /// The flows of a forwarder that is gone; none when the file is no table.
+    static func flows(_ file: Int32) -> [Flow] {
+        guard let head = read(file, at: 0, count: MemoryLayout<Header>.size) else { return [] }
+        let header = unsafe head.withUnsafeBytes { unsafe $0.loadUnaligned(as: Header.self) }
+        guard header.magic == magic, header.capacity > 0, header.highWater <= header.capacity else { return [] }
+        return flows(file, header) ?? []
     }
 
     private static func read(_ file: Int32, at offset: Int, count: Int) -> [UInt8]? {

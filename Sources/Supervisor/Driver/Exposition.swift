@@ -26,6 +26,9 @@ struct Exposition {
             "workspacekit_stopping", "gauge", "Whether the workspace is being stopped.",
             [([], flag(status.state == "stopping"))])
         add(
+            "workspacekit_forwarder_restarts_total", "counter",
+            "Ends of the forwarder that reset all open connections.", [([], Double(status.forwarderRestarts ?? 0))])
+        add(
             "workspacekit_unit_running", "gauge", "Whether a task or service has a process.",
             units.map { (labels($0), flag($0.pid != nil)) })
         add(

@@ -159,6 +159,17 @@ extension Supervisor {
         case "flows":
             flowTable = message.descriptors.first
             if let flowTable { keeper.keep(.flowTable, flowTable) }
+        case "forwarder ended":
+            forwarderEnds.count = message.fields.first.flatMap { Int($0) } ?? forwarderEnds.count + 1
+            let fields = ["forwarder", "\(forwarderEnds.count)"]
+            if let job = forwarderEnds.job {
+                saved.replaceJob(job, fields)
+            } else {
+                forwarderEnds.job = saved.add(fields)
+            }
+            var event = WorkspaceEvent(.forwarderEnded, kind: "network")
+            event.reason = message.fields.count > 1 ? message.fields[1] : nil
+            events.write([event])
         case "denied":
             var event = WorkspaceEvent(.denied, kind: "network")
             event.reason = message.fields.first

@@ -33,6 +33,8 @@ final class Supervisor {
     var exchanges: [HTTPExchange] = []
     /// How long each stage of the start took: names and nanoseconds in turn.
     var stages: [String] = []
+    /// How often a forwarder ended unasked, and where that is saved.
+    var forwarderEnds: (count: Int, job: Int?) = (0, nil)
     /// The forwarder's table of flows, read only.
     var flowTable: Descriptor?
     /// Who looks at the terminal of which unit.

@@ -68,6 +68,7 @@ extension Supervisor {
             switch job.first {
             case "sync"?: if job.count > 1 { syncs.insert(job[1]) }
             case "stages"?: stages = Array(job.dropFirst())
+            case "forwarder"?: forwarderEnds = (job.count > 1 ? Int(job[1]) ?? 0 : 0, place)
             case "wait"?, "await"?, "effect"?: resumeWait(place, job, kept)
             case "exec"?: resumeExecution(place, pid, kept)
             case "prestop"?: resumePreStop(place, job, pid)
