@@ -31,15 +31,18 @@ let package = Package(
             name: "Kernel",
             dependencies: ["CKernel", "CCap", system],
             swiftSettings: strict),
-        .target(name: "Config", dependencies: ["CYAML"], swiftSettings: strict),
-        .target(name: "Control", dependencies: ["Kernel", system], swiftSettings: strict),
+        .target(name: "TerminalText", swiftSettings: strict),
+        .target(name: "Config", dependencies: ["CYAML", "TerminalText"], swiftSettings: strict),
+        .target(name: "Control", dependencies: ["Kernel", "TerminalText", system], swiftSettings: strict),
         .target(name: "Ring", dependencies: ["Kernel", system], swiftSettings: strict),
-        .target(name: "Supervisor", dependencies: ["Kernel", "Config", "Control", system], swiftSettings: strict),
+        .target(
+            name: "Supervisor", dependencies: ["Kernel", "Config", "Control", "TerminalText", system],
+            swiftSettings: strict),
         .target(name: "Slirp", dependencies: ["Kernel", system], swiftSettings: strict),
         .executableTarget(
             name: "workspacekit",
             dependencies: [
-                "Config", "Control", "Ring", "Supervisor", "Slirp", "Kernel", system,
+                "Config", "Control", "Ring", "Supervisor", "Slirp", "Kernel", "TerminalText", system,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -47,6 +50,7 @@ let package = Package(
             name: "configuration-docs", dependencies: ["Config"], path: "Tools/configuration-docs",
             swiftSettings: strict),
         .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: test),
+        .testTarget(name: "TerminalTextTests", dependencies: ["TerminalText"], swiftSettings: test),
         .testTarget(name: "KernelTests", dependencies: ["Kernel"], swiftSettings: test),
         .testTarget(
             name: "ConfigTests", dependencies: ["Config", "TestSupport"], exclude: ["Golden", "Imports"],

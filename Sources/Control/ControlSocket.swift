@@ -1,6 +1,7 @@
 internal import FoundationEssentials
 public import Kernel
 internal import SystemPackage
+internal import TerminalText
 
 /// Where a workspace keeps what outlives a command: the control socket, logs, and the staging directory of the rings.
 public struct StateDirectory: Hashable, Sendable {
@@ -44,7 +45,8 @@ public struct StateDirectory: Hashable, Sendable {
         else { return nil }
         return StateDirectory(named)
     }
-
+    /// A file among the logs that is made when a workspace starts: a log that is older is of a workspace before it.
+    public var logsBegin: String { logs + "/.begin" }
     /// Where the new root is assembled.
     public var rings: String { path + "/rings" }
     /// Locked while a workspace runs.
@@ -137,15 +139,27 @@ public final class ControlConnection {
 public func prettyJSON(_ value: some Encodable) -> String {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
-    return (try? encoder.encode(value)).map { String(decoding: $0, as: UTF8.self) } ?? "{}"
+    guard let bytes = try? encoder.encode(value) else { return "{}" }
+    // The encoder escapes C0 only, and a terminal acts on DEL and C1 too.
+    var text = ""
+    for scalar in String(decoding: bytes, as: UTF8.self).unicodeScalars {
+        if (0x7f...0x9f).contains(scalar.value) {
+            text += "\\u00" + String(scalar.value, radix: 16)
+        } else {
+            text.unicodeScalars.append(scalar)
+        }
+    }
+    return text
 }
 
-/// Rows as a table for people: columns as wide as what is in them.
+/// Rows as a table for people: columns as wide as what is in them. Cells hold text from inside the workspace, so what a
+/// terminal would act on is taken out of them.
 public func tableText(_ rows: [[String]]) -> String {
     guard let first = rows.first else { return "" }
-    let widths = first.indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
+    let rows = rows.map { $0.map(visibleText) }
+    let widths = first.indices.map { column in rows.map { columnCount($0[column]) }.max() ?? 0 }
     return rows.map { row in
-        var line = zip(row, widths).map { $0 + String(repeating: " ", count: $1 - $0.count) }.joined(separator: "  ")
+        var line = zip(row, widths).map { padded($0, columns: $1) }.joined(separator: "  ")
         while line.last == " " { line.removeLast() }
         return line + "\n"
     }.joined()

@@ -54,9 +54,24 @@ public struct Signal: Hashable, Sendable, RawRepresentable, CustomStringConverti
             self.init(rawValue: Int32(index) + 1)
         } else if let number = Int32(name), (1...64).contains(number) {
             self.init(rawValue: number)
+        } else if let number = Self.realTime(bare) {
+            self.init(rawValue: number)
         } else {
             return nil
         }
+    }
+
+    /// `RTMIN+3`, `RTMAX-2`: as libc numbers them for programs (signal(7)), which is from 34 on, since it keeps two.
+    private static func realTime(_ name: String) -> Int32? {
+        for (base, sign, first) in [("RTMIN", "+", Int32(34)), ("RTMAX", "-", 64)] where name.hasPrefix(base) {
+            let rest = name.dropFirst(5)
+            if rest.isEmpty { return first }
+            guard rest.hasPrefix(sign), let offset = Int32(rest.dropFirst()), (0...30).contains(offset) else {
+                return nil
+            }
+            return sign == "+" ? first + offset : first - offset
+        }
+        return nil
     }
 
     /// `SIGTERM`; `signal 40` for one without a name.

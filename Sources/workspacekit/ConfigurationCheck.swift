@@ -14,11 +14,12 @@ func hasColour(_ descriptor: Int32) -> Bool {
 /// The configuration of commands that are given none: it is found, not named.
 let foundConfiguration = ".gitpod.yml"
 
-/// Reads the configuration that a command names, or ends the program.
-func readConfiguration(_ file: String) -> Reading {
+/// Reads the configuration that a command names, or ends the program. `elsewhere`: nothing is said of this machine.
+func readConfiguration(_ file: String, elsewhere: Bool = false) -> Reading {
     let files = ConfigurationFiles(path: file, name: file, isNamed: file != foundConfiguration)
     do {
-        return Reading(try files.read(required: true), on: .system, toRun: false)
+        let sources = try files.read(required: true)
+        return elsewhere ? Reading(sources) : Reading(sources, on: .system, workspace: files.directory)
     } catch {
         fail("\(error)", ExitCodes.configuration)
     }
@@ -41,7 +42,7 @@ struct Graph: ParsableCommand {
     }
 
     func run() {
-        let reading = readConfiguration(file)
+        let reading = readConfiguration(file, elsewhere: true)
         if reading.hasErrors {
             for text in reading.rendered(notes: false, colour: hasColour(2)) { writeLine(text + "\n", to: 2) }
             quit(ExitCodes.configuration)
@@ -56,7 +57,8 @@ struct Validate: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Check a configuration, and say everything there is to say about it.",
         discussion: """
-            A .workspacekit.yml beside the file is read with it. Exit code 0; 1 for warnings under --strict; 78 for errors.
+            A .workspacekit.yml beside the file is read with it. Says what run says, with the same exit codes: 0, or 78 for
+            errors; and 1 for warnings under --strict. Users and files are looked for on this machine, but for --elsewhere.
             docs/configuration.md and workspacekit.yml(5) explain the codes that --json shows.
 
               workspacekit validate --strict && git commit
@@ -64,10 +66,11 @@ struct Validate: ParsableCommand {
 
     @Argument(help: "The configuration.") var file = foundConfiguration
     @Flag(help: "A warning is a failure too.") var strict = false
+    @Flag(help: "The workspace runs on another machine: users and files are not looked for.") var elsewhere = false
     @Flag(help: "The diagnostics as JSON, on standard output.") var json = false
 
     func run() {
-        let reading = readConfiguration(file)
+        let reading = readConfiguration(file, elsewhere: elsewhere)
         if json {
             print(reading.diagnosticsJSON)
         } else {

@@ -4,6 +4,7 @@ internal import Control
 internal import Kernel
 internal import Supervisor
 internal import SystemPackage
+internal import TerminalText
 
 struct Configuration: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -31,7 +32,7 @@ struct Configuration: ParsableCommand {
         }
 
         func run() {
-            let reading = readConfiguration(file)
+            let reading = readConfiguration(file, elsewhere: true)
             if reading.hasErrors {
                 for text in reading.rendered(notes: false, colour: hasColour(2)) { writeLine(text + "\n", to: 2) }
                 quit(ExitCodes.configuration)
@@ -73,6 +74,11 @@ struct Configuration: ParsableCommand {
                     fail("\(target) is there already: it is left as it is (\"workspacekit validate\" checks it)", 1)
                 }
                 fail("\(error)", 1)
+            }
+            if let compose = starter.composeFile {
+                say(
+                    "\(compose) is here too\nhint: \"workspacekit config import \(compose)\" prints its services for .gitpod.yml"
+                )
             }
             let found = starter.findings.joined(separator: "; ")
             print("\(target) written\(found.isEmpty ? "" : " (found: \(found))"); edit it, then: workspacekit run")
@@ -116,7 +122,7 @@ private func show(_ plan: ReloadPlan, json: Bool, done: Bool) {
         print(prettyJSON(plan))
     } else {
         for text in plan.diagnostics { writeLine(text + "\n", to: 2) }
-        for change in plan.changes { print(change.sentence) }
+        for change in plan.changes { print(visibleText(change.sentence)) }
         if plan.isValid, plan.changes.isEmpty { print(done ? "nothing changed" : "nothing would change") }
     }
     if !plan.isValid {

@@ -6,6 +6,7 @@ internal import Ring
 internal import Slirp
 internal import Supervisor
 internal import SystemPackage
+internal import TerminalText
 
 /// # Theory of operation
 ///
@@ -121,7 +122,7 @@ final class WorkspaceRun {
 
     /// Reads the configuration and prints what is wrong with it; errors end the program.
     private func check(_ sources: [Source]) -> WorkspaceConfiguration {
-        let reading = Reading(sources, on: .system)
+        let reading = Reading(sources, on: .system, workspace: workspaceDirectory)
         for text in reading.rendered(notes: false, colour: hasColour(2)) { printOutsideLoop(text + "\n") }
         if reading.hasErrors { quit(ExitCodes.configuration) }
         return reading.configuration
@@ -282,8 +283,13 @@ final class WorkspaceRun {
     }
 }
 
-/// Prints a line of ring0's own.
-func say(_ text: String) { printOutsideLoop("workspacekit: \(text)\n") }
+/// Prints a message of ours, a hint on a line of its own. What it quotes may come from inside the workspace.
+func say(_ text: String) { printOutsideLoop(noticeText(text)) }
+
+/// A message of ours as a terminal may show it.
+func noticeText(_ text: String) -> String {
+    "workspacekit: " + text.split(separator: "\n").map { visibleText(String($0)) }.joined(separator: "\n") + "\n"
+}
 
 /// Prints to standard error before or after a loop. A reader that has paused is waited for, but not for ever: PID 1 has to
 /// come to its loop, and to its end.

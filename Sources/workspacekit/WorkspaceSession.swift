@@ -265,7 +265,7 @@ final class WorkspaceSession {
 
     /// Prints a line of ring0's own. A reader that has paused is not waited for.
     private func say(_ text: String) {
-        errors.append("workspacekit: \(text)\n")
+        errors.append(noticeText(text))
         errors.flush()
     }
 
@@ -369,7 +369,8 @@ final class WorkspaceSession {
     private func opened(_ port: ForwardedPort, _ ports: DeclaredPorts) -> String {
         let name = ports.name(of: port.port).map { " (\($0))" } ?? ""
         if port.isUDP { return "port \(port.port)/udp\(name) is forwarded: \(outsideAddress()):\(port.port)" }
-        let place = "\(ports.scheme(of: port.port))://\(port.isLocal ? "127.0.0.1" : outsideAddress()):\(port.port)"
+        let scheme = ports.scheme(of: port.port).map { $0 + "://" } ?? ""
+        let place = "\(scheme)\(port.isLocal ? "127.0.0.1" : outsideAddress()):\(port.port)"
         let why = port.isLocal ? ", from this machine only, as its server listens on the loopback only" : ""
         return "port \(port.port)\(name) is forwarded: \(place)\(why)"
     }

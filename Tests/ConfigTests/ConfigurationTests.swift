@@ -118,7 +118,7 @@ struct ConfigurationTests {
             ),
             (
                 "workspacekit: {services: {s: {command: a, stop_grace_period: 5}}}",
-                ".gitpod.yml:1:62: error: workspacekit.services.s.stop_grace_period: expected a duration such as 500ms, 30s or 1m30s, found \"5\""
+                ".gitpod.yml:1:62: error: workspacekit.services.s.stop_grace_period: expected a duration such as 500ms, 30s or 1m30s, found \"5\" (did you mean \"5s\"?)"
             ),
             ("a: [", ".gitpod.yml:2:1: error: did not find expected node content, while parsing a flow node"),
             ("a: *nowhere", ".gitpod.yml:1:4: error: unknown anchor \"nowhere\""),

@@ -27,7 +27,8 @@ struct FormatTests {
                 "fd00::/8",
                 "fd00::1", "github.com", "*.npmjs.org:443", "*", "*:25/tcp", "1.2.3.4/icmp", "a.b/udp",
             ]
-        ), (.user, ["root", "0", "1000:1000", "a-b"]), (.signal, ["TERM", "SIGTERM", "sigterm", "15", "64"]),
+        ), (.user, ["root", "0", "1000:1000", "a-b"]),
+        (.signal, ["TERM", "SIGTERM", "sigterm", "15", "64", "SIGRTMIN+3", "RTMIN", "rtmax-2", "SIGRTMAX"]),
         (.relativePath, ["a", "a/b", "./a", "a..b"]), (.command, ["a", "a 'b c'"]),
         (.restart, ["no", "false", "always", "unless-stopped", "on-failure", "on-failure:3"]),
         (.expression, ["ready", "^a(b|c)*$", "[[:digit:]]+", "a{2,3}"]),
@@ -65,17 +66,18 @@ struct FormatTests {
                 .egressRule,
                 [
                     "", "*.", "*.*.a", "a*b", "10.0.0.0/33", "a:0", "a:b", "[a]:1", "[::1]1", "a:1/icmp", "1.2.3",
-                    "a/sctp",
+                    "a/sctp", "10.0.0.5/24", "[2001:db8::5/64]:443", "https://a.b", ":https", "a.b:https",
                 ]
             ),
-            (.user, ["", "a b", "a:b:c", ":", "a:1", "1:"]), (.signal, ["", "SIGFOO", "0", "65", "SIG"]),
+            (.user, ["", "a b", "a:b:c", ":", "a:1", "1:"]),
+            (.signal, ["", "SIGFOO", "0", "65", "SIG", "SIGRTMIN-1", "RTMIN+31", "RTMAX+1", "RTMIN+", "RTMIN3"]),
             (.relativePath, ["..", "../a", "a/../b", "a/.."]), (.command, ["", "  ", "'a", "a\\"]),
             (.restart, ["", "never", "on-failure:0", "on-failure:-1", "on-failure:x"]),
             (.expression, ["", "(", "[", "a{2,1}", "*"].filter { $0 != "*" } + [String(repeating: "a", count: 513)]),
             (.url, ["", "http://", "https://a", "ftp://a", "http:///x", "http://a b"]),
             (.listener, ["", "x", "0", "a:80", "::1:80", "/" + String(repeating: "a", count: 107)]),
             (.name, ["", "a b", "ä", "a/b"]),
-            (.variable, ["", "A=B"]), (.taskName, [""]), (.path, [""]),
+            (.variable, ["", "A=B", "A B", "A\t"]), (.taskName, [""]), (.path, [""]),
             (.absolutePath, ["", "run", "./x", "/a\nb"]),
             (.mask, ["", "8", "1000", "0o22", "-1", "00022", "u=rwx"]),
             (.processors, ["", "0", "0.009", "1.", ".5", "1.5.2", "-1", "1e3", "9999", "50%"]),
@@ -83,6 +85,34 @@ struct FormatTests {
     func refuses(_ format: Format, _ texts: [String]) {
         for text in texts { #expect(format.problem(with: text) != nil, "\(format): \(text)") }
     }
+
+    @Test(
+        "what was probably meant is said",
+        arguments: [
+            (Format.duration, "10", "10s"), (.egressRule, "https://api.github.com", "api.github.com:443"),
+            (.egressRule, "http://u@a.b:81/x?y", "a.b:81"), (.egressRule, "http://[2001:db8::1]/", "[2001:db8::1]:80"),
+            (.egressRule, "10.0.0.5/24", "10.0.0.0/24"), (.egressRule, "10.0.0.5/24:443/tcp", "10.0.0.0/24:443/tcp"),
+            (.egressRule, "[2001:db8::5/64]:443", "[2001:db8::/64]:443"), (.egressRule, ":https", "*:443"),
+            (.egressRule, ":25", "*:25"), (.egressRule, "a.b:ssh", "a.b:22"), (.egressRule, "a.b/path", "a.b"),
+            (.signal, "SIGTREM", "SIGTERM"), (.restart, "on-falure", "on-failure"), (.url, "https://a", "http://a"),
+        ])
+    func meant(_ format: Format, _ text: String, _ better: String) {
+        #expect(
+            format.problem(with: text)?.contains("(did you mean \"\(better)\"?)") == true,
+            "\(format.problem(with: text) ?? "")")
+        #expect(format.problem(with: better) == nil)
+    }
+
+    @Test(
+        "commands that only a shell would take as they are meant",
+        arguments: [
+            ("cd x && y", "cd"), ("a && b", "&&"), ("a | b", "|"), ("a > b", ">"), ("a; b", ";"), ("A=1 b", "A=1"),
+            ("a $HOME", "$HOME"), ("a ${B}", "${B}"), ("a $(b)", "$(b)"), ("a ~/x", "~/x"), ("a `b`", "`b`"),
+            ("sh -c 'cd x && $y'", nil), ("/bin/bash -lc 'a | b'", nil), ("awk '{print $1}' x", nil),
+            ("a 'b && c'", nil),
+            ("a b=c", nil), ("a --x=$", nil), ("env A=1 b", nil), ("a \"b", nil), ("", nil),
+        ])
+    func shell(_ command: String, _ found: String?) { #expect(ShellSyntax(command)?.found == found) }
 
     @Test("every format has cases here")
     func complete() { #expect(Set(Self.good.map(\.0)) == Set(Format.allCases)) }
@@ -117,6 +147,34 @@ struct SchemaTests {
     func current(_ name: String, _ text: String) throws {
         let found = String(decoding: try Data(contentsOf: Self.documentation.appending(path: name)), as: UTF8.self)
         #expect(found == text, "docs/\(name) is out of date: make docs")
+    }
+
+    @Test(
+        "every key of the table is in the documentation and in the manual page",
+        arguments: [Documentation.markdown, Documentation.manualPage])
+    func everyKey(_ text: String) {
+        func paths(_ shape: Shape, _ path: String) -> [String] {
+            switch shape {
+            case .record(let keys, _):
+                keys.flatMap { key -> [String] in
+                    let inner = path.isEmpty ? key.name : "\(path).\(key.name)"
+                    return [inner] + paths(key.shape, inner)
+                }
+            case .list(let element): paths(element, path + "[]")
+            case .table(_, let value): paths(value, path + ".NAME")
+            case .oneOf(let shapes, _): shapes.flatMap { paths($0, path) }
+            default: []
+            }
+        }
+        let all = paths(.record(GitpodKeys.root), "")
+        #expect(all.count > 150 && all.contains("workspacekit.writable"))
+        let plain = text.filter { $0 != "\\" }
+        // Tasks have the keys of services, which stand there, by one sentence; and limits are told together.
+        for path in all where !path.hasPrefix("workspacekit.tasks.NAME") && !path.contains(".ulimits.") {
+            if ["workspacekit", "workspacekit.tasks"].contains(path) { continue }
+            #expect(plain.contains("`\(path)`") || plain.contains(".B \(path)\n"), "\(path)")
+        }
+        for key in WorkspacekitKeys.unit { #expect(plain.contains("\(key.name)"), "\(key.name)") }
     }
 
     @Test("every code is explained, and every key has a summary that reads on")
@@ -236,7 +294,8 @@ struct SchemaTests {
         let ports = DeclaredPorts(Reading(Array(text.utf8), file: "f").configuration.ports)
         #expect(DeclaredPorts(fields: ports.fields) == ports)
         #expect(ports.name(of: 3000) == "range" && ports.name(of: 3005) == "one" && ports.name(of: 1) == nil)
-        #expect(ports.scheme(of: 3000) == "https" && ports.scheme(of: 3005) == "http")
+        #expect(ports.scheme(of: 3000) == "https" && ports.scheme(of: 3005) == "http" && ports.scheme(of: 5432) == nil)
+        #expect(DeclaredPorts([]).scheme(of: 22) == nil && DeclaredPorts([]).scheme(of: 8443) == "https")
         #expect(ports.layers.map(\.shown) == [[3000...3010], [3005...3005]] && ports.layers[1].hidden == [3006...3006])
     }
 

@@ -80,7 +80,7 @@ struct StarterTests {
         #expect(tasks[0].initialize == "yarn install" && tasks[0].command == "yarn run dev")
         #expect(tasks[1].command == ".venv/bin/python manage.py runserver")
         #expect(reading.configuration.ports.map(\.ports) == [5173...5173, 8000...8000, 3000...3000])
-        #expect(reading.configuration.services.map(\.requires) == [["dockerd"]])
+        #expect(reading.configuration.services.map(\.requires) == [["dockerd", "iptables"]])
     }
 
     @Test("in an empty folder it shows how to begin")

@@ -13,7 +13,9 @@ struct InterpolationTests {
             ("${NONE:-d}", "d"), ("${EMPTY:-d}", "d"), ("${A:-d}", "a"), ("${NONE-d}", "d"), ("${EMPTY-d}", ""),
             ("${NONE:-}", ""), ("${NONE:-a b:c}", "a b:c"), ("${A:?why}", "a"), ("${EMPTY?why}", ""),
             ("$A", "$A"), ("$", "$"), ("$$", "$"), ("$${A}", "${A}"), ("${", "${"), ("${}", "${}"), ("${1}", "${1}"),
-            ("${A", "${A"), ("${A B}", "${A B}"), ("$(x)", "$(x)"), ("€${A}", "€a"),
+            ("${A", "${A"), ("${A B}", "${A B}"), ("${NONE:-${A}}", "a"), ("${NONE:-${NONE:-${A}b}c}", "abc"),
+            ("${A:+x${A}}", "xa"), ("${NONE:+x}", ""), ("${EMPTY+x}", "x"), ("${EMPTY:+x}", ""), ("$$$$", "$$"),
+            ("${NONE:-$$}", "$"), ("${NONE:-a}b}", "ab}"), ("$(x)", "$(x)"), ("€${A}", "€a"),
         ])
     func interpolates(text: String, expected: String) {
         #expect(interpolate(text) { Self.values[$0] } == .success(expected))

@@ -5,7 +5,9 @@ import os
 import pathlib
 import pty
 import re
+import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -166,6 +168,47 @@ def test_a_first_configuration_runs(workspace):
     until(lambda: "[hello] edit .gitpod.yml" in second.stdout, 10, "the first task")
 
 
+def test_init_beside_a_compose_file_says_how_to_import_it(tmp_path):
+    (tmp_path / "compose.yaml").write_text("services: {web: {command: sleep 1000}}\n")
+    result = tool("config", "init", folder=tmp_path)
+    assert result.returncode == 0 and 'hint: "workspacekit config import compose.yaml"' in result.stderr
+    assert '# "workspacekit config import compose.yaml" prints them' in (tmp_path / ".gitpod.yml").read_text()
+    assert tool("validate", "--strict", folder=tmp_path).returncode == 0
+    assert tool("config", "import", "compose.yaml", folder=tmp_path).returncode == 0
+
+
+def uncommented(text):
+    """The file with the sample behind "Programs that are kept running" made real."""
+    head, sample = re.split(r"^# Programs that are kept running.*\n", text, flags=re.M)
+    return head + re.sub(r"^# ", "", sample, flags=re.M)
+
+
+@pytest.mark.parametrize("user", [None, 47001], ids=["root", "an ordinary user"])
+def test_the_sample_service_of_a_first_configuration_runs(workspace, tmp_path, user):
+    """Where its program is not installed, another answers to its name: what the file says is tried all the same."""
+    tool("config", "init", folder=tmp_path)
+    text = uncommented((tmp_path / ".gitpod.yml").read_text())
+    assert "redis-server" in text
+    programs = tmp_path / "programs"
+    environment = {}
+    if not shutil.which("redis-server"):
+        programs.mkdir()
+        (programs / "redis-server").write_text(f"""#!{sys.executable}
+import socket, sys, time
+assert sys.argv[1:] == ["--port", "6379", "--save", "", "--dir", "/tmp"], sys.argv
+server = socket.create_server(("127.0.0.1", 6379))
+while True: server.accept()[0].close()
+""")
+        (programs / "redis-server").chmod(0o755)
+        for folder in (programs, *programs.parents):
+            if str(folder).startswith("/tmp/"):
+                folder.chmod(folder.stat().st_mode | 0o055)
+        environment["PATH"] = f"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{programs}"
+    space = workspace(text, user=user, environment=environment).started()
+    space.cli("wait", "cache", "--for", "healthy", "--timeout", "30s")
+    assert space.status()["cache"]["state"] == "running"
+
+
 # ---- config import
 
 def test_import_prints_a_configuration_and_says_what_is_lost(tmp_path):
@@ -177,7 +220,7 @@ def test_import_prints_a_configuration_and_says_what_is_lost(tmp_path):
         if expected.exists():
             assert result.stdout == expected.read_text()
             (tmp_path / "out.yml").write_text(result.stdout)
-            assert tool("validate", "out.yml", folder=tmp_path).returncode == 0, file
+            assert tool("validate", "--elsewhere", "out.yml", folder=tmp_path).returncode == 0, file
 
 
 def test_import_writes_a_file_once(tmp_path):
@@ -196,8 +239,71 @@ def test_an_imported_devcontainer_runs(workspace):
     text = "\n".join(line for line in imported.splitlines() if "user: node" not in line and line != "workspacekit:")
     text = text.replace("npm start", "echo B=$B; sleep 100").replace("npm ci --prefix 'my app'", "true").replace("npm run build", "true")
     space = workspace(text + "\n")
-    until(lambda: "[devcontainer] B=${localEnv:HOME}" in space.stdout, 10, "the command")
+    until(lambda: "[devcontainer] B=\n" in space.stdout, 10, "the command, without the variable of another machine")
     assert "[devcontainer] it's" in space.stdout
+
+
+def test_imported_variables_of_compose_mean_what_they_mean_there(workspace, tmp_path):
+    """Reference: docs.docker.com, "Interpolation" and "environment": a name alone is resolved on the machine, `$$` is a
+    dollar sign, and a variable that is not set there is not set."""
+    (tmp_path / "compose.yaml").write_text("""
+services:
+  web:
+    command: [sh, -c, 'echo from=$${FROMHOST-unset} none=$${NOTHERE-unset} homes=$$HOMES dollars=$$DOLLARS db=$$DB nested=$$NESTED alt=[$$ALT]; exec sleep 1000']
+    environment: [FROMHOST, NOTHERE, "HOMES=$${HOME}", "DOLLARS=$$$$", "DB=${DB:-app}", "NESTED=${NONE:-${FROMHOST}}", "ALT=${FROMHOST:+yes}${NONE:+no}"]
+    stop_signal: SIGRTMIN+3
+""")
+    result = tool("config", "import", "compose.yaml", folder=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    space = workspace(result.stdout, environment={"FROMHOST": "outside"}).started()
+    until(lambda: "[web] from=outside none=unset homes=${HOME} dollars=$$ db=app nested=outside alt=[yes]" in space.stdout, 10, "the variables")
+    (tmp_path / "null.yaml").write_text("services: {web: {command: env, environment: {FROMHOST: , NOTHERE: null}}}\n")
+    imported = tool("config", "import", "null.yaml", folder=tmp_path).stdout
+    second = workspace(imported, environment={"FROMHOST": "outside"})
+    until(lambda: "[web] FROMHOST=outside" in second.stdout, 10, "the environment")
+    assert "NOTHERE" not in second.stdout and "null" not in second.stdout
+
+
+def test_a_real_time_signal_stops_a_service(workspace):
+    space = workspace("""
+workspacekit:
+  services:
+    s: {command: [bash, -c, 'trap "echo got it; exit 0" SIGRTMIN+3; echo ready; while :; do sleep 0.1; done'], stop_signal: SIGRTMIN+3, ready: {log: ready}}
+""").started()
+    space.cli("wait", "s", "--for", "ready")
+    space.cli("stop", "s")
+    until(lambda: "[s] got it" in space.stdout, 10, "the trap")
+    assert space.status()["s"]["exitCode"] == 0
+
+
+def test_variables_of_a_devcontainer_have_values(workspace, tmp_path):
+    (tmp_path / "devcontainer.json").write_text(json.dumps({
+        "containerEnv": {"PLAIN": "1"},
+        "remoteEnv": {"PATH": "${containerEnv:PATH}:/opt/x", "MINE": "${localEnv:USER}"},
+        "postStartCommand": "echo at=${containerWorkspaceFolder}; echo path=$PATH mine=${MINE-unset}; git --version"}))
+    result = tool("config", "import", "devcontainer.json", folder=tmp_path)
+    assert result.returncode == 0 and "remoteEnv.MINE: not carried over: ${localEnv:USER} has no value here" in result.stderr
+    space = workspace(result.stdout).started()
+    until(lambda: "[devcontainer] git version" in space.stdout, 10, "git, which is in PATH still")
+    assert f"[devcontainer] at={space.folder}\n" in space.stdout
+    path = re.search(r"path=(\S+) mine=unset\n", space.stdout).group(1)
+    assert path.startswith("/usr/local/sbin:") and path.endswith(":/opt/x")
+
+
+def test_the_variables_of_gitpod_that_mean_something(workspace):
+    """GITPOD_REPO_ROOT is where tasks run; the others are those that Gitpod's workspaces have and that exist here."""
+    space = workspace("""
+checkoutLocation: sub
+gitConfig: {user.name: Ada, user.email: ada@example.org}
+tasks: [{name: t, command: 'cd /; cd $GITPOD_REPO_ROOT; pwd; echo $GITPOD_HEADLESS $GITPOD_GIT_USER_NAME $GITPOD_GIT_USER_EMAIL $GITPOD_CPU_COUNT $GITPOD_MEMORY ${GITPOD_WORKSPACE_URL-none}; sleep 1000'}]
+""", folder=None, environment={"GITPOD_REPO_ROOT": "/of/another"})
+    (space.folder / "sub").mkdir(exist_ok=True)
+    space.started()
+    space.cli("reload")
+    space.cli("restart", "t")
+    until(lambda: f"[t] {space.folder}/sub\n" in space.stdout, 10, "the directory")
+    assert re.search(r"\[t\] false Ada ada@example.org [1-9]\d* [1-9]\d* none\n", space.stdout), space.stdout
+    assert space.exec("sh", "-c", "echo $GITPOD_REPO_ROOT").stdout == f"{space.folder}/sub\n"
 
 
 # ---- what the keys do
@@ -328,6 +434,9 @@ def test_plan_shows_what_reload_does(workspace):
     assert data["isValid"] and data["changes"][2] == {"kind": "task", "name": "edited", "action": "restart", "because": ["command"]}
     assert space.cli("reload").stdout.splitlines() == plan
     until(lambda: "[added] added" in space.stdout, 10, "the reload")
+    # What waits for the next start is said as long as it does.
+    assert space.cli("plan").stdout.splitlines() == space.cli("reload").stdout.splitlines() == plan[-1:]
+    (elsewhere / "real.yml").write_text(EDITED)
     assert space.cli("plan").stdout == "nothing would change\n" and space.cli("reload").stdout == "nothing changed\n"
     (elsewhere / "real.yml").write_text("tasks: 1\n")
     for verb in ("plan", "reload"):
@@ -408,14 +517,60 @@ def test_name_servers_and_search_domains_of_ones_own(inside):
     assert silent.returncode == 9
 
 
-def test_a_user_of_another_machine_is_a_warning_until_it_is_to_run(workspace):
+def test_validate_says_what_run_says(workspace):
     text = "workspacekit: {user: nobody-here}\n"
     space = workspace(text)
-    assert space.wait(10) == 78 and 'error: workspacekit.user: unknown user "nobody-here"\n' in space.stderr
-    for command, code in ((("validate",), 0), (("validate", "--strict"), 1), (("config", "show"), 0)):
-        result = tool(*command, folder=space.folder)
-        assert result.returncode == code
-    assert 'warning: workspacekit.user: unknown user "nobody-here" on this machine\n' in tool("validate", folder=space.folder).stdout
+    said = 'error: workspacekit.user: unknown user "nobody-here" on this machine\n'
+    assert space.wait(10) == 78 and said in space.stderr
+    result = tool("validate", folder=space.folder)
+    assert result.returncode == 78 and said in result.stdout
+    # What only shows the file does not look at the machine, and one may ask for the same.
+    for command in (("validate", "--elsewhere", "--strict"), ("config", "show"), ("graph",)):
+        assert tool(*command, folder=space.folder).returncode == 0, command
+
+
+def test_an_env_file_that_cannot_be_read_is_said_before_and_at_the_start(workspace):
+    space = workspace("""
+tasks: [{name: t, command: sleep 1000}]
+workspacekit:
+  tasks: {t: {env_file: broken}}
+  services: {none: {command: sleep 1000, env_file: [missing]}, other: {command: sleep 1000, env_file: [{path: absent, required: false}]}}
+""", arguments=["--network", "none"])
+    (space.folder / "broken").write_text("A=1\nno assignment\n")
+    space.started()
+    missing = f"warning: workspacekit.services.none.env_file: cannot read its env_file {space.folder}/missing: until it can be read"
+    broken = f"warning: workspacekit.tasks.t.env_file: its env_file {space.folder}/broken:2: expected NAME=value: until it can be read"
+    assert missing in space.stderr
+    result = tool("validate", folder=space.folder)
+    assert result.returncode == 0 and missing in result.stdout and broken in result.stdout
+    assert tool("validate", "--strict", folder=space.folder).returncode == 1
+    assert tool("validate", "--elsewhere", "--strict", folder=space.folder).returncode == 0
+    assert space.status()["none"]["state"] == "skipped" and space.status()["other"]["state"] == "running" and "other.env_file" not in space.stderr
+    (space.folder / "missing").write_text("A=1\n")
+    space.cli("reload")
+    until(lambda: space.status()["none"]["state"] == "running", 10, "the service, once its file is there")
+    assert "missing" not in tool("validate", folder=space.folder).stdout
+
+
+def test_a_setting_that_waits_for_the_next_start_is_said_as_long_as_it_waits(workspace):
+    space = workspace(LIVE).started()
+    path = space.folder / ".gitpod.yml"
+    waiting = "setting workspacekit.network: takes effect at the next start of the workspace"
+    write(path, LIVE.replace("  services:", "  network: {mtu: 1400}\n  services:"))
+    until(lambda: waiting in space.stderr, 10, "the word about it")
+    assert waiting in space.cli("plan").stdout and waiting in space.cli("reload").stdout and waiting in space.cli("plan").stdout
+    write(path, LIVE)
+    until(lambda: "would change" in space.cli("plan").stdout, 10, "nothing that waits")
+    assert space.cli("plan").stdout == "nothing would change\n"
+
+
+@pytest.mark.parametrize("key", ["network: {egress: {default: deny}}", "egress: {default: deny}", "workspacekit: {egress: {default: deny}}",
+                                 "workspacekit: {network: {egress: {defualt: deny}}}", "workspacekit: {network: {deny: [10.0.0.0/8]}}",
+                                 "workspacekit: {network: {egres: {default: deny}}}"])
+def test_a_policy_in_the_wrong_place_starts_nothing(workspace, key):
+    space = workspace(key + "\ntasks: [{name: t, command: echo it ran}]\n")
+    assert space.wait(10) == 78 and "error:" in space.stderr and "unknown key" in space.stderr
+    assert "it ran" not in space.stdout
 
 
 def test_the_graph_of_who_waits_for_whom(tmp_path):

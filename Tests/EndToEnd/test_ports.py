@@ -73,3 +73,15 @@ def test_watching_ports(workspace):
     until(lambda: "- 7330/tcp" in (space.folder / "watched").read_text(), 10, "its end")
     space.cli("stop")
     assert watcher.wait(10) == 0
+
+
+def test_a_url_is_for_what_a_browser_opens(workspace):
+    """5432 is PostgreSQL's by IANA's registry; a file that says http or https is believed, whatever the number."""
+    listen = "import socket, time; s = [socket.create_server((\"127.0.0.1\", p)) for p in (5432, 4100, 6379, 4443)]; time.sleep(1000)"
+    space = workspace(f"""
+tasks: [{{name: t, command: '{PYTHON} -c ''{listen}'''}}]
+ports: [{{port: 5432, name: db}}, {{port: 4100}}, {{port: 6379, protocol: http}}, {{port: 4443, protocol: https}}]
+""").started()
+    for line in ("port 5432 (db) is forwarded: 127.0.0.1:5432,", "port 4100 is forwarded: http://127.0.0.1:4100,",
+                 "port 6379 is forwarded: http://127.0.0.1:6379,", "port 4443 is forwarded: https://127.0.0.1:4443,"):
+        until(lambda: line in space.stderr, 10, lambda: f"{line} in {space.stderr}")

@@ -18,19 +18,25 @@ extension Importer {
 
     private func composeService(_ key: Node, _ node: Node, _ path: String) {
         let name = scalarText(key)
-        guard let command = composeCommand(node), Format.name.problem(with: name) == nil else {
+        guard let command = composeCommand(node, path), Format.name.problem(with: name) == nil else {
             return lost(key, path, "it has no \"command\": what its image runs is not known")
         }
         var pairs: [(String, Node)] = [("command", command)]
         func same(_ node: Node, _ path: String) {
-            checkVariables(node, path)
-            pairs.append((path.split(separator: ".").last.map(String.init) ?? "", unescaped(node)))
+            // A value that is known outside only is left out: what is written must hold.
+            guard let value = expanded(node, path, isKept: false) else { return }
+            pairs.append((path.split(separator: ".").last.map(String.init) ?? "", value))
+        }
+        // Variables are put in here too, when the service starts: what Compose would put in stays, in the form with braces.
+        func interpolated(_ node: Node, _ path: String) {
+            pairs.append((path.split(separator: ".").last.map(String.init) ?? "", braced(node)))
         }
         let container = "services share the workspace's container"
         take(
             node, path,
             [
-                "command": checkVariables, "entrypoint": checkVariables, "environment": same, "working_dir": same,
+                "command": { _, _ in }, "entrypoint": { _, _ in }, "environment": interpolated,
+                "working_dir": interpolated,
                 "user": same,
                 "stop_signal": same, "stop_grace_period": same, "ulimits": same, "oom_score_adj": same, "tty": same,
                 "restart": same,
@@ -81,53 +87,146 @@ extension Importer {
     }
 
     /// `entrypoint` before `command`, as a container has them.
-    private func composeCommand(_ node: Node) -> Node? {
+    private func composeCommand(_ node: Node, _ path: String) -> Node? {
         func words(_ key: String) -> [String]? {
             guard let node = node[key], !node.isNull else { return nil }
             return node.text.map { splitWords($0) ?? [$0] } ?? node.texts
         }
         let entrypoint = words("entrypoint")
         guard entrypoint != nil || words("command") != nil else { return nil }
-        if entrypoint == nil, let text = node["command"], text.text?.isEmpty == false { return unescaped(text) }
         let all = (entrypoint ?? []) + (words("command") ?? [])
-        return all.isEmpty ? nil : unescaped(Node(.sequence(all.map { Node(.string($0)) })))
+        // A shell finds the variables in its environment, with Compose's words for defaults.
+        let isForShell = all.count >= 3 && all[1] == "-c" && ["sh", "bash", "dash", "ash"].contains(baseName(all[0]))
+        func value(_ node: Node, _ key: String) -> Node {
+            isForShell ? unescaped(node) : expanded(node, join(path, key))
+        }
+        if entrypoint == nil, let text = node["command"], text.text?.isEmpty == false { return value(text, "command") }
+        let parts = ["entrypoint", "command"].flatMap { key -> [Node] in
+            guard let node = node[key], !node.isNull else { return [] }
+            guard let text = node.text else { return value(node, key).items }
+            return (splitWords(text) ?? [text]).map { word in
+                value(Node(content: .scalar(word, isPlain: false), start: node.start, end: node.end), key)
+            }
+        }
+        return parts.isEmpty ? nil : Node(.sequence(parts))
+    }
+
+    private func baseName(_ path: String) -> String { path.split(separator: "/").last.map(String.init) ?? path }
+
+    /// The texts of a value, changed.
+    private func mapped(_ node: Node, _ path: String, _ change: (String, Node, String) -> String) -> Node {
+        switch node.content {
+        case .scalar(let text, let isPlain):
+            guard text.contains("$") else { return node }
+            let changed = change(text, node, path)
+            return Node(content: .scalar(changed, isPlain: isPlain), start: node.start, end: node.end)
+        case .sequence(let items):
+            return Node(.sequence(items.enumerated().map { mapped($1, "\(path)[\($0)]", change) }))
+        case .mapping(let pairs):
+            return Node(.mapping(pairs.map { ($0.key, mapped($0.value, join(path, scalarText($0.key)), change)) }))
+        }
     }
 
     /// Compose writes a dollar sign as two.
     private func unescaped(_ node: Node) -> Node {
-        switch node.content {
-        case .scalar(let text, let isPlain):
-            var out = ""
-            var isEscaped = false
-            for character in text {
-                if character == "$", isEscaped {
-                    isEscaped = false
-                    continue
+        mapped(node, "") { text, _, _ in
+            InterpolationPart.parts(of: text).map { part in
+                switch part {
+                case .text(let text), .malformed(let text): text
+                case .dollar: "$"
+                case .expression(let expression): "${\(expression.name)\(expression.sign)\(expression.word)}"
                 }
-                isEscaped = character == "$"
-                out.append(character)
-            }
-            return Node(content: .scalar(out, isPlain: isPlain), start: node.start, end: node.end)
-        case .sequence(let items): return Node(.sequence(items.map(unescaped)))
-        case .mapping(let pairs): return Node(.mapping(pairs.map { ($0.key, unescaped($0.value)) }))
+            }.joined()
         }
     }
 
+    /// Where nothing is put in later: a variable's default, which Compose takes where it is not set.
+    private func expanded(_ node: Node, _ path: String) -> Node { expanded(node, path, isKept: true) ?? node }
+
+    /// Nil where a variable has no default and such texts are not kept.
+    private func expanded(_ node: Node, _ path: String, isKept: Bool) -> Node? {
+        var isComplete = true
+        let result = mapped(node, path) { text, node, path in
+            var names: [String] = []
+            var hasAll = true
+            let result = composed(text).map { part -> String in
+                switch part {
+                case .text(let text), .malformed(let text): return text
+                case .dollar: return "$"
+                case .expression(let expression):
+                    names.append(expression.name)
+                    if case .success(let value) = expression.evaluate({ _ in nil }), expression.sign.hasSuffix("-") {
+                        return value
+                    }
+                    hasAll = false
+                    return "${\(expression.name)}"
+                }
+            }.joined()
+            let list = names.map { "${\($0)}" }.joined(separator: ", ")
+            if !names.isEmpty, hasAll {
+                note(node, path, "\(list) is not expanded here: the default is used")
+            } else if !names.isEmpty {
+                lost(node, path, "\(list) is not expanded here: write the value itself")
+            }
+            isComplete = isComplete && hasAll
+            return result
+        }
+        return isComplete || isKept ? result : nil
+    }
+
+    /// Compose puts in `$NAME` as `${NAME}`.
+    private func composed(_ text: String) -> [InterpolationPart] {
+        InterpolationPart.parts(of: withBraces(text))
+    }
+
+    private func braced(_ node: Node) -> Node { mapped(node, "") { text, _, _ in withBraces(text) } }
+
+    private func withBraces(_ text: String) -> String {
+        var out = ""
+        var rest = text[...]
+        while let dollar = rest.firstIndex(of: "$") {
+            out += rest[...dollar]
+            rest = rest[rest.index(after: dollar)...]
+            if rest.first == "$" {
+                out += "$"
+                rest = rest.dropFirst()
+                continue
+            }
+            let name = rest.prefix { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "_") }
+            guard let first = name.first, !first.isNumber else { continue }
+            out += "{\(name)}"
+            rest = rest[name.endIndex...]
+        }
+        return out + rest
+    }
+
     private func composeFiles(_ node: Node, _ path: String, _ same: (Node, String) -> Void) {
+        for item in node.items where item["format"] != nil {
+            lost(item, path, "files are read in Compose's usual format")
+        }
         guard case .sequence(let items) = node.content else { return same(node, path) }
-        let files = items.map { $0["path"] ?? $0 }
-        for item in items where item["required"] != nil { lost(item, path, "a file that is missing is an error") }
+        let files = items.map { item in
+            let kept = item.pairs.filter { ["path", "required"].contains(scalarText($0.key)) }
+            return kept.count > 1 ? Node(.mapping(kept)) : item["path"] ?? item
+        }
         same(Node(.sequence(files)), path)
     }
 
     private func composeHealthcheck(_ node: Node, _ path: String, _ add: (Node) -> Void) {
         let isOff = node["disable"]?.flag == true || node["test"]?.texts == ["NONE"]
         if isOff { return }
-        checkVariables(node, path)
         let kept = node.pairs.filter { pair in WorkspacekitKeys.healthcheck.contains { $0.name == scalarText(pair.key) }
         }
         guard node["test"] != nil else { return lost(node, path, "without \"test\" it is its image's") }
-        add(unescaped(Node(.mapping(kept))))
+        // A probe of the shell's finds the variables in the service's environment.
+        let isForShell = node["test"]?.text != nil || node["test"]?.texts.first == "CMD-SHELL"
+        add(
+            Node(
+                .mapping(
+                    kept.map { key, value in
+                        let isTest = scalarText(key) == "test" && isForShell
+                        return (key, isTest ? unescaped(value) : expanded(value, join(path, scalarText(key))))
+                    })))
     }
 
     /// `deploy.resources.limits` are the same limits by other names.
@@ -146,13 +245,18 @@ extension Importer {
         for (index, item) in node.items.enumerated() {
             take(
                 item, "\(path)[\(index)]",
-                ["command": { value, _ in hooks.append(Node(pairs: [("command", self.unescaped(value))])) }],
+                ["command": { value, path in hooks.append(Node(pairs: [("command", self.hookCommand(value, path))])) }],
                 without: [
                     "user": "it runs as the service", "privileged": "services share the workspace's container",
                     "working_dir": "it runs where the service does", "environment": "it has the service's",
                 ])
         }
         if !hooks.isEmpty { add(Node(.sequence(hooks))) }
+    }
+
+    private func hookCommand(_ node: Node, _ path: String) -> Node {
+        let words = node.texts
+        return words.count >= 3 && words[1] == "-c" ? unescaped(node) : expanded(node, path)
     }
 
     private func composeDependencies(_ node: Node, _ path: String) -> Node {
@@ -177,7 +281,7 @@ extension Importer {
     private func composePorts(_ node: Node, _ path: String) {
         for (index, item) in node.items.enumerated() {
             let place = "\(path)[\(index)]"
-            var text = scalarText(item)
+            var text = scalarText(expanded(item, place))
             if item.isMapping {
                 let transport = item["protocol"]?.text.map { "/\($0)" } ?? ""
                 let target = item["target"]?.text ?? ""

@@ -48,8 +48,14 @@ extension Importer {
         user = user ?? containerUser
         if user?.text == "root" { user = nil }
         for (key, value) in attributes { portAttributes(key, value, join("portsAttributes", scalarText(key))) }
-        if once.isEmpty, always.isEmpty { return }
+        if once.isEmpty, always.isEmpty {
+            for (_, node, path) in exports { lost(node, path, "its value is known to a task only, and there is none") }
+            return
+        }
         var pairs: [(String, Node)] = [("name", Node(.string("devcontainer")))]
+        if !exports.isEmpty {
+            pairs.append(("before", Node(.string(exports.map(\.text).joined(separator: "\n") + "\n"))))
+        }
         if let text = joined(once) { pairs.append(("init", text)) }
         if let text = joined(always) { pairs.append(("command", text)) }
         tasks.append(Node(pairs: pairs))
@@ -69,8 +75,18 @@ extension Importer {
     /// A text for the shell, a list of words, or a mapping of names to either, which run side by side there.
     private func lifecycle(_ node: Node, _ path: String) -> [Node] {
         switch node.content {
-        case .scalar(let text, _): return text.isEmpty ? [] : [node]
-        case .sequence: return [Node(.string(node.texts.map(shellWord).joined(separator: " ")))]
+        case .scalar(let text, _):
+            if text.isEmpty { return [] }
+            let command = DevcontainerText(text)
+            report(command, node, path)
+            return command.hasVariables ? [Node(.string(command.shellText))] : [node]
+        case .sequence(let items):
+            let words = items.enumerated().map { index, item in
+                let word = DevcontainerText(scalarText(item))
+                report(word, item, "\(path)[\(index)]")
+                return word.shellWord
+            }
+            return [Node(.string(words.joined(separator: " ")))]
         case .mapping(let pairs):
             if pairs.count > 1 { note(node, path, "its commands run one after the other") }
             return pairs.flatMap { lifecycle($0.value, join(path, scalarText($0.key))) }
@@ -132,11 +148,33 @@ extension Importer {
         if let index = portIndex(range) { ports[index] = Node(pairs: pairs) } else { ports.append(Node(pairs: pairs)) }
     }
 
+    /// What is said of variables in a command.
+    private func report(_ text: DevcontainerText, _ node: Node, _ path: String) {
+        for variable in text.unknown { lost(node, path, "\(variable) has no value here") }
+        for variable in text.local {
+            note(node, path, "\(variable) is a variable of the machine outside: here it is the workspace's own")
+        }
+    }
+
+    /// A value without variables is one of the workspace's `env`; with variables it is exported by the task, before its
+    /// commands.
     private func devcontainerEnvironment(_ node: Node, _ path: String) {
-        checkVariables(node, path)
         for (key, value) in node.pairs where !value.isNull {
-            environment.removeAll { scalarText($0.key) == scalarText(key) }
-            environment.append((key, value))
+            let name = scalarText(key)
+            let place = join(path, name)
+            let text = DevcontainerText(scalarText(value))
+            if let variable = text.local.first ?? text.unknown.first {
+                lost(value, place, "\(variable) has no value here: set \(name) where the workspace is started")
+                continue
+            }
+            exports.removeAll { $0.text.hasPrefix("export \(name)=") }
+            if text.hasVariables {
+                note(value, place, "the task exports it: \"exec\" and services do not see it")
+                exports.append(("export \(name)=\(text.shellWord)", value, place))
+            } else {
+                environment.removeAll { scalarText($0.key) == name }
+                environment.append((key, value))
+            }
         }
     }
 

@@ -79,6 +79,8 @@ final class Importer {
     var services: [(String, Node)] = []
     var taskOptions: [(String, Node)] = []
     var forwards: [Node] = []
+    /// What a task exports before its commands, and where that is from.
+    var exports: [(text: String, node: Node, path: String)] = []
 
     func read(_ bytes: [UInt8]) -> Node? {
         do throws(YAMLError) {
@@ -112,21 +114,6 @@ final class Importer {
     }
 
     func note(_ node: Node, _ path: String, _ text: String) { checker.report(.note, .notCarriedOver, node, path, text) }
-
-    /// `${…}` means something to the other tool only.
-    func checkVariables(_ node: Node, _ path: String) {
-        switch node.content {
-        case .scalar(let text, _):
-            let bytes = Array(text.utf8)
-            let places = bytes.indices.dropLast().filter { bytes[$0] == 36 && bytes[$0 + 1] == 123 }
-            // Compose writes a dollar sign as two.
-            if places.contains(where: { $0 == 0 || bytes[$0 - 1] != 36 }) {
-                lost(node, path, "\"${…}\" is not expanded: write the value itself")
-            }
-        case .sequence(let items): for (index, item) in items.enumerated() { checkVariables(item, "\(path)[\(index)]") }
-        case .mapping(let pairs): for (key, value) in pairs { checkVariables(value, join(path, scalarText(key))) }
-        }
-    }
 
     /// The configuration that came of it.
     var document: Node {

@@ -62,29 +62,40 @@ public struct Starter {
         return out + services
     }
 
+    /// A file that `config import` reads; nil for none.
+    public var composeFile: String? {
+        ["compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml"].first(where: names.contains)
+    }
+
     private var services: String {
-        let docker = ["Dockerfile", "compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"]
-        guard let found = docker.first(where: names.contains) else {
+        let found = ["Dockerfile", "Containerfile"].first(where: names.contains) ?? composeFile
+        guard let found else {
+            // A program of Debian's and most others' packages that runs as root, as another user, and at once.
             return """
 
-                # Programs that are kept running:
+                # Programs that are kept running; one that is not installed is skipped:
                 # workspacekit:
                 #   services:
-                #     db:
-                #       command: postgres -D /workspace/.db
-                #       requires: [postgres]
+                #     cache:
+                #       command: redis-server --port 6379 --save "" --dir /tmp
+                #       requires: [redis-server]
+                #       healthcheck: {port: 6379, interval: 1s}
                 #       restart: on-failure
 
                 """
         }
-        return """
+        let compose = composeFile.map {
+            "\n# The services of \($0) can run here without Docker:\n# \"workspacekit config import \($0)\" prints them for this file.\n"
+        }
+        return (compose ?? "") + """
 
             # \(found): Docker, where it is installed; skipped where it is not.
             workspacekit:
               services:
                 docker:
                   command: dockerd --rootless
-                  requires: [dockerd]
+                  requires: [dockerd, iptables]
+                  healthcheck: {test: [CMD, docker, version], interval: 5s}
                   restart: always
 
             """

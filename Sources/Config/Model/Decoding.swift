@@ -105,7 +105,9 @@ extension ServiceSpec {
     init(name: String, decoding node: Node, _ key: Node) {
         let command = node["command"].map { $0.text.flatMap(splitWords) ?? $0.texts } ?? []
         self.init(name: name, command: command, mark: key.start)
-        environment = node["environment"].map(variables) ?? []
+        let own = node["environment"]?.pairs ?? []
+        environment = variables(Node(.mapping(own.filter { !$0.value.isNull })))
+        inheritedVariables = own.filter(\.value.isNull).compactMap(\.key.text)
         requires = node["requires"]?.texts ?? []
         listeners = node["listen"]?.items.compactMap { ListenerSpec(decoding: $0) } ?? []
         options = UnitOptions(decoding: node)
@@ -130,7 +132,8 @@ extension UnitOptions {
         restart = node["restart"]?.text.flatMap { RestartPolicy($0) }
         user = node["user"].map { UserSpec(decoding: $0) }
         workingDirectory = node["working_dir"]?.text
-        environmentFiles = node["env_file"]?.texts ?? []
+        environmentFiles = node["env_file"].map(Self.environmentFiles) ?? []
+        if let mark = node["env_file"]?.start { environmentFilesMark = mark }
         dependencies = node["depends_on"].map(Self.dependencies) ?? []
         healthcheck = node["healthcheck"].flatMap { HealthcheckSpec(decoding: $0) }
         readiness = node["ready"].flatMap { ReadinessSpec(decoding: $0) }
@@ -164,6 +167,13 @@ extension UnitOptions {
             return DependencySpec(
                 name: key.text ?? "", condition: condition ?? .started, isRequired: value["required"]?.flag ?? true,
                 mark: key.start)
+        }
+    }
+
+    private static func environmentFiles(_ node: Node) -> [EnvironmentFileSpec] {
+        (node.text == nil ? node.items : [node]).map { item in
+            EnvironmentFileSpec(
+                path: item.text ?? item["path"]?.text ?? "", isRequired: item["required"]?.flag ?? true)
         }
     }
 

@@ -7,7 +7,9 @@ public struct UnitOptions: Hashable, Sendable {
     /// Absolute, or relative to the workspace directory.
     public var workingDirectory: String?
     /// Files of NAME=value, read before `environment`.
-    public var environmentFiles: [String] = []
+    public var environmentFiles: [EnvironmentFileSpec] = []
+    /// Where those stand.
+    public var environmentFilesMark = Mark(line: 1, column: 1)
     /// What must have happened before it starts.
     public var dependencies: [DependencySpec] = []
     /// How it is found to be healthy.
@@ -47,6 +49,14 @@ public struct UnitOptions: Hashable, Sendable {
     public init() {}
 }
 
+/// A file of variables.
+public struct EnvironmentFileSpec: Hashable, Sendable {
+    /// Absolute, or relative to the workspace directory.
+    public var path: String
+    /// Whether the unit needs it.
+    public var isRequired: Bool
+}
+
 /// A service under `workspacekit.services`.
 public struct ServiceSpec: Hashable, Sendable {
     /// Unique among services and tasks.
@@ -55,6 +65,8 @@ public struct ServiceSpec: Hashable, Sendable {
     public var command: [String]
     /// Its own variables, in file order.
     public var environment: [EnvironmentVariable] = []
+    /// Variables that have the values they have outside, or are unset where they have none there.
+    public var inheritedVariables: [String] = []
     /// Executables without which the service is skipped.
     public var requires: [String] = []
     /// Sockets made for it before it starts, and kept across restarts.

@@ -26,7 +26,7 @@ final class Checker {
             return with(node, .sequence(items.enumerated().compactMap { self.element($1, element, "\(path)[\($0)]") }))
         case .record(let keys, let alternatives): return record(node, keys, alternatives, path)
         case .table(let names, let value): return table(node, names, value, path)
-        case .variables: return variables(node, path)
+        case .variables(let fromHost): return variables(node, path, fromHost: fromHost)
         case .oneOf(let shapes, _):
             guard let fit = shapes.first(where: { $0.admits(node) }) else { return wrongType(node, path, shape) }
             return check(node, fit, path)
@@ -45,7 +45,9 @@ final class Checker {
 
     func report(_ error: YAMLError) {
         diagnostics.append(
-            Diagnostic(severity: .error, code: error.code, mark: error.mark, path: "", message: error.message))
+            Diagnostic(
+                severity: .error, code: error.code, mark: error.mark, path: "",
+                message: error.message + (error.hint.map { " (\($0))" } ?? "")))
     }
 
     /// One note for all keys that speak to other tools.
@@ -75,6 +77,13 @@ final class Checker {
         if let problem = format.problem(with: text) {
             report(.error, .badValue, node, path, problem)
             return nil
+        }
+        if format == .command, let syntax = ShellSyntax(text) {
+            let list = "[sh, -c, \(text.contains("'") ? jsonString(text) : "'\(text)'")]"
+            let meant = path.hasSuffix(".pre_stop") ? "[{command: \(list)}]" : list
+            report(
+                .warning, .shellText, node, path,
+                "\"\(syntax.found)\" needs a shell, and this runs without one (did you mean \(meant)?)")
         }
         if let canonical = format.canonical(text) { return with(node, Node(canonical).content) }
         // A name of digits is a name all the same.
@@ -141,7 +150,7 @@ final class Checker {
             guard let known = keys.first(where: { $0.name == name }) else {
                 // Compose's way to keep what anchors are made from.
                 if name.hasPrefix("x-") { continue }
-                reportUnknown(key, name, keys, path)
+                reportUnknown(key, value, name, keys, path)
                 continue
             }
             if let kept = take(known, key, value, join(path, name)) { found.append((key, kept)) }
@@ -186,9 +195,17 @@ final class Checker {
         return check(value, known.shape, path)
     }
 
-    private func reportUnknown(_ key: Node, _ name: String, _ keys: [Key], _ path: String) {
-        var hint = suggestion(name, keys.map(\.name))
-        if hint.isEmpty { hint = GitpodKeys.removed[name].map { " (\($0))" } ?? "" }
+    private func reportUnknown(_ key: Node, _ value: Node, _ name: String, _ keys: [Key], _ path: String) {
+        let place = ForeignPlace(path)
+        // A policy that nothing reads must not be taken for one that holds.
+        if place.isPolicy(name, value, nearest: nearest(to: name, in: keys.map(\.name))) {
+            report(
+                .error, .unknownKey, key, path, "unknown key \"\(name)\": \(place.policyAdvice(name, keys.map(\.name)))"
+            )
+            return
+        }
+        var hint = place.advice(name).map { " (\($0))" } ?? ""
+        if hint.isEmpty { hint = suggestion(name, keys.map(\.name)) }
         report(.warning, .unknownKey, key, path, "unknown key \"\(name)\"\(hint)")
     }
 
@@ -206,21 +223,19 @@ final class Checker {
         return with(node, .mapping(found))
     }
 
-    /// Lists become mappings: one shape for whoever reads on.
-    private func variables(_ node: Node, _ path: String) -> Node? {
+    /// Lists become mappings: one shape for all readers. A variable from the host is one whose value is null.
+    private func variables(_ node: Node, _ path: String, fromHost: Bool) -> Node? {
         var found: [(key: Node, value: Node)] = []
         switch node.content {
-        case .scalar: return wrongType(node, path, .variables)
+        case .scalar: return wrongType(node, path, .variables())
         case .sequence(let items):
             for (index, item) in items.enumerated() {
-                guard let text = item.text, let equals = text.firstIndex(of: "="), equals != text.startIndex,
-                    !text.utf8.contains(0)
-                else {
-                    report(.error, .badValue, item, "\(path)[\(index)]", "expected NAME=value")
+                guard let text = item.text, let pair = variable(text, fromHost: fromHost) else {
+                    report(.error, .badValue, item, "\(path)[\(index)]", variableProblem(item))
                     continue
                 }
-                let key = with(item, .scalar(String(text[..<equals]), isPlain: true))
-                let value = with(item, .scalar(String(text[text.index(after: equals)...]), isPlain: false))
+                let key = with(item, .scalar(pair.name, isPlain: false))
+                let value = with(item, pair.value.map { .scalar($0, isPlain: false) } ?? .scalar("null", isPlain: true))
                 found.removeAll { $0.key.text == key.text }
                 found.append((key, value))
             }
@@ -228,7 +243,7 @@ final class Checker {
             for (key, value) in merged(pairs, path) {
                 let name = key.text ?? ""
                 if Format.variable.problem(with: name) != nil {
-                    report(.error, .badValue, key, path, "\"\(name)\" is no name for a variable")
+                    report(.error, .badValue, key, path, nameProblem(name))
                 } else if value.text?.utf8.contains(0) == true {
                     report(.error, .badValue, value, join(path, name), "a variable holds no zero bytes")
                 } else {
@@ -237,6 +252,30 @@ final class Checker {
             }
         }
         return with(node, .mapping(found))
+    }
+
+    /// `NAME=value`, or a NAME alone where that takes its value from the host; nil for anything else.
+    private func variable(_ text: String, fromHost: Bool) -> (name: String, value: String?)? {
+        let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+        guard let name = parts.first, Format.variable.problem(with: String(name)) == nil, parts.count == 2 || fromHost,
+            !text.utf8.contains(0)
+        else { return nil }
+        return (String(name), parts.count == 2 ? String(parts[1]) : nil)
+    }
+
+    private func variableProblem(_ item: Node) -> String {
+        guard let text = item.text, let name = text.split(separator: "=", omittingEmptySubsequences: false).first,
+            text.contains("="), Format.variable.problem(with: String(name)) != nil
+        else { return "expected NAME=value, found \(item.text.map { "\"\($0)\"" } ?? item.kind)" }
+        return nameProblem(String(name))
+    }
+
+    private func nameProblem(_ name: String) -> String {
+        if name.isEmpty { return "expected NAME=value: the name is missing" }
+        let hint =
+            name.contains { $0 == " " || $0 == "\t" }
+            ? " (a name holds no blanks: NAME=value, without any around the \"=\")" : ""
+        return "\"\(name)\" is no name for a variable\(hint)"
     }
 
     /// A mapping's pairs with merge keys resolved (explicit keys win, the first of several merged mappings wins) and, of

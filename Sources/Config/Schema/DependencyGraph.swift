@@ -1,3 +1,5 @@
+internal import TerminalText
+
 /// Who waits for whom, as a configuration says it: for people and for Graphviz.
 public struct DependencyGraph: Sendable {
     private struct Unit: Sendable {
@@ -40,7 +42,8 @@ public struct DependencyGraph: Sendable {
     public var text: String {
         order.map { unit in
             let waits = unit.dependencies.map { "\($0.name) (\($0.condition.word))" }.joined(separator: ", ")
-            return "\(unit.isService ? "service" : "task") \(unit.name)\(waits.isEmpty ? "" : " after \(waits)")\n"
+            return visibleText(
+                "\(unit.isService ? "service" : "task") \(unit.name)\(waits.isEmpty ? "" : " after \(waits)")") + "\n"
         }.joined()
     }
 

@@ -1,3 +1,5 @@
+internal import TerminalText
+
 /// What kind of thing is wrong: a stable number for tools and documentation.
 public enum DiagnosticCode: String, Sendable, CaseIterable {
     case syntax = "WK1001"
@@ -15,6 +17,7 @@ public enum DiagnosticCode: String, Sendable, CaseIterable {
     case conflict = "WK1013"
     case dependencyCycle = "WK1014"
     case notCarriedOver = "WK1015"
+    case shellText = "WK1016"
 
     /// What it means and what to do about it, for the documentation.
     public var explanation: String {
@@ -36,6 +39,7 @@ public enum DiagnosticCode: String, Sendable, CaseIterable {
         case .unknownReference: "A task, service or user of that name does not exist"
         case .conflict: "Two things that exclude each other"
         case .dependencyCycle: "Units that wait for each other; none of them could ever start"
+        case .shellText: "A command with words that only a shell understands; commands of services run without one"
         case .notCarriedOver: "`config import` met something that has no counterpart here"
         }
     }
@@ -83,7 +87,7 @@ public struct Diagnostic: Hashable, Sendable {
             }
         let subject = path.isEmpty ? "" : "\(path): "
         var text = paint("\(file):\(mark.line):\(mark.column):", "1")
-        text += " " + paint("\(severity.rawValue):", hue) + " \(subject)\(message)"
+        text += " " + paint("\(severity.rawValue):", hue) + " " + visibleText("\(subject)\(message)")
         guard let (shown, before) = lines?.excerpt(line: mark.line, column: mark.column) else { return text }
         var line = ""
         line.unicodeScalars.append(contentsOf: shown)
@@ -96,7 +100,7 @@ public struct Diagnostic: Hashable, Sendable {
 }
 
 /// The nearest of `candidates` to a misspelt word, if one is near enough to be meant.
-func nearest(to word: String, in candidates: some Sequence<String>) -> String? {
+public func nearest(to word: String, in candidates: some Sequence<String>) -> String? {
     let limit = max(1, word.count / 3)
     let lower = word.lowercased()
     return candidates.filter { abs($0.utf8.count - word.utf8.count) <= limit * 4 }

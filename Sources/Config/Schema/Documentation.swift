@@ -35,7 +35,7 @@ public enum Documentation {
             (
                 "The workspace",
                 "These stand under `workspacekit:`, or in a `.workspacekit.yml` beside the file without that key; both is an error.",
-                key("user") + key("shutdown")
+                ours.filter { !["network", "services", "tasks"].contains($0.name) }.flatMap { key($0.name) }
             ),
             ("The network", "`workspacekit.network`", key("network")),
             ("Services", "`workspacekit.services`: Compose's words with Compose's meaning.", key("services")),

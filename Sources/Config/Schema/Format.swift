@@ -94,7 +94,8 @@ public enum Format: String, Sendable, CaseIterable {
         case .expression: return expressionProblem(text)
         default:
             if accepts(text) { return nil }
-            let hint = nearest(to: text, in: words).map { " (did you mean \"\($0)\"?)" } ?? ""
+            let hint =
+                FormatHint(self, text).text ?? nearest(to: text, in: words).map { " (did you mean \"\($0)\"?)" } ?? ""
             return "expected \(expectation), found \(text.isEmpty ? "an empty text" : "\"\(text)\"")\(hint)"
         }
     }
@@ -126,7 +127,7 @@ public enum Format: String, Sendable, CaseIterable {
         case .taskName, .path: return !text.isEmpty && !text.utf8.contains(0)
         case .absolutePath: return text.hasPrefix("/") && text.utf8.allSatisfy { $0 >= 32 && $0 != 127 }
         case .name: return isUnitName(text)
-        case .variable: return !text.isEmpty && !text.utf8.contains(0) && !text.utf8.contains(61)
+        case .variable: return !text.isEmpty && text.utf8.allSatisfy { $0 > 32 && $0 != 61 && $0 != 127 }
         case .portRange: return parsePortRange(text) != nil
         case .portAndProtocol: return PortAndProtocol(text) != nil
         case .forward: return ForwardSpec(text) != nil
@@ -139,7 +140,7 @@ public enum Format: String, Sendable, CaseIterable {
             return (8...25).contains(length)
         case .address: return NetworkText(text).map { $0.length == nil } ?? false
         case .domain: return isDomainName(text)
-        case .egressRule: return EgressRule(text) != nil
+        case .egressRule: return EgressRule(text).map { !FormatHint.hasHostBits($0) } ?? false
         case .user:
             let parts = text.split(separator: ":", omittingEmptySubsequences: false)
             return !text.isEmpty && text.utf8.allSatisfy { $0 > 32 && $0 != 127 } && parts.count <= 2
@@ -161,7 +162,7 @@ public enum Format: String, Sendable, CaseIterable {
         case .taskName, .path: "."
         case .absolutePath: "^/"
         case .name: "^[A-Za-z0-9._-]+$"
-        case .variable: "^[^=]+$"
+        case .variable: "^[^=\\s]+$"
         case .portRange: "^[0-9]{1,5}([:-][0-9]{1,5})?$"
         case .portAndProtocol: "^[0-9]{1,5}(/(tcp|udp))?$"
         case .forward:
@@ -175,7 +176,7 @@ public enum Format: String, Sendable, CaseIterable {
         case .domain: "^[A-Za-z0-9_.-]+$"
         case .egressRule: "^[][A-Za-z0-9*_.:/-]+$"
         case .user: "^[^:\\s]+(:[0-9]+)?$"
-        case .signal: "^((SIG|sig)?[A-Za-z0-9]+)$"
+        case .signal: "^((SIG|sig)?[A-Za-z0-9]+([+-][0-9]{1,2})?)$"
         case .restart: "^(no|always|unless-stopped|on-failure(:[1-9][0-9]*)?)$"
         case .url: "^http://[^/?\\s]+"
         case .listener: "^(/.+|.*[0-9]{1,5}(/(tcp|udp))?)$"
@@ -219,7 +220,19 @@ func isDomainName(_ text: some StringProtocol) -> Bool {
 private func isSignalName(_ text: String) -> Bool {
     let upper = text.uppercased()
     if let number = Int(text) { return (1...64).contains(number) }
-    return signalNames.contains(upper.hasPrefix("SIG") ? String(upper.dropFirst(3)) : upper)
+    let bare = upper.hasPrefix("SIG") ? String(upper.dropFirst(3)) : upper
+    return signalNames.contains(bare) || isRealTimeSignal(bare)
+}
+
+/// `RTMIN`, `RTMIN+3`, `RTMAX-2`: glibc's SIGRTMIN is 34 and its SIGRTMAX 64.
+private func isRealTimeSignal(_ name: String) -> Bool {
+    for (base, sign) in [("RTMIN", "+"), ("RTMAX", "-")] where name.hasPrefix(base) {
+        let rest = name.dropFirst(5)
+        if rest.isEmpty { return true }
+        guard rest.hasPrefix(sign), let offset = decimal(rest.dropFirst()) else { return false }
+        return offset <= 30
+    }
+    return false
 }
 
 /// signal(7), by number from 1.

@@ -9,7 +9,7 @@ enum GitpodKeys {
             "ports", .list(.record(port)), "Ports to forward in while something listens on them",
             example: "[{port: 3000}]"),
         Key(
-            "env", .variables, "The environment of all tasks and services; lists and mappings become JSON",
+            "env", .variables(), "The environment of all tasks and services; lists and mappings become JSON",
             example: "{EDITOR: vi}"),
         Key(
             "image", .oneOf([.string, .record(image)], expected: "an image's name or a mapping"),
@@ -29,7 +29,7 @@ enum GitpodKeys {
             "coreDump", .record(coreDump), "Whether crashed processes leave cores (RLIMIT_CORE)",
             example: "{enabled: true}"),
         Key(
-            "gitConfig", .variables, "The global git configuration of whom tasks run as, where git is there",
+            "gitConfig", .variables(), "The global git configuration of whom tasks run as, where git is there",
             example: "{core.autocrlf: input}"),
         Key("github", .record(github), "Prebuilds of Gitpod's service", .deprecated),
         Key("vscode", .record(vscode), "Extensions for VS Code", .foreign),
@@ -55,7 +55,7 @@ enum GitpodKeys {
             "command", .string,
             "Shell text that runs last, and may go on for ever; phases run in one bash, each only if the one before succeeded",
             example: "npm start"),
-        Key("env", .variables, "The task's own environment", example: "{PORT: 3000}"),
+        Key("env", .variables(), "The task's own environment", example: "{PORT: 3000}"),
         Key(
             "openIn", .choice(["bottom", "main", "left", "right"]), "Where an editor opens the task's terminal",
             default: .string("bottom"), .foreign),
@@ -138,15 +138,5 @@ enum GitpodKeys {
                     default: .string("stable"), .foreign)
             ]), "What to index in a prebuild", .foreign),
         Key("vmoptions", .string, "Options of its virtual machine", .foreign),
-    ]
-
-    /// Keys that Gitpod's files have carried, and what became of them.
-    static let removed: [String: String] = [
-        "ide": "Gitpod removed it in 2021", "privileged": "Gitpod removed it in 2020",
-        "idleTimeout": "no such key ever was", "workspaceTimeout": "no such key ever was",
-        "services": "services stand under \"workspacekit\"", "network": "it stands under \"workspacekit\"",
-        "restart": "restart policies stand under \"workspacekit.tasks\"",
-        "depends_on": "dependencies stand under \"workspacekit.tasks\"",
-        "dependsOn": "dependencies stand under \"workspacekit.tasks\" as \"depends_on\"",
     ]
 }

@@ -27,8 +27,9 @@ public enum JSONSchema {
         case .choice(let words, let retired): return Node(pairs: [("enum", list(words + retired))])
         case .text(let format): return text(format)
         case .list(let element): return typed("array", [("items", schema(element))])
-        case .variables:
-            let pairs = typed("array", [("items", typed("string", [("pattern", Node(.string("^[^=]+=")))]))])
+        case .variables(let fromHost):
+            let pattern = Node(.string(fromHost ? "^[^=\\s]+(=|$)" : "^[^=\\s]+="))
+            let pairs = typed("array", [("items", typed("string", [("pattern", pattern)]))])
             return Node(pairs: [("anyOf", Node(.sequence([typed("object"), pairs])))])
         case .table(let names, let value):
             var more: [(String, Node)] = [("additionalProperties", schema(value))]

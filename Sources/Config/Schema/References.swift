@@ -104,7 +104,22 @@ struct References {
         }
     }
 
+    /// Texts in which variables are put.
+    private func checkExpressions(_ unit: Unit) {
+        let environment = unit.node["environment"]?.pairs.map { ("environment." + scalarText($0.key), $0.value) } ?? []
+        for (key, node) in environment + (unit.node["working_dir"].map { [("working_dir", $0)] } ?? []) {
+            guard let expression = node.text.flatMap(malformedExpression) else { continue }
+            let name = expression.dropFirst(2).prefix { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "_") }
+            let example = "${\(name.first.map { !$0.isNumber } == true ? String(name) : "NAME")}"
+            checker.report(
+                .error, .badValue, node, "\(unit.path).\(key)",
+                "\"\(expression)\" is no expression: write \"\(example)\" for a variable, or \"$${\" for the text \"${\""
+            )
+        }
+    }
+
     private func checkOptions(_ unit: Unit) {
+        checkExpressions(unit)
         if let test = unit.node["healthcheck"]?["test"], HealthcheckSpec.probe(test) == nil {
             checker.report(
                 .error, .badValue, test, unit.path + ".healthcheck.test",

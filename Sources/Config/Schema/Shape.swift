@@ -16,8 +16,9 @@ public indirect enum Shape: Sendable {
     case record([Key], oneOf: [String] = [])
     /// A mapping from names of one's own to values.
     case table(names: Format, Shape)
-    /// Environment variables: a mapping of any values, or a list of NAME=value.
-    case variables
+    /// Environment variables: a mapping of any values, or a list of NAME=value. `fromHost`: a NAME alone, or one without a
+    /// value, takes it from the environment outside, as in Compose.
+    case variables(fromHost: Bool = false)
     /// Anything at all.
     case anything
     /// The first whose kind of node it is.

@@ -85,8 +85,8 @@ enum WorkspacekitKeys {
                 "The program and its arguments: a list, or a text split at blanks with quotes, without a shell",
                 example: "dockerd --host unix:///var/run/docker.sock", required: true),
             Key(
-                "environment", .variables,
-                "Its own environment; `${NAME}`, `${NAME:-default}` and `${NAME:?message}` as in Compose",
+                "environment", .variables(fromHost: true),
+                "Its own environment; `${NAME}`, `${NAME:-default}`, `${NAME:?message}`, `${NAME:+other}` and `$$` for `$` as in Compose. A NAME without a value takes the one that workspacekit was started with, or is unset",
                 example: "{PGDATA: \"${DATA:-/workspace}/db\"}"),
             Key(
                 "requires", .oneOf([.string, .list(.string)], expected: "a program or a list of programs"),
@@ -110,8 +110,14 @@ enum WorkspacekitKeys {
             "Where it runs; relative to the workspace directory; with `${NAME}` as `environment`",
             example: "server"),
         Key(
-            "env_file", .oneOf([.text(.path), .list(.text(.path))], expected: "a file or a list of files"),
-            "Files of NAME=value, one a line; `environment` wins", example: "[.env]"),
+            "env_file",
+            .oneOf(
+                [
+                    .text(.path),
+                    .list(.oneOf([.text(.path), .record(environmentFile)], expected: "a file or {path, required}")),
+                ], expected: "a file or a list of files"),
+            "Files of NAME=value, one a line; `environment` wins. Without one of them the unit is skipped",
+            example: "[.env]"),
         Key(
             "depends_on",
             .oneOf(
@@ -170,6 +176,11 @@ enum WorkspacekitKeys {
         Key(
             "tty", .boolean, "It runs on a terminal of its own, for `workspacekit attach`", default: .boolean(false)),
         Key("logging", .record(logging), "Its log files"),
+    ]
+
+    static let environmentFile: [Key] = [
+        Key("path", .text(.path), "The file", required: true),
+        Key("required", .boolean, "`false`: it may be missing", default: .boolean(true)),
     ]
 
     static let listener: [Key] = [

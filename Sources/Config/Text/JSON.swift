@@ -24,7 +24,9 @@ func hexadecimal(_ number: UInt32, width: Int) -> String {
 
 /// A text as a JSON string (RFC 8259, section 7).
 func jsonString(_ text: String) -> String {
-    doubleQuoted(text) { $0.value < 0x20 || $0.value == 0x7f ? "\\u" + hexadecimal($0.value, width: 4) : nil }
+    doubleQuoted(text) {
+        $0.value < 0x20 || (0x7f...0x9f).contains($0.value) ? "\\u" + hexadecimal($0.value, width: 4) : nil
+    }
 }
 
 /// A JSON text for a node, as Gitpod put structured values into the environment: without blanks, merge keys as written.

@@ -48,6 +48,16 @@ struct LineIndex {
         return Array(String(decoding: units, as: UTF16.self).utf8)
     }
 
+    /// The characters of a line without its end, at most 1,000; none where there is no such line.
+    func characters(line: Int) -> [Unicode.Scalar] {
+        guard starts.indices.contains(line - 1) else { return [] }
+        let end = line < starts.count ? starts[line] : bytes.count
+        let part = String(decoding: bytes[starts[line - 1]..<min(end, starts[line - 1] + 4000)], as: UTF8.self)
+        return part.unicodeScalars.prefix { !Self.breaks.contains($0) }.prefix(1000).map(\.self)
+    }
+
+    private static let breaks: [Unicode.Scalar] = ["\n", "\r", "\u{85}", "\u{2028}", "\u{2029}"]
+
     /// A part of a line, for people: at most 200 characters, so that the one at `column` is among them; and how many
     /// characters stand before the part. nil for a line that is not there or blank.
     func excerpt(line: Int, column: Int) -> (text: [Unicode.Scalar], before: Int)? {
@@ -63,10 +73,13 @@ struct LineIndex {
             passed += 1
         }
         let part = String(decoding: bytes[index..<min(end, index + 1000)], as: UTF8.self)
-        let breaks: [Unicode.Scalar] = ["\n", "\r", "\u{85}", "\u{2028}", "\u{2029}"]
         // Control characters, tabs among them, as one blank, so that the caret stays under its place.
-        let text = part.unicodeScalars.prefix { !breaks.contains($0) }.prefix(200).map { scalar -> Unicode.Scalar in
-            scalar.value < 32 || scalar.value == 127 ? " " : scalar
+        let text = part.unicodeScalars.prefix { !Self.breaks.contains($0) }.prefix(200).map {
+            scalar -> Unicode.Scalar in
+            switch scalar.value {
+            case 0..<0x20, 0x7f...0x9f, 0x202a...0x202e, 0x2066...0x2069: " "
+            default: scalar
+            }
         }
         return text.allSatisfy { $0 == " " } ? nil : (text, from)
     }

@@ -5,6 +5,8 @@ struct YAMLError: Error {
     var mark: Mark
     var message: String
     var code: DiagnosticCode
+    /// What to write instead; nil for nothing.
+    var hint: String?
 }
 
 /// # Theory of operation
@@ -65,8 +67,7 @@ struct YAMLError: Error {
         let root = try node(depth: 0)
         try next()
         guard unsafe event.pointee.type == YAML_DOCUMENT_END_EVENT else { return (root, nil) }
-        // What follows is another document's business: an error there does not spoil the first.
-        do { try next() } catch { return (root, nil) }
+        try next()
         return (root, unsafe event.pointee.type == YAML_DOCUMENT_START_EVENT ? start : nil)
     }
 
@@ -88,18 +89,21 @@ struct YAMLError: Error {
 
     private func problem() -> YAMLError {
         let text = unsafe parser.pointee.problem.map { unsafe String(cString: $0) } ?? "unreadable YAML"
-        let context = unsafe parser.pointee.context.map { unsafe String(cString: $0) }
+        let during = unsafe parser.pointee.context.map { unsafe String(cString: $0) }
         let mark = unsafe parser.pointee.problem_mark
-        let message = context.map { "\(text), \($0)" } ?? text
+        let message = during.map { "\(text), \($0)" } ?? text
         // What the reader below the scanner stumbles on has an offset only.
         if unsafe parser.pointee.error == YAML_READER_ERROR {
             let before = LineIndex(Array(bytes.prefix(unsafe Int(parser.pointee.problem_offset))))
             let mark = Mark(file: file, line: before.count, column: before.lastLength + 1)
             return YAMLError(mark: mark, message: message, code: .syntax)
         }
-        return YAMLError(
-            mark: Mark(file: file, line: Int(mark.line) + 1, column: Int(mark.column) + 1), message: message,
-            code: .syntax)
+        let place = Mark(file: file, line: Int(mark.line) + 1, column: Int(mark.column) + 1)
+        let context = unsafe parser.pointee.context_mark
+        let hasContext = unsafe parser.pointee.context != nil
+        let begin = Mark(file: file, line: Int(context.line) + 1, column: Int(context.column) + 1)
+        let hint = SyntaxHint(LineIndex(bytes), at: place, within: hasContext ? begin : nil).text
+        return YAMLError(mark: place, message: message, code: .syntax, hint: hint)
     }
 
     /// What a scalar's tag makes of it; by its style where there is none.

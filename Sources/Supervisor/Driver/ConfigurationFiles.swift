@@ -98,23 +98,54 @@ public enum ConfigurationFileError: Error, Hashable, Sendable, CustomStringConve
 }
 
 extension Reading {
-    /// Reads a configuration, and adds what only this machine can tell: users that do not exist. Where it is only looked
-    /// at, that is a warning: it may be meant for another machine.
-    public init(_ sources: [Source], on users: UserDatabase, toRun: Bool = true) {
+    /// Reads a configuration, and adds what only this machine can tell: users that do not exist, which is an error, and
+    /// env_files that cannot be read, whose units are skipped. `validate`, `run` and `reload` say the same.
+    public init(_ sources: [Source], on users: UserDatabase, workspace: String) {
         self.init(sources)
         var more: [Diagnostic] = []
         func check(_ user: UserSpec?, _ path: String) {
             guard let user, users.identity(for: user.name) == nil else { return }
             more.append(
                 Diagnostic(
-                    severity: toRun ? .error : .warning, code: .unknownReference, mark: user.mark, path: path,
-                    message: "unknown user \"\(user.name)\"" + (toRun ? "" : " on this machine")))
+                    severity: .error, code: .unknownReference, mark: user.mark, path: path,
+                    message: "unknown user \"\(user.name)\" on this machine"))
+        }
+        func check(_ options: UnitOptions, _ path: String) {
+            check(options.user, path + ".user")
+            for file in options.environmentFiles {
+                guard let problem = EnvironmentFile(file, in: workspace).problem else { continue }
+                more.append(
+                    Diagnostic(
+                        severity: .warning, code: .unknownReference, mark: options.environmentFilesMark,
+                        path: path + ".env_file",
+                        message: "\(problem): until it can be read (then \"workspacekit reload\"), this is skipped"))
+            }
         }
         check(configuration.user, "workspacekit.user")
-        for service in configuration.services {
-            check(service.options.user, "workspacekit.services.\(service.name).user")
-        }
-        for task in configuration.tasks { check(task.options.user, "workspacekit.tasks.\(task.name ?? "").user") }
+        for service in configuration.services { check(service.options, "workspacekit.services.\(service.name)") }
+        for task in configuration.tasks { check(task.options, "workspacekit.tasks.\(task.name ?? "")") }
         add(more)
+    }
+}
+
+/// A file of variables that a unit's `env_file` names.
+struct EnvironmentFile {
+    private let path: String
+    /// What it holds, or why that cannot be known.
+    let variables: [EnvironmentVariable]
+    let problem: String?
+
+    /// Reads the file; a relative path is below the workspace directory.
+    init(_ file: EnvironmentFileSpec, in workspace: String) {
+        path = Files.absolute(file.path.hasPrefix("/") ? file.path : workspace + "/" + file.path)
+        guard let text = Files.text(path) else {
+            let isMissed = file.isRequired || Files.status(path) != nil
+            (variables, problem) = ([], isMissed ? "cannot read its env_file \(path)" : nil)
+            return
+        }
+        switch parseEnvironmentFile(text) {
+        case .success(let found): (variables, problem) = (found, nil)
+        case .failure(let error): (variables, problem) = ([], "its env_file \(path):\(error.line): \(error.message)")
+        }
     }
 }

@@ -40,14 +40,14 @@ extension Supervisor {
 
     private func reloadPlan(_ sources: [Source]) -> (plan: ReloadPlan, apply: () -> Void) {
         var result = ReloadPlan()
-        let next = Reading(sources, on: .system)
+        let next = Reading(sources, on: .system, workspace: plan.workspaceDirectory)
         result.diagnostics = next.rendered(notes: false)
         result.isValid = !next.hasErrors
         guard result.isValid else { return (result, {}) }
         var nextPlanner = UnitPlanner(configuration: next.configuration, plan: plan)
         let reload = Reload(
             units: units, isRemoved: engine.isRemoved, wanted: nextPlanner.units(), from: reading.configuration,
-            to: next.configuration)
+            to: next.configuration, made: made)
         result.changes = reload.changes
         let planner = nextPlanner
         let sentences = result.changes.map(\.sentence)

@@ -48,6 +48,8 @@ final class Supervisor {
     private var hasBegun = false
     var planner: UnitPlanner
     var reading: Reading
+    /// What the rings and the forwarder were made with, as far as this supervisor knows.
+    let made: WorkspaceConfiguration
     private var watch: ConfigurationWatch
     /// How each unit that is yet to say it says that it is ready.
     var readiness: [Int: ReadinessChannel] = [:]
@@ -121,6 +123,7 @@ final class Supervisor {
         outputs = try UnitOutputs()
         clients = ControlClients(descriptors: CurrentProcess.raiseOpenFilesLimit())
         reading = Reading(plan.sources)
+        made = reading.configuration
         lastSources = plan.sources
         watch = ConfigurationWatch(plan.files)
         var planner = UnitPlanner(configuration: reading.configuration, plan: plan)
@@ -145,6 +148,10 @@ final class Supervisor {
         }
         engine.endsWithTasks = plan.start.isPrebuild
         try Files.makeDirectory(state.logs, mode: 0o700)
+        if !takesOver {
+            try? Files.remove(state.logsBegin)
+            try Files.write(state.logsBegin, [])
+        }
         events = EventLog(state.events, console: console, continues: takesOver)
         logs = units.map { [state, console, outputBuffer, openLogs] in
             Self.log(of: $0, state, console, outputBuffer, openLogs, continues: takesOver)

@@ -70,16 +70,25 @@ struct UnitPlanner {
         return units
     }
 
-    /// `checkoutLocation` below the workspace directory, if it is there.
+    /// Where tasks run, said where that is not what the configuration names.
     private mutating func workingDirectory() -> String {
-        guard let location = configuration.checkoutLocation ?? folder(configuration.workspaceLocation) else {
-            return plan.workspaceDirectory
+        let directory = repositoryRoot
+        if let named = namedDirectory, named != directory {
+            let key = configuration.checkoutLocation != nil ? "checkoutLocation" : "workspaceLocation"
+            notes.append("\(key): no directory \(named): tasks run in \(directory)")
         }
-        let path = Files.absolute(plan.workspaceDirectory + "/" + location)
-        if Files.isDirectory(path) { return path }
-        let key = configuration.checkoutLocation != nil ? "checkoutLocation" : "workspaceLocation"
-        notes.append("\(key): no directory \(path): tasks run in \(plan.workspaceDirectory)")
-        return plan.workspaceDirectory
+        return directory
+    }
+
+    private var namedDirectory: String? {
+        (configuration.checkoutLocation ?? folder(configuration.workspaceLocation)).map {
+            Files.absolute(plan.workspaceDirectory + "/" + $0)
+        }
+    }
+
+    /// `checkoutLocation` below the workspace directory, if it is there; else that one.
+    private var repositoryRoot: String {
+        namedDirectory.flatMap { Files.isDirectory($0) ? $0 : nil } ?? plan.workspaceDirectory
     }
 
     /// A workspace file's folder; the folder itself for anything else.
@@ -102,6 +111,10 @@ struct UnitPlanner {
         }
         if values["PATH"] == nil { set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin") }
         set("WORKSPACEKIT_STATE_DIR", plan.stateDirectory)
+        let gitpod = GitpodVariables(
+            repositoryRoot: repositoryRoot, isPrebuild: plan.start.isPrebuild, git: configuration.gitConfig)
+        for (name, value) in gitpod.variables { set(name, value) }
+        for (name, value) in gitpod.defaults where values[name] == nil { set(name, value) }
         let record = users.user(id: identity?.uid ?? 0)
         if identity == nil { set("HOME", home(inherited: values["HOME"])) }
         if identity != nil || CurrentProcess.user == 0 {
@@ -173,7 +186,7 @@ struct UnitPlanner {
     private func service(_ service: ServiceSpec) -> PlannedUnit {
         var unit = unit(
             UnitSpec(name: service.name, kind: .service), service.options, environment: service.environment,
-            user: service.options.user, directory: plan.workspaceDirectory)
+            fromHost: service.inheritedVariables, user: service.options.user, directory: plan.workspaceDirectory)
         unit.arguments = service.command
         let missing = service.requires.filter { findExecutable($0, path: unit.path, in: unit.directory) == nil }
         if !missing.isEmpty { unit.spec.skipped = "\(missing.joined(separator: ", ")) not found" }
@@ -194,8 +207,8 @@ struct UnitPlanner {
 
     /// What all kinds have in common; the command line is still to come.
     private func unit(
-        _ spec: UnitSpec, _ options: UnitOptions, environment more: [EnvironmentVariable], user: UserSpec?,
-        directory: String
+        _ spec: UnitSpec, _ options: UnitOptions, environment more: [EnvironmentVariable], fromHost: [String] = [],
+        user: UserSpec?, directory: String
     ) -> PlannedUnit {
         var spec = spec
         spec.restart = options.restart ?? .no
@@ -218,15 +231,9 @@ struct UnitPlanner {
         }
         var variables: [EnvironmentVariable] = []
         for file in options.environmentFiles {
-            let path = inWorkspace(file)
-            guard let text = Files.text(path) else {
-                spec.skipped = "cannot read its env_file \(path)"
-                continue
-            }
-            switch parseEnvironmentFile(text) {
-            case .success(let found): variables += found
-            case .failure(let error): spec.skipped = "its env_file \(path):\(error.line): \(error.message)"
-            }
+            let file = EnvironmentFile(file, in: plan.workspaceDirectory)
+            if let problem = file.problem { spec.skipped = problem }
+            variables += file.variables
         }
         let surroundings = self.environment(for: identity, adding: variables)
         func interpolated(_ text: String, _ key: String) -> String {
@@ -242,7 +249,13 @@ struct UnitPlanner {
         let own =
             spec.kind != .service
             ? more : more.map { .init(name: $0.name, value: interpolated($0.value, "environment")) }
-        let environment = environment(for: identity, adding: variables + own)
+        let host = fromHost.map { name in
+            EnvironmentVariable(name: name, value: inherited.last { $0.hasPrefix(name + "=") }?.value ?? "")
+        }
+        let unset = fromHost.filter { name in !inherited.contains { $0.hasPrefix(name + "=") } }
+        let environment = environment(for: identity, adding: variables + host + own).filter { variable in
+            !unset.contains { variable.hasPrefix($0 + "=") }
+        }
         let directory = options.workingDirectory.map { inWorkspace(interpolated($0, "working_dir")) } ?? directory
         let limits = limits(options)
         let adjustment = options.outOfMemoryAdjustment.map { Int32($0) }

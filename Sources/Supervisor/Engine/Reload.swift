@@ -20,13 +20,14 @@ struct Reload {
 
     /// - Parameters:
     ///   - isRemoved: which of `units` are no longer wanted already.
+    ///   - made: what the rings and the forwarder were made with; nil for `old`.
     init(
         units: [PlannedUnit], isRemoved: [Bool], wanted: [PlannedUnit], from old: WorkspaceConfiguration,
-        to new: WorkspaceConfiguration
+        to new: WorkspaceConfiguration, made: WorkspaceConfiguration? = nil
     ) {
         compare(units, isRemoved, wanted)
         comparePorts(old.ports, new.ports)
-        compareSettings(old, new)
+        compareSettings(old, new, made ?? old)
     }
 
     private struct Key: Hashable {
@@ -114,18 +115,20 @@ struct Reload {
         }
     }
 
-    /// What the rings and the forwarder were made with.
-    private mutating func compareSettings(_ old: WorkspaceConfiguration, _ new: WorkspaceConfiguration) {
+    /// What the rings and the forwarder were made with waits for the next start, and is said as long as it does.
+    private mutating func compareSettings(
+        _ old: WorkspaceConfiguration, _ new: WorkspaceConfiguration, _ made: WorkspaceConfiguration
+    ) {
         func withoutForwards(_ network: NetworkSpec) -> NetworkSpec {
             var network = network
             network.forwards = []
             return network
         }
         let settings: [(String, Bool)] = [
-            ("experimentalNetwork", old.experimentalNetwork != new.experimentalNetwork),
-            ("workspacekit.network", withoutForwards(old.network) != withoutForwards(new.network)),
-            ("workspacekit.writable", old.writable != new.writable),
-            ("workspacekit.shutdown.grace", old.stopGrace != new.stopGrace),
+            ("experimentalNetwork", made.experimentalNetwork != new.experimentalNetwork),
+            ("workspacekit.network", withoutForwards(made.network) != withoutForwards(new.network)),
+            ("workspacekit.writable", made.writable != new.writable),
+            ("workspacekit.shutdown.grace", made.stopGrace != new.stopGrace),
         ]
         if old.network.forwards != new.network.forwards {
             changes.append(
