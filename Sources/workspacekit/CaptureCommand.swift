@@ -15,7 +15,7 @@ extension Net {
 
                   workspacekit net capture
                   workspacekit net capture port 53
-                  workspacekit net capture -w /tmp/trace.pcapng "tcp port 443 and not host 10.0.2.3"
+                  workspacekit net capture -w trace.pcapng "tcp port 443 and not host 10.0.2.3"
                   workspacekit net capture -w - | tshark -r -
                 """)
         @OptionGroup var state: StateOption

@@ -17,7 +17,7 @@ struct WorkspacekitCommand: ParsableCommand {
             Logs.self, Events.self, Top.self, Attach.self, Exec.self, Ports.self, Net.self, Metrics.self, Validate.self,
             Graph.self,
             Plan.self, Reload.self, DoctorCommand.self,
-            Configuration.self, Completions.self, Init.self,
+            Configuration.self, Completions.self, Init.self, VersionCommand.self,
         ])
 }
 
@@ -94,7 +94,7 @@ struct Run: ParsableCommand {
 
               workspacekit run
               workspacekit run --network none -- make test
-            """)
+            """, aliases: ["up"])
     @OptionGroup var options: WorkspaceOptions
     @Argument(parsing: .postTerminator, help: "A command to run in the workspace, after --.")
     var command: [String] = []
@@ -147,7 +147,7 @@ func connect(_ state: StateDirectory) -> ControlClient {
 /// The answer to a request; ends the program when it is an error.
 func require(_ response: ControlResponse?) -> ControlResponse {
     guard let response else { fail("the workspace ended", ExitCodes.noSuchWorkspace) }
-    if let error = response.error { fail(error, 1) }
+    if let error = response.error { fail(error, response.exitCode.map { Int32($0) } ?? 1) }
     return response
 }
 
@@ -158,7 +158,7 @@ struct Metrics: ParsableCommand {
             For the textfile collector of node_exporter, or anything else that reads the format. The same is at /metrics of
             metrics.sock in the state directory (http+unix).
 
-              workspacekit metrics >/var/lib/node_exporter/workspace.prom.new && mv /var/lib/node_exporter/workspace.prom{.new,}
+              workspacekit metrics >w.new && mv w.new /var/lib/node_exporter/w.prom
               curl --unix-socket /run/workspacekit/metrics.sock http://localhost/metrics
             """)
     @OptionGroup var state: StateOption
@@ -187,6 +187,9 @@ struct Logs: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Show what tasks and services printed; also after they, or the workspace, ended.",
         discussion: """
+            Of the workspace that runs or ran last; --all adds units of those before it, whose logs are still there. A unit
+            that is named is shown in any case.
+
               workspacekit logs -f web
               workspacekit logs --since 10m -n 100
               workspacekit logs --json | jq -r 'select(.unit == "web").line'
@@ -200,7 +203,8 @@ struct Logs: ParsableCommand {
     var since: WallInstant?
     @Flag(name: .shortAndLong, help: "With the time before each line.") var timestamps = false
     @Flag(help: "One JSON object a line: time, unit, line.") var json = false
-    @Argument(help: "Which; all when none is named.", completion: .units) var names: [String] = []
+    @Flag(help: "Units of earlier workspaces in this state directory too.") var all = false
+    @Argument(help: "Which; all of the workspace when none is named.", completion: .units) var names: [String] = []
 
     func validate() throws {
         if let last, last < 0 { throw ValidationError("a number of lines is not negative") }
@@ -208,8 +212,8 @@ struct Logs: ParsableCommand {
 
     func run() {
         ignore(.pipe)
-        let style = LogStyle(hasTimes: timestamps, isJSON: json)
-        let reader = LogReader(state: state.directory, names: names, style: style)
+        let style = LogStyle(hasTimes: timestamps, isJSON: json, isForTerminal: Terminal.isTerminal(1))
+        let reader = LogReader(state: state.directory, names: names, style: style, all: all)
         if let problem = reader.problem { fail(problem, 1) }
         let ends = reader.ends()
         reader.printAll(last: last, since: since, until: ends)
@@ -221,17 +225,40 @@ struct Exec: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Run a program in the workspace.",
         discussion: """
-            Ends with its status; signals go on to it.
+            Ends with its status; 127 when there is no such program, 126 when it cannot be run. Options stand before the
+            program; what follows it is its own, with or without -- before it.
 
-              workspacekit exec -- id
+              workspacekit exec ls -la
+              workspacekit exec -it bash
               workspacekit exec -t -u gitpod -w /workspace -e TERM=xterm -- bash
             """)
     @OptionGroup var state: StateOption
-    @Flag(name: .shortAndLong, help: "On a terminal of the workspace's.") var terminal = false
-    @Option(name: .shortAndLong, help: "As this user: a name or uid[:gid].") var user: String?
-    @Option(name: [.customShort("w"), .long], help: "In this directory.", completion: .directory) var directory: String?
-    @Option(name: .shortAndLong, help: "With NAME=value in its environment.") var env: [String] = []
-    @Argument(parsing: .postTerminator) var command: [String]
+    @Flag(
+        name: [.customShort("t"), .customLong("terminal"), .customLong("tty")],
+        help: "Run it on a terminal of the workspace's.") var terminal = false
+    @Flag(
+        name: [.customShort("i"), .customLong("interactive"), .customLong("stdin")],
+        help: "Taken as docker and kubectl write it: standard input is always the program's.") var interactive = false
+    @Option(name: .shortAndLong, help: "Run it as this user: a name or uid[:gid].") var user: String?
+    @Option(
+        name: [.customShort("w"), .customLong("directory"), .customLong("workdir")],
+        help: "Run it in this directory.", completion: .directory) var directory: String?
+    @Option(
+        name: .shortAndLong,
+        help: ArgumentHelp(
+            "Set a variable in its environment; NAME alone takes the value from here.", valueName: "NAME=value"))
+    var env: [String] = []
+    @Argument(parsing: .captureForPassthrough, help: "The program and its arguments.") var command: [String]
+
+    mutating func validate() throws {
+        if command.first == "--" {
+            command.removeFirst()
+        } else if let option = command.first, option.hasPrefix("-") {
+            if ["-h", "--help", "-help"].contains(option) { throw CleanExit.helpRequest(self) }
+            throw ValidationError("Unknown option '\(option)'")
+        }
+        guard !command.isEmpty else { throw ValidationError("Missing expected argument '<command> ...'") }
+    }
 
     func run() {
         var request = ControlRequest(.exec)
@@ -239,7 +266,10 @@ struct Exec: ParsableCommand {
         request.terminal = terminal
         request.user = user
         request.directory = directory
-        request.environment = env
+        let own = environmentByName()
+        request.environment = env.compactMap { variable in
+            variable.contains("=") ? variable : own[variable].map { "\(variable)=\($0)" }
+        }
         quit(Int32(RemoteExecution(client: connect(state.directory)).run(request)))
     }
 }

@@ -6,7 +6,7 @@ struct Completions: ParsableCommand {
         abstract: "Print what completes the command line in a shell; names of tasks and services included.",
         discussion: """
               workspacekit completions bash >/etc/bash_completion.d/workspacekit
-              workspacekit completions zsh >/usr/local/share/zsh/site-functions/_workspacekit
+              workspacekit completions zsh >"${fpath[1]}/_workspacekit"
               workspacekit completions fish >~/.config/fish/completions/workspacekit.fish
             """)
     @Argument(help: ArgumentHelp("The shell.", valueName: "bash|zsh|fish"), completion: .list(["bash", "zsh", "fish"]))

@@ -13,7 +13,7 @@ struct DoctorCommand: ParsableCommand {
 
               workspacekit doctor
               docker run --rm --entrypoint workspacekit IMAGE doctor
-              workspacekit doctor --json | jq -r '.findings[] | select(.state != "ok").cure.docker'
+              workspacekit doctor --json | jq '.findings[] | select(.state != "ok").cure'
             """)
     @Flag(help: "As JSON.") var json = false
 

@@ -2,6 +2,7 @@ internal import ArgumentParser
 internal import Control
 internal import FoundationEssentials
 internal import Kernel
+internal import TerminalText
 
 struct Events: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -11,7 +12,7 @@ struct Events: ParsableCommand {
 
               workspacekit events --follow web
               workspacekit events --since 10m
-              workspacekit events --json --follow | jq -r 'select(.event == "unhealthy").unit'
+              workspacekit events --json --follow | jq 'select(.event == "unhealthy").unit'
             """)
     @OptionGroup var state: StateOption
     @Flag(name: .shortAndLong, help: "Go on as more happens, until the workspace ends.") var follow = false
@@ -60,7 +61,8 @@ struct Events: ParsableCommand {
             guard let event = ControlConnection.decode(WorkspaceEvent.self, Array(line)), isWanted(event) else {
                 return nil
             }
-            return json ? String(decoding: line, as: UTF8.self) + "\n" : "\(event.time) \(event.sentence)\n"
+            return json
+                ? String(decoding: line, as: UTF8.self) + "\n" : visibleText("\(event.time) \(event.sentence)") + "\n"
         }
     }
 

@@ -1,6 +1,7 @@
 internal import Config
 internal import Control
 internal import Kernel
+internal import TerminalText
 
 /// How `logs` shows what it finds.
 struct LogStyle {
@@ -10,6 +11,8 @@ struct LogStyle {
     var hasTimes = false
     /// A JSON object a line.
     var isJSON = false
+    /// A terminal reads: what units wrote is shown, and does not act on it.
+    var isForTerminal = false
 
     /// A line as it is printed.
     func text(_ line: ArraySlice<UInt8>, from name: String, at time: WallInstant?) -> [UInt8] {
@@ -19,8 +22,10 @@ struct LogStyle {
             return Array((jsonObject(fields) + "\n").utf8)
         }
         var prefix = hasTimes ? (time.map { "\($0) " } ?? "") : ""
-        if hasNames { prefix += "[\(name)] " }
-        return Array(prefix.utf8) + line + [10]
+        if hasNames { prefix += "[\(visibleText(name))] " }
+        var text = Array(prefix.utf8)
+        if isForTerminal { text += terminalLine(line.last == 13 ? line.dropLast() : line) } else { text += line }
+        return text + [10]
     }
 }
 
@@ -32,13 +37,18 @@ struct LogReader {
     /// Why nothing can be shown.
     let problem: String?
 
-    init(state: StateDirectory, names: [String], style: LogStyle) {
+    /// - Parameter all: without names, the logs of earlier workspaces too.
+    init(state: StateDirectory, names: [String], style: LogStyle, all: Bool = false) {
         self.state = state
         var style = style
         let present = Self.logNames(state)
         if names.isEmpty {
-            files = present
-            problem = present.isEmpty ? "no logs in \(state.logs); name another workspace with --state-dir" : nil
+            let begin = all ? nil : Files.status(state.logsBegin)?.bornAt
+            files = present.filter { file in
+                // A unit's log is made when its workspace starts, and again when it is full.
+                begin.map { begin in Files.status(file.path).map { $0.bornAt >= begin } ?? false } ?? true
+            }
+            problem = files.isEmpty ? "no logs in \(state.logs); name another workspace with --state-dir" : nil
         } else {
             files = names.map { ($0, state.presentLog(of: $0)) }
             let missing = files.first { Files.status($0.path) == nil }
@@ -62,7 +72,7 @@ struct LogReader {
     }
 
     /// Raw bytes where nothing stands before the lines: what a unit wrote, as it wrote it.
-    private var isRaw: Bool { !style.hasNames && !style.hasTimes && !style.isJSON }
+    private var isRaw: Bool { !style.hasNames && !style.hasTimes && !style.isJSON && !style.isForTerminal }
 
     /// One line of a log.
     private struct Line {
@@ -122,7 +132,7 @@ struct LogReader {
             lines(LogFiles.pieces(file.path), memory[file.name] ?? [], index)
         }
         return all.suffix(count).map { line in
-            String(decoding: line.bytes.filter { $0 >= 32 && $0 != 127 }, as: UTF8.self)
+            visibleText(String(decoding: line.bytes, as: UTF8.self))
         }
     }
 

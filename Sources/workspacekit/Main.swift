@@ -15,7 +15,9 @@ struct Main {
         if let personality = InitPersonality(calledBy: program) {
             exit(InitProcess.main(personality, calledAs: program, Array(arguments.dropFirst())))
         }
-        if GPCommand.isCalled(arguments.first ?? "") { return GPCommand.main() }
+        if GPCommand.isCalled(arguments.first ?? "") {
+            CommandLineEntry.run(GPCommand.self, Array(arguments.dropFirst()))
+        }
         if Slirp4netnsProcess.isCalled(arguments.first ?? "") {
             exit(Slirp4netnsProcess.main(Array(arguments.dropFirst())))
         }
@@ -39,7 +41,7 @@ struct Main {
                         ? Examination.mountProc(channel: StageDescriptor.channel)
                         : Examination.main(channel: StageDescriptor.channel)))
         case "probe": exit(Int32(NetworkProbe.main(Array(CommandLine.arguments.dropFirst(2)))))
-        default: WorkspacekitCommand.main()
+        default: CommandLineEntry.run(WorkspacekitCommand.self, Array(arguments.dropFirst()))
         }
     }
 }
@@ -58,7 +60,7 @@ func quit(_ code: Int32) -> Never { exit(code) }
 
 /// Ends the program with one line that says why.
 func fail(_ message: String, _ code: Int32) -> Never {
-    writeLine("workspacekit: \(message)\n", to: 2)
+    say(message)
     exit(code)
 }
 

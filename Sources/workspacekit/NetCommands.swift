@@ -60,7 +60,7 @@ struct Net: ParsableCommand {
                 FLOWS were decided by the rule since the forwarder started.
 
                   workspacekit net rules
-                  workspacekit net rules --json | jq '.[] | select(.action == "deny" and .flows > 0)'
+                  workspacekit net rules --json | jq '.[] | select(.action == "deny").flows'
                 """)
         @OptionGroup var state: StateOption
         @Flag(help: "As JSON.") var json = false
@@ -129,7 +129,7 @@ struct Net: ParsableCommand {
 
                   workspacekit net flows
                   workspacekit net flows --watch
-                  workspacekit net flows --json | jq -r '.flows[] | select(.unit == "web").remote'
+                  workspacekit net flows --json | jq '.flows[] | select(.unit == "web").remote'
                 """)
         @OptionGroup var state: StateOption
         @Flag(help: "As JSON, with the forwarder's counters.") var json = false

@@ -2,6 +2,7 @@ internal import ArgumentParser
 internal import Config
 internal import Control
 internal import Kernel
+internal import TerminalText
 
 struct Ports: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -28,7 +29,7 @@ struct Ports: ParsableCommand {
                 pause(.milliseconds(200))
                 client.connection.send(ControlRequest(.ports))
                 guard let now = client.answer()?.ports else { return }
-                for port in now where !ports.contains(port) { writeLine("+ \(sentence(port))\n", to: 1) }
+                for port in now where !ports.contains(port) { writeLine("+ \(visibleText(sentence(port)))\n", to: 1) }
                 for port in ports where !now.contains(where: { $0.port == port.port && $0.transport == port.transport })
                 {
                     writeLine("- \(port.port)/\(port.transport)\n", to: 1)

@@ -1,5 +1,6 @@
 internal import Control
 internal import Kernel
+internal import TerminalText
 
 /// What `top` shows: a pure picture of two samples, and what keys do to it.
 struct TopScreen {
@@ -105,35 +106,63 @@ struct TopScreen {
     /// The lines of the picture: at most so many, each at most so wide.
     func lines(rows height: Int, columns width: Int) -> [String] {
         let body: [String]
-        var footer = "q quit  j/k select  r restart  s stop  S start  l log"
+        let keys = "q quit  j/k select  r restart  s stop  S start  l log"
+        var footer = keys.count <= width ? keys : "q j/k r s S l (docs: workspacekit top --help)"
         if let log {
-            body = ["log of \(log.unit)"] + log.lines.suffix(max(0, height - 2))
+            body = ["log of \(visibleText(log.unit))"] + log.lines.suffix(max(0, height - 2)).map(visibleText)
             footer = "any key goes back"
         } else {
-            body = table(height - 2, marking: selected)
+            body = table(height - 2, marking: selected, columns: width)
         }
-        if !message.isEmpty { footer = message }
+        if !message.isEmpty { footer = visibleText(message) }
         let shown = Array(body.prefix(max(0, height - 1)))
         let padding = [String](repeating: "", count: max(0, height - 1 - shown.count))
-        return (shown + padding + [footer]).map { String($0.prefix(width)) }
+        return (shown + padding + [footer]).map { fitted($0, columns: width) }
     }
 
-    /// The table: a line with the sums, then the units, at most so many lines.
-    func table(_ height: Int, marking selected: String? = nil) -> [String] {
+    /// A column of the table; `rank` is which is left out first where the terminal is too narrow for all, nil for never.
+    private struct Column: Sendable {
+        let head: String
+        let rank: Int?
+        let text: @Sendable (Row) -> String
+    }
+
+    private static let columns: [Column] = [
+        Column(head: "STATE", rank: nil) { $0.state }, Column(head: "PID", rank: 3) { $0.pid.map(String.init) ?? "-" },
+        Column(head: "CPU%", rank: nil) { percent($0.processorPercent) },
+        Column(head: "MEM", rank: nil) { bytes(Double($0.memoryBytes)) },
+        Column(head: "PROCS", rank: 1) { "\($0.processes)" },
+        Column(head: "RX/s", rank: 4) { bytes($0.receivedPerSecond) },
+        Column(head: "TX/s", rank: 4) { bytes($0.sentPerSecond) },
+        Column(head: "RESTARTS", rank: 0) { "\($0.restarts)" },
+    ]
+
+    /// The table: a line with the sums, then the units, at most so many lines, and columns as far as they fit.
+    func table(_ height: Int, marking selected: String? = nil, columns width: Int = .max) -> [String] {
+        var shown = Self.columns
+        while true {
+            let lines = table(height, selected, shown, nameWidth: .max)
+            let widest = lines.dropFirst().map(columnCount).max() ?? 0
+            if widest <= width { return lines }
+            guard let next = shown.compactMap(\.rank).min() else {
+                // Names that are too long for what is left are cut.
+                let longest = rows.map { columnCount(visibleText($0.name)) }.max() ?? 0
+                return table(height, selected, shown, nameWidth: max(8, longest - (widest - width)))
+            }
+            shown.removeAll { $0.rank == next }
+        }
+    }
+
+    private func table(_ height: Int, _ selected: String?, _ columns: [Column], nameWidth: Int) -> [String] {
         let selectedIndex = rows.firstIndex { $0.name == selected } ?? 0
         let room = max(1, height - 1)
         let first = max(0, min(selectedIndex - room / 2, rows.count - room))
         let cells = rows.dropFirst(first).prefix(room).map { row in
-            [
-                (selected.map { row.name == $0 ? "> " : "  " } ?? "") + row.name, row.state,
-                row.pid.map(String.init) ?? "-",
-                Self.percent(row.processorPercent), Self.bytes(Double(row.memoryBytes)), "\(row.processes)",
-                Self.bytes(row.receivedPerSecond), Self.bytes(row.sentPerSecond), "\(row.restarts)",
-            ]
+            let name = visibleText(row.name)
+            let cut = columnCount(name) > nameWidth ? fitted(name, columns: nameWidth - 1) + "…" : name
+            return [(selected.map { row.name == $0 ? "> " : "  " } ?? "") + cut] + columns.map { $0.text(row) }
         }
-        let head = [
-            (selected == nil ? "" : "  ") + "NAME", "STATE", "PID", "CPU%", "MEM", "PROCS", "RX/s", "TX/s", "RESTARTS",
-        ]
+        let head = [(selected == nil ? "" : "  ") + "NAME"] + columns.map(\.head)
         let total =
             "\(rows.count) units, \(state); "
             + "cpu \(Self.percent(rows.map(\.processorPercent).reduce(0, +)))%, "

@@ -11,8 +11,8 @@ struct Status: ParsableCommand {
 
               workspacekit status
               until workspacekit status --ready; do sleep 1; done
-              workspacekit status --json | jq -r '.units[] | select(.state == "failed").name'
-            """)
+              workspacekit status --json | jq '.units[] | select(.state == "failed")'
+            """, aliases: ["ps"])
     @OptionGroup var state: StateOption
     @Flag(help: "As JSON.") var json = false
     @Flag(help: "Whether all is up that is to be up: the exit code, and what is missing.") var ready = false

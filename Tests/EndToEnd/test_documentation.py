@@ -139,3 +139,43 @@ def test_the_list_of_mistakes_fits_the_code():
     """Tests/mistakes.py puts them into the code; that takes too long for each run."""
     result = subprocess.run(["/usr/bin/python3", str(ROOT / "Tests/mistakes.py"), "--check"], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
+
+
+def command_lines():
+    """Command lines of ours in README.md and docs, in code blocks and in running text."""
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        if path.name == "commands.md":  # of the binary itself
+            continue
+        text = path.read_text()
+        found = re.findall(r"`(workspacekit [a-z][^`]*)`", text.replace("\n", " "))
+        found += re.findall(r"^    (?:.*\s)?(workspacekit [a-z].*)$", text, re.M)
+        for line in found:
+            # A comment, a pipe, the next command, or a sentence that follows.
+            line = re.split(r"\s#|\s[|>&]|; |\)|\"|: |\.\.\. ", line)[0]
+            yield path.name, line.split()[1:]
+
+
+def test_every_command_line_of_the_documentation_is_one():
+    tree = json.loads(subprocess.run([BINARY, "--experimental-dump-help"], check=True, capture_output=True, text=True).stdout)["command"]
+    checked = 0
+    for name, words in command_lines():
+        command, rest = tree, list(words)
+        while rest and "subcommands" in command:
+            inner = next((c for c in command["subcommands"] if rest[0] in [c["commandName"], *c.get("aliases", [])]), None)
+            if inner is None:
+                break
+            command, rest = inner, rest[1:]
+        assert command is not tree or not rest, (name, words)
+        known = {("--" if option["kind"] == "long" else "-") + option["name"]: argument["kind"]
+                 for argument in command.get("arguments", []) for option in argument.get("names", [])}
+        takes_values = False
+        for word in rest:
+            if word == "--" or (command["commandName"] in ("exec", "init") and not word.startswith("-") and not takes_values):
+                break
+            takes_values = False
+            if word.startswith("-") and command["commandName"] != "init":
+                option = word.split("=")[0].strip("[],")
+                assert option in known or all("-" + letter in known for letter in option[1:]), (name, words, word)
+                takes_values = known.get(option) == "option"
+        checked += 1
+    assert checked > 40

@@ -5,8 +5,12 @@ import json
 import os
 import pathlib
 import re
+import select
+import shutil
 import subprocess
 import time
+
+import pytest
 
 from conftest import BINARY, PYTHON, until
 
@@ -58,7 +62,7 @@ workspacekit: {tasks: {t: {logging: {max-size: 64k, max-file: 3}}}}
 """).started()
     until(lambda: "line 3000 " in space.stdout, 20, "the output")
     logs = space.state / "logs"
-    sizes = {file.name: file.stat().st_size for file in logs.iterdir() if not file.name.endswith(".times")}
+    sizes = {file.name: file.stat().st_size for file in logs.iterdir() if not file.name.endswith(".times") and file.name != ".begin"}
     assert set(sizes) == {"t.log", "t.log.1", "t.log.2"}
     assert all(size <= 128 << 10 for size in sizes.values())
     shown = space.cli("logs", "t").stdout.splitlines()
@@ -199,3 +203,120 @@ def test_open_files_are_bounded_whatever_the_units(workspace):
     until(lambda: [name for name, unit in renamed.status().items() if unit["state"] == "running"] == ["name59"], 30, "the last name")
     assert len(open_logs()) <= 32
     assert renamed.cli("logs", "name3").stdout == "up\n"
+
+
+COLOURED = r"""
+tasks:
+  - {name: web, command: 'printf "\033[2J\033[Hcleared\033]0;title\007 \033[31mred\n10%%\r100%%\n"; sleep 1000'}
+  - {name: longer, command: 'echo plain; sleep 1000'}
+"""
+
+
+def on_a_terminal(space, *arguments, environment=None):
+    """What a command of the workspace's prints on a terminal of its own, to its end."""
+    master, terminal = os.openpty()
+    process = space.lab.popen_in(space.lab.pod, [*space.prefix, BINARY, *arguments, "--state-dir", str(space.state)],
+                                 env={**space.environment, **(environment or {})}, stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    seen = b""
+    while True:
+        try:
+            data = os.read(master, 65536)
+        except OSError:
+            break
+        if not data:
+            break
+        seen += data
+    assert process.wait(10) == 0
+    os.close(master)
+    return seen.decode().replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("environment, colours", [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_the_console_on_a_terminal(lab, environment, colours):
+    folder = lab.folder / f"console-{environment['TERM']}-{len(environment)}"
+    folder.mkdir()
+    (folder / ".gitpod.yml").write_text(COLOURED)
+    master, terminal = os.openpty()
+    process = lab.popen_in(lab.pod, [BINARY, "run", "--workspace", str(folder), "--state-dir", str(folder / "state"), "--network", "none"],
+                           stdout=terminal, stderr=terminal, env={"PATH": os.environ["PATH"], **environment})
+    os.close(terminal)
+    seen = b""
+    try:
+        def has_all():
+            nonlocal seen
+            while select.select([master], [], [], 0)[0]:
+                seen += os.read(master, 65536)
+            return b"plain\r\n" in seen and b"100%\r\n" in seen
+        until(has_all, 20, "the lines")
+    finally:
+        process.terminate()
+        process.wait(20)
+        os.close(master)
+        shutil.rmtree(folder)
+    text = seen.decode().replace("\r\n", "\n")
+    for moves in ("\x1b[2J", "\x1b[H", "\x1b]0;", "\x07", "\r"):
+        assert moves not in text
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text).split("\n")
+    # All lines begin in one column; the unit's own colour is kept, and ends with its line.
+    assert "[web]    cleared red" in plain and "[web]    100%" in plain and "[longer] plain" in plain
+    assert "\x1b[31mred\x1b[0m\n" in text
+    names = re.findall(r"\x1b\[(\d+)m\[(web|longer)\]\x1b\[0m", text)
+    assert (len({colour for colour, _ in names}) == 2) if colours else not names
+
+
+def test_control_sequences_are_for_the_log_files_only(workspace):
+    space = workspace(COLOURED).started()
+    until(lambda: "[longer] plain" in space.stdout and "100%" in space.stdout, 10, "the output")
+    # Where a program reads, names stand as they were; what moves a cursor is left out there too: its reader may be a terminal.
+    assert "[web] cleared \x1b[31mred\x1b[0m\n" in space.stdout and "\x1b[2J" not in space.stdout
+    assert "\x1b[2J\x1b[Hcleared\x1b]0;title\x07" in space.cli("logs", "web").stdout
+    shown = on_a_terminal(space, "logs", "web")
+    assert shown == "cleared \x1b[31mred\x1b[0m\n100%\n"
+    assert "[web] cleared" in on_a_terminal(space, "logs")
+
+
+EVIL = "\x1b]0;owned\x07\x1b[2J"
+
+
+def test_no_text_from_inside_reaches_a_terminal_raw(workspace):
+    """Names of tasks, STATUS=, comm and notes are text of the workspace's: an operator's terminal must not act on it."""
+    name = "evil\\e]0;owned\\a\\e[2J"
+    space = workspace(f"""
+tasks:
+  - name: "{name}"
+    command: 'sleep 1000'
+workspacekit:
+  services:
+    speaks:
+      command: [python3, -c, 'import os, socket, time; s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.connect(os.environ["NOTIFY_SOCKET"]); s.send(b"READY=1\\nSTATUS=st\\x1b]0;owned\\x07\\x1b[2Jatus\\x9b2J"); time.sleep(1000)']
+      ready: {{notify: sd_notify}}
+    named:
+      command: [python3, -c, 'import socket, time; open("/proc/self/comm", "w").write("x\\x1b[2Jcomm"); s = socket.create_server(("127.0.0.1", 4711)); time.sleep(1000)']
+ports: [{{port: 4711, name: "port\\e[2J"}}]
+""").started()
+    until(lambda: "status" in space.cli("status").stdout, 10, lambda: "the status text in " + space.cli("status").stdout)
+    until(lambda: "4711/tcp" in space.cli("ports").stdout, 10, "the port")
+    space.cli("stop", "speaks")
+    for command in (["status"], ["ps"], ["ports"], ["top", "--once", "-i", "200ms"], ["events"], ["net", "flows"], ["plan"], ["logs"], ["status", "--json"],
+                    ["ports", "--json"], ["events", "--json"], ["stop", "no such unit"]):
+        result = space.cli(*command, check=False)
+        for text in (result.stdout, result.stderr):
+            assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", text), (command, text)
+    assert not re.search("[\x07\x1b\x9b]", space.stdout + space.stderr), space.stderr
+
+
+def test_logs_are_those_of_this_workspace(workspace):
+    first = workspace("tasks: [{name: old, command: echo of the first}, {name: both, command: echo first}]\n").started()
+    first.cli("wait", "old", "--for", "completed")
+    until(lambda: "[both] first" in first.stdout, 10, "the output")
+    first.stop()
+    # The last one's are shown as long as no other has started.
+    assert "[old] of the first" in first.cli("logs").stdout
+    second = workspace("tasks: [{name: new, command: echo of the second}, {name: both, command: echo second}]\n", folder=first.folder).started()
+    until(lambda: "[new] of the second" in second.stdout and "[both] second" in second.stdout, 10, "the output")
+    assert sorted(second.cli("logs").stdout.splitlines()) == ["[both] second", "[new] of the second"]
+    assert sorted(second.cli("logs", "--all").stdout.splitlines()) == ["[both] second", "[new] of the second", "[old] of the first"]
+    assert second.cli("logs", "old").stdout == "of the first\n"
+    second.cli("stop")
+    assert sorted(second.cli("logs").stdout.splitlines()) == ["[both] second", "[new] of the second"]

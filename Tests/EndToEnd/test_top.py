@@ -103,3 +103,32 @@ def test_the_terminal_is_given_back(workspace, how):
         space.cli("stop")
     assert screen.ends() == (69 if how == "the workspace ends" else 0)
     assert b"\x1b[?25h\x1b[?1049l" in screen.text()
+
+
+@pytest.mark.parametrize("columns", [40, 60, 100])
+def test_a_narrow_terminal_has_fewer_columns_and_none_is_cut(workspace, columns):
+    space = workspace("""
+tasks: [{name: "a task with a name that is long and says what it is", command: "printf '\\\\033[33mwarn\\\\033[0m of \\\\033[2Jthis\\\\n'; sleep 1000"}]
+workspacekit: {services: {db: {command: sleep 1000}}}
+""").started()
+    screen = Screen(space, "top", "-i", "200ms", rows=10, columns=columns)
+    until(lambda: screen.text().count(b"\x1b[H") > 2 and b"> db" in screen.text(), 10, "the picture")
+
+    def frame():
+        picture = screen.text().split(b"\x1b[H")[-2].replace(b"\x1b[K", b"").decode()
+        return [line for line in picture.split("\r\n")]
+
+    lines = frame()
+    assert all(len(line) <= columns for line in lines), lines
+    head = lines[1].split()
+    assert head[:2] == ["NAME", "STATE"] and {"CPU%", "MEM"} <= set(head)
+    assert set(head) <= {"NAME", "STATE", "PID", "CPU%", "MEM", "PROCS", "RX/s", "TX/s", "RESTARTS"}
+    assert len(head) < 9 if columns < 100 else "PID" in head
+    assert lines[2].split()[2] == "running"
+    # The log of a coloured unit: its text, and nothing of its escapes.
+    screen.type(b"j")
+    screen.type(b"l")
+    screen.shows(b"warn of this")
+    assert b"[33m" not in screen.text() and b"[2J" not in screen.text()
+    screen.type(b" q")
+    assert screen.ends() == 0

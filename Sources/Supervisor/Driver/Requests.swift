@@ -57,7 +57,9 @@ extension Supervisor {
             do {
                 try execute(request, connection)
             } catch {
-                connection.send(ControlResponse(error: "\(error)", exitCode: error.shellCode))
+                // An unknown user is no program that is missing.
+                let isUserKnown = request.user.map { planner.users.identity(for: $0) != nil } ?? true
+                connection.send(ControlResponse(error: "\(error)", exitCode: isUserKnown ? error.shellCode : 126))
             }
             connection.received = []
         }

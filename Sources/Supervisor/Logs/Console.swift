@@ -1,4 +1,5 @@
 internal import Kernel
+internal import TerminalText
 
 /// # Theory of operation
 ///
@@ -23,6 +24,7 @@ final class Console {
     private let errors: StandardOutput
     private let isShared: Bool
     private let isQuiet: Bool
+    private var text: ConsoleText
     private var isStuck = false
     /// When the reader took something, while much waits for it.
     private var holdingSince: MonotonicInstant?
@@ -32,24 +34,33 @@ final class Console {
     ///   - errors: the number of standard error.
     init(output: Int32, errors: Int32, isQuiet: Bool) {
         self.isQuiet = isQuiet
+        text = ConsoleText(isTerminal: Terminal.isTerminal(output), hasColours: Self.wantsColours(currentEnvironment()))
         self.output = StandardOutput(output, name: "standard output", hint: " (the logs have them)")
         // One buffer keeps the order of what goes to one reader.
         isShared = StandardOutput.areSame(output, errors)
         self.errors = isShared ? self.output : StandardOutput(errors, name: "standard error", limit: 256 << 10)
     }
 
-    /// A unit's line, behind `prefix`.
+    /// no-color.org, and terminals that know none.
+    private static func wantsColours(_ environment: [String]) -> Bool {
+        !environment.contains { ($0.hasPrefix("NO_COLOR=") && $0 != "NO_COLOR=") || $0 == "TERM=dumb" }
+    }
+
+    /// Takes a unit's name; its place, for ``line(_:of:)``.
+    func add(_ name: String) -> Int { text.add(name) }
+
+    /// A line of the unit at a place.
     @inline(__always)
-    func line(_ bytes: ArraySlice<UInt8>, prefix: [UInt8]) {
+    func line(_ bytes: ArraySlice<UInt8>, of unit: Int) {
         if isQuiet { return }
-        output.append(prefix[...], bytes, Self.newline[...])
+        output.append(text.prefix(of: unit), ConsoleText.shown(bytes), Self.newline[...])
     }
 
     /// Lines that are complete in themselves.
     func text(_ text: String) { errors.append(text + "\n") }
 
     /// A line of the supervisor's own.
-    func notice(_ text: String) { errors.append("workspacekit: \(text)\n") }
+    func notice(_ text: String) { errors.append("workspacekit: \(visibleText(text))\n") }
 
     /// A result, which is the supervisor's last word on standard output.
     func result(_ text: String) { output.append(text) }

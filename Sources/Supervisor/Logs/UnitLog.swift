@@ -17,7 +17,8 @@ final class UnitLog {
     static let ringLimit = 256 << 10, retryAfter = Duration.seconds(5)
     let name: String
     /// What stands before each of its lines on the console.
-    private let prefix: [UInt8]
+    /// Its place on the console.
+    private let place: Int
     private let path: String
     private let console: Console
     private var sizeLimit: Int
@@ -38,7 +39,7 @@ final class UnitLog {
     ) {
         self.openLogs = openLogs
         self.name = name
-        prefix = Array("[\(name)] ".utf8)
+        place = console.add(name)
         self.path = path
         self.console = console
         scratch = buffer
@@ -144,14 +145,14 @@ final class UnitLog {
     ) {
         if count > 0 { eachPiece(scratch.bytes[..<count]) }
         splitter.feed(scratch.bytes[..<count]) {
-            console.line($0, prefix: prefix)
+            console.line($0, of: place)
             eachLine?($0)
         }
     }
 
     /// The unit's process has closed its output.
     func finish() {
-        splitter.finish { console.line($0, prefix: prefix) }
+        splitter.finish { console.line($0, of: place) }
         closeFiles()
         openLogs.remove(self)
     }
