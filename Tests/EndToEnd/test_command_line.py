@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 
 import pytest
@@ -130,3 +131,21 @@ def test_examples_fit_80_columns():
     for words, discussion in discussions():
         for line in discussion.split("\n"):
             assert not line.startswith("  ") or len(line) <= 80, (words, line)
+
+
+@pytest.mark.parametrize("pieces", [[b'{}\n{"exitCode":3}\n'], [b'{}\n', b'{"exitCode":3}\n']], ids=["in one piece", "in two"])
+def test_exec_sees_both_answers_however_they_come(tmp_path, pieces):
+    """A program that ends at once: the supervisor's two answers may arrive with one read."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(tmp_path / "control.sock"))
+    server.listen()
+    client = subprocess.Popen([BINARY, "exec", "--state-dir", str(tmp_path), "true"], stdin=subprocess.DEVNULL)
+    try:
+        connection, _ = server.accept()
+        connection.recv(65536)
+        for piece in pieces:
+            connection.sendall(piece)
+        assert client.wait(30) == 3
+    finally:
+        client.kill()
+        client.wait()
