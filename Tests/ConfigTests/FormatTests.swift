@@ -299,6 +299,13 @@ struct SchemaTests {
         #expect(ports.layers.map(\.shown) == [[3000...3010], [3005...3005]] && ports.layers[1].hidden == [3006...3006])
     }
 
+    @Test("a setting of git may have blanks in its name, a variable not")
+    func settings() {
+        let reading = Reading(Array("gitConfig: {remote.my fork.url: x}".utf8), file: "f")
+        #expect(reading.rendered() == [] && reading.configuration.gitConfig.map(\.name) == ["remote.my fork.url"])
+        #expect(Reading(Array("env: {A B: x}".utf8), file: "f").hasErrors)
+    }
+
     @Test(
         "a forward's text is read as it was",
         arguments: [

@@ -26,7 +26,7 @@ final class Checker {
             return with(node, .sequence(items.enumerated().compactMap { self.element($1, element, "\(path)[\($0)]") }))
         case .record(let keys, let alternatives): return record(node, keys, alternatives, path)
         case .table(let names, let value): return table(node, names, value, path)
-        case .variables(let fromHost): return variables(node, path, fromHost: fromHost)
+        case .variables(let fromHost, let names): return variables(node, path, fromHost: fromHost, names)
         case .oneOf(let shapes, _):
             guard let fit = shapes.first(where: { $0.admits(node) }) else { return wrongType(node, path, shape) }
             return check(node, fit, path)
@@ -224,13 +224,13 @@ final class Checker {
     }
 
     /// Lists become mappings: one shape for all readers. A variable from the host is one whose value is null.
-    private func variables(_ node: Node, _ path: String, fromHost: Bool) -> Node? {
+    private func variables(_ node: Node, _ path: String, fromHost: Bool, _ names: Format) -> Node? {
         var found: [(key: Node, value: Node)] = []
         switch node.content {
         case .scalar: return wrongType(node, path, .variables())
         case .sequence(let items):
             for (index, item) in items.enumerated() {
-                guard let text = item.text, let pair = variable(text, fromHost: fromHost) else {
+                guard let text = item.text, let pair = variable(text, fromHost: fromHost, names) else {
                     report(.error, .badValue, item, "\(path)[\(index)]", variableProblem(item))
                     continue
                 }
@@ -242,7 +242,7 @@ final class Checker {
         case .mapping(let pairs):
             for (key, value) in merged(pairs, path) {
                 let name = key.text ?? ""
-                if Format.variable.problem(with: name) != nil {
+                if names.problem(with: name) != nil {
                     report(.error, .badValue, key, path, nameProblem(name))
                 } else if value.text?.utf8.contains(0) == true {
                     report(.error, .badValue, value, join(path, name), "a variable holds no zero bytes")
@@ -255,9 +255,9 @@ final class Checker {
     }
 
     /// `NAME=value`, or a NAME alone where that takes its value from the host; nil for anything else.
-    private func variable(_ text: String, fromHost: Bool) -> (name: String, value: String?)? {
+    private func variable(_ text: String, fromHost: Bool, _ names: Format) -> (name: String, value: String?)? {
         let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-        guard let name = parts.first, Format.variable.problem(with: String(name)) == nil, parts.count == 2 || fromHost,
+        guard let name = parts.first, names.problem(with: String(name)) == nil, parts.count == 2 || fromHost,
             !text.utf8.contains(0)
         else { return nil }
         return (String(name), parts.count == 2 ? String(parts[1]) : nil)

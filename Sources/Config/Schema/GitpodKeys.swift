@@ -29,7 +29,8 @@ enum GitpodKeys {
             "coreDump", .record(coreDump), "Whether crashed processes leave cores (RLIMIT_CORE)",
             example: "{enabled: true}"),
         Key(
-            "gitConfig", .variables(), "The global git configuration of whom tasks run as, where git is there",
+            "gitConfig", .variables(names: .taskName),
+            "The global git configuration of whom tasks run as, where git is there",
             example: "{core.autocrlf: input}"),
         Key("github", .record(github), "Prebuilds of Gitpod's service", .deprecated),
         Key("vscode", .record(vscode), "Extensions for VS Code", .foreign),
@@ -80,7 +81,8 @@ enum GitpodKeys {
             "visibility", .choice(["private", "public"]), "Who may reach the port in Gitpod's service",
             default: .string("private"), .foreign),
         Key(
-            "protocol", .choice(["http", "https"]), "What is spoken there: shown in the port's address",
+            "protocol", .choice(["http", "https"]),
+            "What is spoken there, for the URL that is shown; where it is not written, ports of databases and other services get none",
             default: .string("http")),
     ]
 

@@ -27,7 +27,7 @@ public enum JSONSchema {
         case .choice(let words, let retired): return Node(pairs: [("enum", list(words + retired))])
         case .text(let format): return text(format)
         case .list(let element): return typed("array", [("items", schema(element))])
-        case .variables(let fromHost):
+        case .variables(let fromHost, _):
             let pattern = Node(.string(fromHost ? "^[^=\\s]+(=|$)" : "^[^=\\s]+="))
             let pairs = typed("array", [("items", typed("string", [("pattern", pattern)]))])
             return Node(pairs: [("anyOf", Node(.sequence([typed("object"), pairs])))])

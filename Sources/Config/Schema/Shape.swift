@@ -18,7 +18,7 @@ public indirect enum Shape: Sendable {
     case table(names: Format, Shape)
     /// Environment variables: a mapping of any values, or a list of NAME=value. `fromHost`: a NAME alone, or one without a
     /// value, takes it from the environment outside, as in Compose.
-    case variables(fromHost: Bool = false)
+    case variables(fromHost: Bool = false, names: Format = .variable)
     /// Anything at all.
     case anything
     /// The first whose kind of node it is.
