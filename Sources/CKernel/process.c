@@ -58,6 +58,12 @@ int ck_signal_read(int fd, struct ck_signal *out)
 
 int ck_ignore_signal(int number) { return signal(number, SIG_IGN) == SIG_ERR ? -errno : 0; }
 
+int ck_signal_is_ignored(int number)
+{
+    struct sigaction old;
+    return sigaction(number, NULL, &old) == 0 && old.sa_handler == SIG_IGN;
+}
+
 int ck_wait_end(int pid)
 {
     siginfo_t info;

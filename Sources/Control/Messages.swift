@@ -16,6 +16,8 @@ public struct ControlRequest: Codable, Hashable, Sendable {
     public var names: [String]?
     /// For `signal`.
     public var signal: String?
+    /// For `signal`: to the main processes only.
+    public var mainOnly: Bool?
     /// For `wait`.
     public var condition: WaitCondition?
     /// The program and its arguments, for `exec`.
@@ -141,6 +143,8 @@ public struct UnitStatus: Codable, Hashable, Sendable {
     public var isReady: Bool?
     /// While it runs and has a healthcheck that has said something: what.
     public var isHealthy: Bool?
+    /// How the last probe of its healthcheck failed: its exit code or why it could not run, and the last line it printed.
+    public var probeFailure: String?
     /// It runs on a terminal (`tty: true`).
     public var hasTerminal: Bool?
     /// What it says of itself (STATUS= of sd_notify(3)).

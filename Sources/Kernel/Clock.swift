@@ -19,6 +19,39 @@ public struct MonotonicInstant: Hashable, Comparable, Sendable {
     public static func - (a: Self, b: Self) -> Duration { .nanoseconds(a.nanoseconds &- b.nanoseconds) }
 }
 
+/// Finds out that a loop was not running though it should have been: its process was stopped (SIGSTOP, a debugger) or
+/// frozen (the cgroup freezer, `docker pause`), or it was kept from the processor. Deadlines that measure the silence of
+/// others do not count such a time.
+public struct StallDetector: Hashable, Sendable {
+    /// Shorter delays are a busy machine.
+    public static let threshold = Duration.seconds(1)
+    private var waitsSince = MonotonicInstant(nanoseconds: 0)
+    private var deadline: MonotonicInstant?
+    private var wokeAt: MonotonicInstant?
+    private var stalledAtWork = Duration.zero
+
+    /// A detector that has seen nothing.
+    public init() {}
+
+    /// The loop is about to wait until `deadline`; nil: for an event alone, which may take any time.
+    public mutating func waits(until deadline: MonotonicInstant?, at now: MonotonicInstant) {
+        let work = wokeAt.map { now - $0 } ?? .zero
+        stalledAtWork = work >= Self.threshold ? work : .zero
+        waitsSince = now
+        // A deadline that has passed already is no reason to call the present late.
+        self.deadline = deadline.map { max($0, now) }
+    }
+
+    /// The loop goes on: how long it has handled nothing if it was stalled, else nil. A wait that ended too late counts as a
+    /// whole, because the stall may have begun with it.
+    public mutating func woke(at now: MonotonicInstant) -> Duration? {
+        wokeAt = now
+        let isLate = deadline.map { now - $0 >= Self.threshold } ?? false
+        let lost = stalledAtWork + (isLate ? now - waitsSince : .zero)
+        return lost > .zero ? lost : nil
+    }
+}
+
 extension Duration {
     /// The duration in whole nanoseconds, saturated.
     public var nanoseconds: Int64 {

@@ -106,3 +106,8 @@ public struct SignalReader: ~Copyable {
 
 /// Makes the process deaf to a signal (SIG_IGN); children made by ``spawn(_:)`` hear it again.
 public func ignore(_ signal: Signal) { _ = ck_ignore_signal(signal.rawValue) }
+
+/// Whether the process was started deaf to a signal, as nohup(1) and shells do.
+///
+/// KERNEL: signalfd(2) reads a blocked signal although it is ignored.
+public func isIgnored(_ signal: Signal) -> Bool { ck_signal_is_ignored(signal.rawValue) == 1 }

@@ -185,6 +185,8 @@ private struct WorkspaceLife: ~Copyable {
     private mutating func sweep(status: UInt8, at now: MonotonicInstant) {
         startAt = nil
         signalEveryone(.terminate)
+        // A stopped process takes the signal only once it continues.
+        signalEveryone(.resume)
         phase = .sweeping(status: status, deadline: now + plan.strayGrace, killed: false)
     }
 

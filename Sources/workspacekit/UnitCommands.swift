@@ -52,7 +52,7 @@ struct Status: ParsableCommand {
         if unit.state == "running" {
             let parts = [
                 unit.uptimeSeconds.map { "up \(seconds($0))" }, unit.isHealthy == true ? "healthy" : nil,
-                unit.statusText,
+                unit.statusText, unit.probeFailure.map { "last probe: \($0)" },
             ]
             detail = parts.compactMap { $0 }.joined(separator: ", ")
         }
@@ -132,8 +132,15 @@ struct Restart: ParsableCommand {
 struct SendSignal: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "signal", abstract: "Send a signal to the process groups of tasks or services.",
-        discussion: "  workspacekit signal HUP web")
+        discussion: """
+            With --main the main processes alone get it, as with docker kill: a reload by SIGHUP often means only the one that
+            manages the workers.
+
+              workspacekit signal HUP web
+              workspacekit signal --main HUP gunicorn
+            """)
     @OptionGroup var state: StateOption
+    @Flag(name: .customLong("main"), help: "To the main process of each only.") var mainOnly = false
     @Argument(
         help: "The signal: HUP, SIGHUP or 1.",
         completion: .list(["HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "CONT", "STOP"])) var signal: String
@@ -142,7 +149,11 @@ struct SendSignal: ParsableCommand {
     @OptionGroup var report: UnitReport
 
     func run() {
-        ask(.signal, names, state.directory, signal: signal)
+        var request = ControlRequest(.signal)
+        request.names = names
+        request.signal = signal
+        request.mainOnly = mainOnly
+        _ = require(connect(state.directory).ask(request))
         report.print(names, state.directory)
     }
 }
@@ -262,14 +273,13 @@ struct Wait: ParsableCommand {
 
 /// Asks something about units, or points, by name.
 func ask(
-    _ verb: ControlRequest.Verb, _ names: [String], _ state: StateDirectory, signal: String? = nil, force: Bool? = nil,
+    _ verb: ControlRequest.Verb, _ names: [String], _ state: StateDirectory, force: Bool? = nil,
     noWait: Bool? = nil, runsInit: Bool? = nil
 ) {
     var request = ControlRequest(verb)
     request.names = names
     request.force = force
     request.runsInit = runsInit
-    request.signal = signal
     request.noWait = noWait
     _ = require(connect(state).ask(request))
 }

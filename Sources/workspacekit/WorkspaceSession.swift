@@ -51,6 +51,8 @@ final class WorkspaceSession {
     private var forwarderFailures = 0, forwarderRestarts = 0
     private var nextForwarderStart: MonotonicInstant?
     private var killAt: MonotonicInstant?
+    /// Started by nohup(1): a closed terminal has no effect.
+    private let ignoresHangup = isIgnored(.hangup)
     private var stopRequestedAt: MonotonicInstant?
     private var stages: [(name: String, at: MonotonicInstant)] = []
     private var hasStarted = false
@@ -277,8 +279,10 @@ final class WorkspaceSession {
     private func relay(_ signal: Signal, _ rings: Ring0) {
         switch signal {
         case .child: break
-        case .terminate, .interrupt, .quit:
-            if killAt != nil, signal != .terminate {
+        case .hangup where ignoresHangup: break
+        case .terminate, .interrupt, .quit, .hangup:
+            // A terminal that is closed says so more than once: the kernel does, and the shell.
+            if killAt != nil, signal == .interrupt || signal == .quit {
                 say("stopped at once")
                 send(.kill, to: rings.pid)
                 return

@@ -5,13 +5,14 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
-import socket
 import subprocess
+import time
 
 import pytest
 
-from conftest import BINARY, PYTHON, WORLD4, tagged, until
+from conftest import BINARY, PYTHON, WORLD4, until
 
 
 def state(space, name):
@@ -260,3 +261,267 @@ def test_another_workspace_runs_right_after_a_stop(workspace, how):
         assert space.wait(1) == 0
         space = again
     assert space.cli("wait", "--for", "stopped").returncode == 0, "nothing runs"
+
+
+# ---- who gets the signals
+
+# A main process that waits for its worker, which any signal would end.
+MANAGER = """
+import os, signal, sys, time
+worker = os.fork()
+if worker == 0:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    open('up', 'w').close()
+    while not os.path.exists('done'): time.sleep(0.02)
+    open('finished', 'w').close()
+    os._exit(0)
+signal.signal(signal.SIGHUP, lambda *_: open('reloaded', 'w').close())
+def end(*_):
+    open('asked', 'w').close()
+    os.waitpid(worker, 0)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+while True: signal.pause()
+"""
+
+
+def manager(workspace, options):
+    space = workspace(f"workspacekit: {{services: {{m: {{command: [{PYTHON}, -c, {json.dumps(MANAGER)}], stop_grace_period: 1m, {options}}}}}}}\n").started()
+    until((space.folder / "up").exists, 10, "the worker")
+    return space
+
+
+def test_the_stop_signal_of_kill_mode_mixed_goes_to_the_main_process_only(workspace):
+    space = manager(workspace, "kill_mode: mixed")
+    space.cli("stop", "--no-wait", "m")
+    until((space.folder / "asked").exists, 10, "the signal")
+    (space.folder / "done").touch()
+    space.cli("wait", "m", "--for", "stopped", "--timeout", "20s")
+    assert (space.folder / "finished").exists(), "the worker has done its job"
+    assert state(space, "m")["exitCode"] == 0
+
+
+def test_what_kill_mode_mixed_leaves_is_killed_when_the_main_process_has_ended(workspace):
+    """As systemd does: no grace for the rest."""
+    space = workspace("""
+workspacekit: {services: {m: {command: "sh -c 'sh -c \\"trap : TERM; touch up; while :; do sleep 0.02; done\\" & trap \\"exit 0\\" TERM; while :; do sleep 0.02; done'", kill_mode: mixed, stop_grace_period: 1m}}}
+""").started()
+    until((space.folder / "up").exists, 10, "the child")
+    space.cli("stop", "m")
+    assert not space.exec("pgrep", "-f", "touch up", check=False).stdout.split()
+
+
+def test_the_stop_signal_goes_to_the_whole_group_by_default(workspace):
+    space = manager(workspace, "restart: no")
+    space.cli("stop", "m")
+    assert not (space.folder / "finished").exists() and (space.folder / "asked").exists()
+
+
+def test_a_signal_for_the_main_process_only(workspace):
+    space = manager(workspace, "restart: no")
+    space.cli("signal", "--main", "HUP", "m")
+    until((space.folder / "reloaded").exists, 10, "the signal")
+    (space.folder / "done").touch()
+    until((space.folder / "finished").exists, 10, "the worker, which was spared")
+
+
+@pytest.mark.parametrize("mode", ["control-group", "mixed"])
+@pytest.mark.parametrize("how", ["unit", "workspace", "stray"])
+def test_a_stopped_unit_takes_its_stop_signal(workspace, how, mode):
+    """SIGCONT follows the stop signal, as with systemd: nobody waits for the end of a grace of ten minutes."""
+    space = workspace(f"""
+tasks: [{{name: t, command: "touch up; sleep 1000"}}]
+workspacekit:
+  shutdown: {{grace: 30m}}
+  tasks: {{t: {{stop_grace_period: 10m, kill_mode: {mode}}}}}
+""").started()
+    until((space.folder / "up").exists, 10, "the start")
+    if how == "stray":
+        # Nobody's, when its shell has ended: PID 1 ends it with the workspace.
+        space.exec("sh", "-c", "(trap 'touch ended; exit' TERM; touch stray; while :; do sleep 0.02; done) >/dev/null 2>&1 & until test -e stray; do sleep 0.02; done; kill -STOP $!")
+        until((space.folder / "stray").exists, 10, "the stray")
+    else:
+        space.cli("signal", "STOP", "t")
+        pid = state(space, "t")["pid"]
+        until(lambda: "T" in space.exec("sed", "-n", "s/^State:\\t//p", f"/proc/{pid}/status").stdout, 10, "the stop")
+    if how == "unit":
+        space.cli("stop", "t")
+        assert state(space, "t")["reason"] == "SIGTERM"
+    else:
+        space.cli("stop")
+        assert space.wait(20) == 0
+        assert how != "stray" or (space.folder / "ended").exists()
+
+
+# ---- a terminal that is closed
+
+CLOSING = """
+import os, pty, signal, sys, time
+os.chdir(sys.argv.pop(1))
+pid, terminal = pty.fork()
+if pid == 0:
+    if sys.argv[1] == "nohup": signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.execvp(sys.argv[2], sys.argv[2:])
+while not os.path.exists("up"): time.sleep(0.02)
+os.close(terminal)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", ["plain", "nohup"])
+def test_a_closed_terminal_stops_the_workspace_in_order(workspace, lab, how):
+    config = "tasks: [{name: t, command: \"trap 'touch closed; exit' TERM; touch up; while :; do sleep 0.02; done\"}]\n"
+    folder = lab.folder / f"closing-{how}"
+    folder.mkdir()
+    (folder / ".gitpod.yml").write_text(config)
+    state_dir = folder / "state"
+    runs = [BINARY, "run", "--network", "none", "--workspace", str(folder), "--state-dir", str(state_dir)]
+    process = lab.popen_in(lab.pod, [PYTHON, "-c", CLOSING, str(folder), how, *runs], stdout=subprocess.PIPE)
+    client = lambda *words, **options: lab.in_pod(BINARY, *words, "--state-dir", str(state_dir), **options)
+    try:
+        if how == "nohup":
+            until((folder / "up").exists, 15, "the task")
+            # It answers still, long after the terminal has gone: until it is asked to stop.
+            for _ in range(20):
+                assert client("status", check=False).returncode == 0 and not (folder / "closed").exists()
+            client("stop")
+        assert process.wait(20) == 0 and process.stdout.read().decode().strip() == "0"
+        assert (folder / "closed").exists(), "the task had its signal and its time"
+    finally:
+        client("stop", check=False)
+        process.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# ---- why something ended
+
+def test_the_end_of_an_essential_unit_is_said_with_its_code(workspace):
+    space = workspace("""
+tasks: [{name: t, command: sleep 1000}]
+workspacekit: {services: {db: {command: "sh -c 'until test -e go; do sleep 0.02; done; exit 3'", essential: true, restart: "no"}}}
+""").started()
+    (space.folder / "go").touch()
+    assert space.wait(20) == 3
+    assert "workspacekit: db is essential and has ended (exit status 3): the workspace ends with exit code 3\n" in space.stderr
+
+
+def test_an_essential_unit_that_is_stopped_for_ill_health_is_no_success(workspace):
+    space = workspace("""
+workspacekit: {services: {db: {command: "sh -c 'trap \\"exit 0\\" TERM; while :; do sleep 0.02; done'", essential: true, restart: "on-failure:1",
+  healthcheck: {test: "echo cannot reach it >&2; exit 4", interval: 100ms, retries: 1}}}}
+""")
+    assert space.wait(30) == 1
+    assert "db is essential and has ended (unhealthy: exit status 4: cannot reach it): the workspace ends with exit code 1\n" in space.stderr
+
+
+def test_the_failed_step_of_a_task_is_named(workspace):
+    space = workspace("""
+tasks:
+  - {name: i, init: exit 5, command: echo never}
+  - {name: c, init: "true", command: exit 6}
+  - {name: b, before: exit 7, init: "true", command: echo never}
+""").started()
+    until(lambda: {state(space, name)["state"] for name in "icb"} == {"failed"}, 10, "their ends")
+    assert "workspacekit: i: ended: exit status 5 (init)\n" in space.stderr, space.stderr
+    assert "workspacekit: c: ended: exit status 6 (command)\n" in space.stderr
+    assert "workspacekit: b: ended: exit status 7 (before or init)\n" in space.stderr
+
+
+def test_the_code_of_a_unit_that_was_stopped_is_its_processs(workspace):
+    space = workspace("""
+workspacekit:
+  services:
+    ill: {command: sleep 1000, restart: always, healthcheck: {test: [CMD, "false"], interval: 100ms, retries: 1}}
+    late: {command: sleep 1000, restart: "no", ready: {notify: fd, timeout: 100ms}}
+    asked: {command: sleep 1000}
+""").started()
+    space.cli("stop", "asked")
+    until(lambda: state(space, "late")["state"] == "failed" and state(space, "ill")["restarts"] > 0, 20, "the ends")
+    until(lambda: state(space, "ill")["state"] == "backing off", 20, "the next end")
+    assert {name: unit["exitCode"] for name, unit in space.status().items()} == {"ill": 143, "late": 143, "asked": 143}
+    assert state(space, "ill")["reason"] == "unhealthy: exit status 1" and state(space, "late")["reason"] == "not ready in time"
+
+
+# ---- healthchecks
+
+@pytest.mark.parametrize("test, reason", [
+    ('[CMD, curll, "http://127.0.0.1/"]', "cannot find curll: No such file or directory"),
+    ('"echo nothing here; echo why >&2; exit 3"', "exit status 3: why"),
+    ('"kill -9 $$"', "SIGKILL"),
+    ('"printf \'\\\\033[31mred\\\\033[0m\\\\n\\\\n\'; exit 1"', "exit status 1: [31mred[0m"),
+    ('"yes; exit 1"', "no answer within 300 ms"),
+])
+def test_the_reason_of_a_failed_probe_is_given(workspace, test, reason):
+    space = workspace(f"""
+workspacekit:
+  services:
+    ill: {{command: sleep 1000, restart: "no", healthcheck: {{test: {test}, interval: 300ms, timeout: 300ms, retries: 1}}}}
+""").started()
+    until(lambda: state(space, "ill").get("isHealthy") is False, 20, "the verdict")
+    assert state(space, "ill")["probeFailure"] == reason
+    assert f"workspacekit: ill: unhealthy: a probe failed: {reason}\n" in space.stderr
+    assert f"last probe: {reason}" in space.cli("status").stdout
+    events = [json.loads(line) for line in space.cli("events", "--json").stdout.splitlines()]
+    assert [event["reason"] for event in events if event["event"] == "unhealthy"] == [reason]
+
+
+@pytest.mark.parametrize("check, reason", [
+    ("port: 7299", "exit status 1: cannot connect to [::1]:7299: Connection refused"),
+    ("http: http://127.0.0.1:7298/missing", "exit status 1: http://127.0.0.1:7298/missing answers with status 404"),
+])
+def test_the_reason_of_a_failed_network_probe_is_given(workspace, check, reason):
+    space = workspace(f"""
+workspacekit:
+  services:
+    ill: {{command: "{PYTHON} -m http.server 7298", restart: "no", healthcheck: {{{check}, interval: 300ms, retries: 5}}}}
+""").started()
+    until(lambda: state(space, "ill").get("isHealthy") is False, 20, "the verdict")
+    assert state(space, "ill")["probeFailure"] == reason
+
+
+# ---- time that was not ours
+
+WATCHED = """
+import os, socket, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.connect('\\0' + os.environ['NOTIFY_SOCKET'][1:])
+s.send(b'READY=1')
+while True:
+    try: s.send(b'WATCHDOG=1', socket.MSG_DONTWAIT)
+    except BlockingIOError: pass
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("how", ["supervisor", "workspace"])
+def test_time_stopped_or_frozen_is_no_silence_of_the_units(workspace, how):
+    """Twice the watchdog, the probe's timeout and the time to be ready pass while the supervisor, or all of it, is stopped.
+    Without the correction each of the three units is killed as soon as it goes on."""
+    config = f"""
+workspacekit:
+  services:
+    fed: {{command: [{PYTHON}, -c, {json.dumps(WATCHED)}], restart: always, ready: {{notify: sd_notify, watchdog: 1500ms}}}}
+    probed: {{command: sleep 1000, restart: always, healthcheck: {{test: "touch asked; until test -e answer; do sleep 0.02; done", interval: 2s, timeout: 2s, retries: 1}}}}
+    late: {{command: "sh -c 'until test -e answer; do sleep 0.02; done; echo >&3; exec sleep 1000'", restart: always, ready: {{notify: fd, timeout: 6s}}}}
+"""
+    with contextlib.ExitStack() as stack:
+        cgroup = stack.enter_context(controlled("freezer")) if how == "workspace" else None
+        space = workspace(config, through=through(cgroup) if cgroup else ()).started()
+        until(lambda: state(space, "fed")["isReady"], 10, "the start")
+        before = {name: unit["pid"] for name, unit in space.status().items()}
+        until((space.folder / "asked").exists, 10, "a probe")
+        if cgroup:
+            (cgroup / "freezer.state").write_text("FROZEN")
+            until(lambda: (cgroup / "freezer.state").read_text() == "FROZEN\n", 10, "the freeze")
+        else:
+            os.kill(space.stage("supervise"), signal.SIGSTOP)
+        time.sleep(8)  # the time that is not to count
+        if cgroup:
+            (cgroup / "freezer.state").write_text("THAWED")
+        else:
+            os.kill(space.stage("supervise"), signal.SIGCONT)
+        space.status()
+        (space.folder / "answer").touch()
+        until(lambda: state(space, "late")["isReady"] and state(space, "probed")["isReady"], 10, "the answers")
+        assert {name: unit.get("pid") for name, unit in space.status().items()} == before, space.stderr
+        space.stop()

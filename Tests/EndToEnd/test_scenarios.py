@@ -109,7 +109,7 @@ workspacekit:
 
 def test_s07_a_restart_of_one_that_waits_does_not_start_it_early(workspace):
     space = workspace(WAITING).started()
-    space.cli("restart", "web")
+    space.cli("restart", "--no-wait", "web")
     time.sleep(0.5)
     assert space.status()["web"]["state"] == "waiting" and space.status()["web"]["waitsFor"] == ["gate (healthy)"]
     (space.folder / "open").touch()
@@ -127,12 +127,12 @@ def test_s08_s09_s10_requests_that_meet(workspace):
     space.cli("start", "s")
     assert space.status()["s"]["pid"] == first and space.status()["s"]["restarts"] == 0
     # Two restarts at once leave one process.
-    space.cli("restart", "s")
-    space.cli("restart", "s")
+    space.cli("restart", "--no-wait", "s")
+    space.cli("restart", "--no-wait", "s")
     until(lambda: space.status()["s"].get("pid") not in (None, first), 10, "the restart")
     assert space.status()["s"]["restarts"] == 1 and len(space.exec("pgrep", "-f", "trap .sleep 0.5").stdout.split()) == 1
     # A stop during a restart wins.
-    space.cli("restart", "s")
+    space.cli("restart", "--no-wait", "s")
     space.cli("stop", "s")
     state(space, "s", "stopped")
     time.sleep(0.5)

@@ -119,8 +119,14 @@ def test_each_kind_of_probe(workspace, address, check):
     assert space.cli("wait", "s", "--for", "healthy", "--timeout", "15s").returncode == 0
 
 
-@pytest.mark.parametrize("check", ["port: 7110", "http: 'http://localhost:7111/nothing'", "test: exit 1", "test: [CMD, no-such-program]", "test: sleep 100"])
-def test_what_is_not_there_is_not_healthy(workspace, check):
+@pytest.mark.parametrize("check, reason", [
+    ("port: 7110", "exit status 1: cannot connect to [::1]:7110: Connection refused"),
+    ("http: 'http://localhost:7111/nothing'", "exit status 1: http://localhost:7111/nothing answers with status 404"),
+    ("test: exit 1", "exit status 1"),
+    ("test: [CMD, no-such-program]", "cannot find no-such-program: No such file or directory"),
+    ("test: sleep 100", "no answer within 200 ms"),
+])
+def test_what_is_not_there_is_not_healthy(workspace, check, reason):
     space = workspace(f"""
 workspacekit:
   services:
@@ -128,7 +134,7 @@ workspacekit:
     s: {{command: sleep 1000, healthcheck: {{{check}, interval: 300ms, timeout: 200ms, retries: 2}}}}
 """).started()
     until(lambda: state(space, "s").get("isHealthy") is False, 10, "the verdict")
-    assert "s: unhealthy: 2 probes failed in a row\n" in space.stderr
+    assert f"s: unhealthy: 2 probes failed in a row: {reason}\n" in space.stderr
     assert re.search(r"^s +service +unhealthy ", space.cli("status").stdout, re.M)
     result = space.cli("wait", "s", "--for", "healthy", "--timeout", "200ms", check=False)
     assert (result.returncode, result.stderr) == (124, "workspacekit: s is not healthy yet: the time is over\n")
@@ -147,7 +153,7 @@ workspacekit:
     first = state(space, "s")["pid"]
     (space.folder / "well").unlink()
     until(lambda: state(space, "s").get("pid") not in (None, first), 10, "the restart")
-    assert "s: unhealthy: 2 probes failed in a row: stopped\n" in space.stderr
+    assert "s: unhealthy: 2 probes failed in a row: exit status 1: stopped\n" in space.stderr
     assert (space.folder / "starts").read_text() == "start\nstart\n"
     space.cli("wait", "s", "--for", "healthy", "--timeout", "10s")
 

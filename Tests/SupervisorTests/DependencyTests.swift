@@ -36,7 +36,7 @@ struct DependencyTests {
         script.advance(.milliseconds(100))
         #expect(script.take() == [.probe(0, number: 1)])
         #expect(!script.engine.isReady(0))
-        script.feed(.probed(0, number: 1, succeeded: true))
+        script.feed(.probed(0, number: 1, .succeeded))
         #expect(script.take() == [.spawn(2)] && script.engine.isReady(0) && script.engine.isHealthy(0))
     }
 
@@ -242,7 +242,7 @@ struct HealthTests {
         script.advance(waited)
         for action in script.take() {
             if case .probe(let id, let number) = action {
-                script.feed(.probed(id, number: number, succeeded: succeeded))
+                script.feed(.probed(id, number: number, succeeded ? .succeeded : .failed("exit status 1")))
             }
         }
         return waited
@@ -323,7 +323,7 @@ struct HealthTests {
         script.advance(.seconds(1))
         #expect(script.take() == [.cancelProbe(0, number: 1)])
         #expect(script.engine.health[0].isHealthy == false)
-        script.feed(.probed(0, number: 1, succeeded: true))
+        script.feed(.probed(0, number: 1, .succeeded))
         #expect(script.engine.health[0].isHealthy == false)
     }
 

@@ -385,7 +385,7 @@ struct EngineTests {
         script.feed(.notifiedReady(0))
         script.advance(.seconds(10))
         #expect(script.take() == [.kill(0, group: 10), .spawn(0)])
-        #expect(script.engine.lastEndings[0] == .notReady)
+        #expect(script.engine.lastEndings[0]?.description == "not ready in time")
     }
 
     /// Random histories; the invariants of the theory of operation hold in each.
@@ -473,7 +473,10 @@ struct EngineTests {
             case 5:
                 if !probes.isEmpty {
                     let probe = probes.removeFirst()
-                    script.feed(.probed(probe.id, number: probe.number, succeeded: Bool.random(using: &random)))
+                    script.feed(
+                        .probed(
+                            probe.id, number: probe.number,
+                            Bool.random(using: &random) ? .succeeded : .failed("exit status 1")))
                 }
             case 6:
                 let id = Int.random(in: script.engine.specs.indices, using: &random)

@@ -49,13 +49,24 @@ struct Script {
     /// The actions since the last call, without reports.
     mutating func take() -> [Engine.Action] {
         defer { actions = [] }
-        return actions.filter { if case .report = $0 { false } else { true } }
+        return actions.filter { action in
+            switch action {
+            case .report, .reportEnd, .announce: false
+            default: true
+            }
+        }
     }
 
     /// The lines for users since the last call; all else is forgotten too.
     mutating func takeReports() -> [String] {
         defer { actions = [] }
-        return actions.compactMap { if case .report(_, let text) = $0 { text } else { nil } }
+        return actions.compactMap { action in
+            switch action {
+            case .report(_, let text), .announce(let text): text
+            case .reportEnd(_, let ending): "ended: \(ending)"
+            default: nil
+            }
+        }
     }
 }
 

@@ -10,7 +10,9 @@ struct TakeoverTests {
     static let endings: [Ending] = [
         .exited(.exited(3)), .exited(.signalled(.kill, coreDumped: false)),
         .exited(.signalled(.quit, coreDumped: true)),
-        .notStarted("cannot find x: no such file"), .unhealthy, .notReady, .succeeded(.exited(3)),
+        .notStarted("cannot find x: no such file"),
+        .unhealthy(.signalled(.terminate, coreDumped: false), because: "exit status 3: a; b"), .notReady(.exited(0)),
+        .succeeded(.exited(3)),
         .outOfMemory(.signalled(.kill, coreDumped: false), isCertain: true),
         .outOfMemory(.exited(137), isCertain: false),
     ]
@@ -96,7 +98,7 @@ struct TakeoverTests {
         script.feed(.begun)
         script.feed(.spawned(0, pid: 10))
         script.advance(.milliseconds(100))
-        script.feed(.probed(0, number: 1, succeeded: true))
+        script.feed(.probed(0, number: 1, .succeeded))
         script.takeOver()
         #expect(script.engine.isReady(0) && script.engine.isHealthy(0))
         _ = script.take()

@@ -86,6 +86,7 @@ int ck_block_signals(uint64_t mask);
 int ck_signalfd(uint64_t mask);
 int ck_signal_read(int fd, struct ck_signal *out);                       /* 1, 0 when empty */
 int ck_ignore_signal(int number);
+int ck_signal_is_ignored(int number);
 int ck_wait_end(int pid);                                                /* waitid(2), blocking */
 int ck_wait(int pid, int also_stopped, int leave, struct ck_exit *out);  /* pid, 0 none yet, -ECHILD; pid -1: any */
 int ck_kill(int pid, int number);

@@ -149,7 +149,7 @@ extension UnitOptions {
         memoryLimit = node["mem_limit"]?.text.flatMap(parseSize)
         processorLimit = node["cpus"]?.text.flatMap(parseProcessors)
         processLimit = node["pids_limit"]?.number
-        killsGroupOnly = node["kill_mode"]?.text == "process-group"
+        killMode = node["kill_mode"]?.text.flatMap { KillMode(rawValue: $0) } ?? .controlGroup
         nice = node["nice"]?.number
         fileMask = node["umask"]?.text.flatMap(parseMask)
         isEssential = node["essential"]?.flag ?? false

@@ -34,8 +34,8 @@ public struct UnitOptions: Hashable, Sendable {
     public var outOfMemoryAdjustment: Int?
     /// Bytes of memory, thousandths of a processor, and processes that its cgroup may have.
     public var memoryLimit: UInt64?, processorLimit: Int?, processLimit: Int?
-    /// Only its process group is killed, not all that it started.
-    public var killsGroupOnly = false
+    /// Which of its processes are asked to end, and which are killed.
+    public var killMode = KillMode.controlGroup
     /// Its nice value, and its file mode creation mask.
     public var nice: Int?, fileMask: UInt32?
     /// When it ends for good, the workspace ends with its status.
@@ -108,6 +108,16 @@ public enum RestartPolicy: Hashable, Sendable {
             self = .onFailure(limit: limit)
         }
     }
+}
+
+/// Which processes of a unit are asked to end and killed; systemd's words for the first two.
+public enum KillMode: String, Hashable, Sendable, CaseIterable {
+    /// The stop signal goes to its process group; what is left of all that it started is killed.
+    case controlGroup = "control-group"
+    /// The stop signal goes to its main process only; what is left of all that it started is killed.
+    case mixed
+    /// The stop signal goes to its process group; what is left of that is killed, and nothing else.
+    case processGroup = "process-group"
 }
 
 /// An entry of `depends_on`.

@@ -168,8 +168,8 @@ enum WorkspacekitKeys {
             "pids_limit", .integer(1...4_194_304), "How many processes and threads; where cgroup2 is delegated",
             example: "200"),
         Key(
-            "kill_mode", .choice(["control-group", "process-group"]),
-            "What is killed once its process has ended, or was to end and has not: all that it started, or its process group only, for one whose processes are to outlive it, such as dockerd",
+            "kill_mode", .choice(["control-group", "mixed", "process-group"]),
+            "Who gets the stop signal, and what is killed once its process has ended, or was to end and has not. `control-group`: its process group gets the signal, and all that it started is killed. `mixed`: only its main process gets the signal, for one that ends its workers itself, such as gunicorn or celery. `process-group`: what left the group lives on, for one whose processes are to outlive it, such as dockerd",
             default: .string("control-group")),
         Key("nice", .integer(-20...19), "How it yields the processors to others: 19 always, -20 never", example: "10"),
         Key("umask", .text(.mask), "Permissions that files it makes do not have", example: "\"027\""),

@@ -20,6 +20,25 @@ extension Supervisor {
         }
     }
 
+    /// The steps of a task of which one has failed; nil where there is only one, or where none has failed. Whether `init` has
+    /// succeeded tells them apart.
+    func failedStep(of id: Int, _ ending: Ending) -> String? {
+        guard let task = units[id].task, !task.isPrebuild, !ending.isSuccess, ending.wasStarted else { return nil }
+        func isThere(_ step: (name: String, text: String?)) -> Bool { step.text.map { !isBlank($0) } ?? false }
+        let before = ("before", task.before), initialize = ("init", task.initialize),
+            command = ("command", task.command)
+        guard [before, initialize, command].count(where: isThere) > 1 else { return nil }
+        let candidates = task.marker?.state == .pending ? [before, initialize] : [before, command]
+        return candidates.filter(isThere).map(\.0).joined(separator: " or ")
+    }
+
+    /// Sends a stop signal to a process or, with a negative number, to a group; and SIGCONT, as systemd does: a stopped
+    /// process takes the signal only once it continues.
+    func askToEnd(_ target: Int32, _ signal: Signal) {
+        send(signal, to: target)
+        send(.resume, to: target)
+    }
+
     /// Kills the unit's process group, and all else that it has started: its cgroup where it has one; else those that are
     /// ours by now, because whoever started them has ended, and still carry the unit's mark, with all below them.
     func killRest(of id: Int, _ group: Int32) {

@@ -13,16 +13,23 @@ public enum NetworkProbe {
         }
     }
 
-    /// The whole life of the process: 0 when it found what it should, else 1. Its caller ends it when its time is over.
+    /// The whole life of the process: 0 when it found what it should, else 1 and a line that says what it found. Its caller
+    /// ends it when its time is over.
     public static func main(_ arguments: [String]) -> UInt8 {
         guard arguments.count == 2 else { return 64 }
-        if arguments[0] == "port", let port = UInt16(arguments[1]) {
-            return connect(addresses("localhost"), port) == nil ? 1 : 0
+        do {
+            if arguments[0] == "port", let port = UInt16(arguments[1]) {
+                _ = try connect("localhost", port)
+                return 0
+            }
+            guard arguments[0] == "http", let target = HTTPTarget(arguments[1]) else { return 64 }
+            let status = try ask(connect(target.host, target.port), target)
+            if (100..<400).contains(status) { return 0 }
+            writeLine("\(arguments[1]) answers with status \(status)\n", to: 1)
+        } catch {
+            writeLine("\(error)\n", to: 1)
         }
-        guard arguments[0] == "http", let target = HTTPTarget(arguments[1]),
-            let socket = connect(addresses(target.host), target.port)
-        else { return 1 }
-        return ask(socket, target) ? 0 : 1
+        return 1
     }
 
     /// localhost is both families; other names stand in /etc/hosts or are addresses.
@@ -37,34 +44,40 @@ public enum NetworkProbe {
         return host == "localhost" ? [IPAddress("127.0.0.1"), IPAddress("::1")].compactMap { $0 } : found
     }
 
-    private static func connect(_ addresses: [IPAddress], _ port: UInt16) -> Int32? {
-        for address in addresses {
+    private static func connect(_ host: String, _ port: UInt16) throws(KernelError) -> Int32 {
+        var failure = KernelError(call: "find", subject: host, errno: .noSuchAddressOrDevice)
+        for address in addresses(host) {
+            let endpoint = Endpoint(address, port)
             guard case .success(let socket) = InternetSocket.make(.tcp, v4: address.isV4) else { continue }
-            let isUnderWay = InternetSocket.connect(socket, to: Endpoint(address, port)) == nil
-            if isUnderWay, waitWritable(socket, nil), InternetSocket.takeError(socket) == nil { return socket }
+            var errno = InternetSocket.connect(socket, to: endpoint)
+            if errno == nil, waitWritable(socket, nil) { errno = InternetSocket.takeError(socket) }
+            guard let errno else { return socket }
+            failure = KernelError(call: "connect to", subject: "\(endpoint)", errno: errno)
             InternetSocket.close(socket)
         }
-        return nil
+        throw failure
     }
 
     /// RFC 9112: the status is the second word of the first line.
-    private static func ask(_ socket: Int32, _ target: HTTPTarget) -> Bool {
+    private static func ask(_ socket: Int32, _ target: HTTPTarget) throws(KernelError) -> Int {
         let request =
             "GET \(target.path) HTTP/1.1\r\nHost: \(target.authority)\r\nUser-Agent: workspacekit\r\n"
             + "Accept: */*\r\nConnection: close\r\n\r\n"
         guard case .bytes(let sent) = Kernel.write(socket, Array(request.utf8)), sent == request.utf8.count else {
-            return false
+            throw KernelError(call: "ask", subject: target.authority, errno: .connectionReset)
         }
         var answer: [UInt8] = []
         var buffer = [UInt8](repeating: 0, count: 1024)
         while answer.count < 64, !answer.contains(10) {
             guard waitReadable(socket, nil), case .bytes(let count) = Kernel.read(socket, into: &buffer), count > 0
-            else { return false }
+            else { throw KernelError(call: "read the answer of", subject: target.authority, errno: .connectionReset) }
             answer += buffer[..<count]
         }
         let words = String(decoding: answer.prefix { $0 != 13 && $0 != 10 }, as: UTF8.self).split(separator: " ")
-        guard words.count >= 2, words[0].hasPrefix("HTTP/"), let status = Int(words[1]) else { return false }
-        return (100..<400).contains(status)
+        guard words.count >= 2, words[0].hasPrefix("HTTP/"), let status = Int(words[1]) else {
+            throw KernelError(call: "understand the answer of", subject: target.authority, errno: .badMessage)
+        }
+        return status
     }
 }
 

@@ -98,7 +98,7 @@ extension Supervisor {
                     connection.send(ControlResponse(error: "\(units[id].spec.name) has no process"))
                     return
                 }
-                send(signal, to: -pid)
+                send(signal, to: request.mainOnly == true ? pid : -pid)
             }
         default:
             if request.verb == .stop {
@@ -266,6 +266,7 @@ extension Supervisor {
                 unit.state = "running"
                 unit.isReady = engine.isReady(id)
                 if engine.specs[id].healthcheck != nil { unit.isHealthy = engine.health[id].isHealthy }
+                unit.probeFailure = engine.health[id].lastFailure
                 unit.statusText = statusTexts[id]
                 unit.pid = pid
                 unit.uptimeSeconds = seconds(now - since)

@@ -42,6 +42,7 @@ final class Supervisor {
     /// Programs run by `exec`, by pid.
     var executions: [Int32: Execution] = [:]
     private var exitCode: UInt8?
+    private var stalls = StallDetector()
     var hasReported = false
     var git = GitWriter()
     /// Units may be started: what they need was made.
@@ -94,6 +95,7 @@ final class Supervisor {
         static let metrics: UInt64 = 10 << 32
         static let scraper: UInt64 = 11 << 32
         static let console: UInt64 = 12 << 32
+        static let probe: UInt64 = 13 << 32
     }
 
     private let kept: [Keeper.Key: Descriptor]
@@ -212,8 +214,13 @@ final class Supervisor {
             report.settle(poller, token: Token.report)
             let due = [engine.nextDeadline, hasBegun ? watch.dueAt : nil, console.deadline, git.deadline]
                 .compactMap { $0 }.min()
+            stalls.waits(until: due, at: .now)
             let timeout = clients.hasWork && hasBegun ? .zero : due.map { max(.zero, $0 - .now) }
-            for index in 0..<(try poller.wait(timeout)) {
+            let count = try poller.wait(timeout)
+            if let lost = stalls.woke(at: .now) {
+                perform { engine, now, actions in engine.handle(.stalled(lost), at: now, into: &actions) }
+            }
+            for index in 0..<count {
                 let event = poller.event(index)
                 let number = Int32(truncatingIfNeeded: event.token & 0xffff_ffff)
                 switch event.token & 0xffff_ffff_0000_0000 {
@@ -224,6 +231,7 @@ final class Supervisor {
                 case Token.report: takeReport()
                 case Token.metrics: acceptScraper()
                 case Token.scraper: serveScraper(number)
+                case Token.probe: takeProbeOutput(number)
                 case Token.configuration: watch.take(at: .now)
                 case Token.readiness: takeReadiness(Int(number))
                 case Token.listeners:
@@ -289,7 +297,8 @@ final class Supervisor {
         while next < actions.count {
             switch actions[next] {
             case .spawn(let id): start(id, &actions)
-            case .signal(let pid, let signal): send(signal, to: -pid)
+            case .signal(let pid, let signal): askToEnd(-pid, signal)
+            case .signalMain(let pid, let signal): askToEnd(pid, signal)
             case .preStop(let id):
                 if runPreStop(id) { engine.handle(.preStopEnded(id), at: .now, into: &actions) }
             case .cancelPreStop(let id): cancelPreStop(id)
@@ -298,6 +307,10 @@ final class Supervisor {
             case .probe(let id, let number): probe(id, number, &actions)
             case .cancelProbe(let id, let number): cancelProbe(id, number)
             case .report(let id, let text): console.notice("\(units[id].spec.name): \(text)")
+            case .reportEnd(let id, let ending):
+                let step = failedStep(of: id, ending).map { " (\($0))" } ?? ""
+                console.notice("\(units[id].spec.name): ended: \(ending)\(step)")
+            case .announce(let text): console.notice(text)
             case .finish(let code): exitCode = code
             }
             next += 1

@@ -214,6 +214,7 @@ struct UnitPlanner {
         spec.restart = options.restart ?? .no
         spec.isEssential = options.isEssential
         if let grace = options.stopGrace { spec.stopGrace = grace }
+        spec.stopsMainOnly = options.killMode == .mixed
         if let name = options.stopSignal, let signal = Signal(name: name) { spec.stopSignal = signal }
         spec.dependencies = options.dependencies.map {
             UnitDependency($0.name, $0.condition, isRequired: $0.isRequired)
@@ -287,7 +288,7 @@ struct UnitPlanner {
         aspect("pids_limit", options.processLimit?.description ?? "", needsRestart: false)
         aspect("success_exit_codes", "\(options.successCodes.sorted())", needsRestart: false)
         aspect("pre_stop", "\(options.preStop)", needsRestart: false)
-        aspect("kill_mode", options.killsGroupOnly.description, needsRestart: false)
+        aspect("kill_mode", options.killMode.rawValue, needsRestart: false)
         var unit = PlannedUnit(
             spec: spec, arguments: [], environment: environment + [UnitMark(spec.name).text], directory: directory,
             identity: identity,
@@ -298,7 +299,7 @@ struct UnitPlanner {
         unit.fileMask = options.fileMask
         unit.cgroupLimits = CGroupLimits(
             memory: options.memoryLimit, processors: options.processorLimit, processes: options.processLimit)
-        unit.killsGroupOnly = options.killsGroupOnly
+        unit.killsGroupOnly = options.killMode == .processGroup
         unit.preStop = options.preStop
         return unit
     }

@@ -51,7 +51,7 @@ public struct Engine: Sendable {
         /// The unit says that it lives: WATCHDOG=1.
         case watchdogFed(UnitID)
         /// A probe ended, within its time or not.
-        case probed(UnitID, number: Int, succeeded: Bool)
+        case probed(UnitID, number: Int, ProbeOutcome)
         /// Somebody connects to a socket of the unit's.
         case connectionArrived(UnitID)
         case startRequested(UnitID)
@@ -68,14 +68,19 @@ public struct Engine: Sendable {
         case adjusted(UnitID, UnitSpec)
         /// The unit is no longer wanted.
         case removed(UnitID)
+        /// Nothing was handled for so long: the supervisor, or all of the workspace, was stopped or frozen. That time is
+        /// nobody's silence.
+        case stalled(Duration)
         case shutdownRequested
     }
 
     /// What the driver is to do, in order.
     public enum Action: Hashable, Sendable {
         case spawn(UnitID)
-        /// Signal the unit's process group.
+        /// Ask the unit's process group to end.
         case signal(pid: Int32, Signal)
+        /// Ask the unit's main process alone to end.
+        case signalMain(pid: Int32, Signal)
         /// Run what is to run before the unit is asked to end: ``Event/preStopEnded(_:)``.
         case preStop(UnitID)
         /// That is no longer waited for.
@@ -90,6 +95,10 @@ public struct Engine: Sendable {
         case cancelProbe(UnitID, number: Int)
         /// A line for the user.
         case report(UnitID, String)
+        /// A line for the user: the unit has ended by itself, in this way.
+        case reportEnd(UnitID, Ending)
+        /// Why the workspace ends, for the user.
+        case announce(String)
         /// Everything is over; the workspace ends with this code.
         case finish(UInt8)
     }
@@ -184,19 +193,20 @@ public struct Engine: Sendable {
             if case .leaving(let left) = states[id] { settle(id, left, at: now, &actions) }
         case .notifiedReady(let id): if case .running = states[id] { health[id].isNotified = true }
         case .watchdogFed(let id): watchdogFed(id, at: now)
-        case .probed(let id, let number, let succeeded): probed(id, number, succeeded, at: now, &actions)
+        case .probed(let id, let number, let outcome): probed(id, number, outcome, at: now, &actions)
         case .connectionArrived(let id): activate(id, at: now, &actions)
         case .startRequested(let id): start(byRequest: id, &actions)
         case .stopRequested(let ids): toStop.formUnion(ids)
         case .preStopEnded(let id):
             if preStopping.remove(id) != nil, case .stopping(let pid, _, _) = states[id] {
-                actions.append(.signal(pid: pid, specs[id].stopSignal))
+                actions.append(stopSignal(specs[id], pid))
             }
         case .restartRequested(let id): restart(id, at: now, &actions)
         case .added(let spec): add(spec)
         case .redefined(let id, let spec): redefine(id, spec, at: now, &actions)
         case .adjusted(let id, let spec): adjust(id, spec, at: now, &actions)
         case .removed(let id): remove(id, at: now, &actions)
+        case .stalled(let duration): postpone(by: duration)
         case .shutdownRequested: beginShutdown(code: exitCode, at: now, &actions)
         }
         proceed(at: now, &actions)
@@ -267,150 +277,6 @@ public struct Engine: Sendable {
         }
     }
 
-    // MARK: one unit
-
-    /// Asks for the unit's process.
-    mutating func spawn(_ id: UnitID, _ actions: inout [Action]) {
-        states[id] = .starting
-        actions.append(.spawn(id))
-    }
-
-    private mutating func exited(
-        _ pid: Int32, _ ending: Ending, at now: MonotonicInstant, _ actions: inout [Action]
-    ) {
-        for id in specs.indices {
-            var ending = ending
-            if case .exited(let status) = ending, specs[id].successCodes.contains(status.code) {
-                ending = .succeeded(status)
-            }
-            switch states[id] {
-            case .running(pid, let since):
-                if specs[id].kind == .service { actions.append(.kill(id, group: pid)) }
-                cancelProbe(id, &actions)
-                if case .outOfMemory = ending { outOfMemoryKills[id] += 1 }
-                return ended(id, ending, uptime: now - since, at: now, &actions)
-            case .stopping(pid, let killAt, let next):
-                cancelPreStop(id, &actions)
-                lastEndings[id] = ending
-                if specs[id].kind == .command { exitCode = ending.code }
-                let left = Leftovers(
-                    group: pid, killAt: killAt, lookAt: now + Leftovers.lookInterval, next: next, ending: ending)
-                states[id] = .leaving(left)
-                return actions.append(.lookForGroup(id, group: pid))
-            default: continue
-            }
-        }
-    }
-
-    private mutating func advance(
-        _ id: UnitID, _ left: Leftovers, at now: MonotonicInstant, _ actions: inout [Action]
-    ) {
-        if left.killAt <= now {
-            actions.append(.report(id, "left processes that did not end within its grace: killed"))
-            settle(id, left, at: now, &actions)
-        } else if left.lookAt <= now {
-            var left = left
-            left.lookAt = now + Leftovers.lookInterval
-            states[id] = .leaving(left)
-            actions.append(.lookForGroup(id, group: left.group))
-        }
-    }
-
-    /// A unit that was asked to end has ended, its group with it or by force; whatever escaped from that goes too.
-    mutating func settle(_ id: UnitID, _ left: Leftovers, at now: MonotonicInstant, _ actions: inout [Action]) {
-        actions.append(.kill(id, group: left.group))
-        states[id] = .ended(left.ending, byRequest: true)
-        if isStopping { return }
-        switch left.next {
-        case .stay: break
-        case .start:
-            restarts[id] += 1
-            states[id] = .waiting
-        case .unhealthy, .notReady:
-            // Not its uptime counts but that it was unhealthy: else a service that fails late would never slow down.
-            states[id] = .waiting
-            ended(id, left.next == .notReady ? .notReady : .unhealthy, uptime: .zero, at: now, &actions)
-        }
-    }
-
-    private mutating func ended(
-        _ id: UnitID, _ ending: Ending, uptime: Duration, at now: MonotonicInstant, _ actions: inout [Action]
-    ) {
-        let spec = specs[id]
-        lastEndings[id] = ending
-        let again: Bool =
-            switch spec.restart {
-            case .no: false
-            case .always, .unlessStopped: true
-            case .onFailure: !ending.isSuccess
-            }
-        if again, !isStopping, !isRemoved[id] {
-            if case .onFailure(let limit) = spec.restart, backoffs[id].failures(ranFor: uptime) >= limit {
-                actions.append(.report(id, "\(ending): given up after \(limit) failures in a row"))
-            } else {
-                let delay = backoffs[id].next(ranFor: uptime, random: nextRandom())
-                return backOff(id, ending, delay, at: now, &actions)
-            }
-        } else if listensAgain(id, after: ending) {
-            states[id] = .listening
-            return actions.append(.report(id, "\(ending): listening again"))
-        } else if spec.kind != .command, !ending.isSuccess || spec.kind == .service {
-            actions.append(.report(id, "ended: \(ending)"))
-        }
-        if case .notStarted(let reason, _) = ending, spec.kind == .command { actions.append(.report(id, reason)) }
-        finish(id, ending, at: now, &actions)
-    }
-
-    /// Tries again after a delay.
-    private mutating func backOff(
-        _ id: UnitID, _ ending: Ending, _ delay: Duration, at now: MonotonicInstant, _ actions: inout [Action]
-    ) {
-        lastEndings[id] = ending
-        states[id] = .backingOff(until: now + delay, delay: delay, last: ending)
-        actions.append(.report(id, "\(ending): next start in \(format(delay))"))
-    }
-
-    /// Ends a unit for good that has no process, whatever its policy.
-    mutating func end(_ id: UnitID, _ ending: Ending, at now: MonotonicInstant, _ actions: inout [Action]) {
-        lastEndings[id] = ending
-        actions.append(.report(id, "ended: \(ending)"))
-        finish(id, ending, at: now, &actions)
-    }
-
-    private mutating func finish(
-        _ id: UnitID, _ ending: Ending, at now: MonotonicInstant, _ actions: inout [Action]
-    ) {
-        states[id] = .ended(ending, byRequest: false)
-        if specs[id].kind == .command || specs[id].isEssential, !isRemoved[id] {
-            beginShutdown(code: ending.code, at: now, &actions)
-        }
-    }
-
-    /// Asks a running unit to end.
-    mutating func stop(
-        _ id: UnitID, at now: MonotonicInstant, then next: AfterStop, _ actions: inout [Action]
-    ) {
-        guard case .running(let pid, _) = states[id] else { return }
-        cancelProbe(id, &actions)
-        askToEnd(id, pid, specs[id], &actions)
-        states[id] = .stopping(pid: pid, killAt: now + specs[id].stopGrace, then: next)
-    }
-
-    /// The way in which a process that was started by `spec` is asked to end.
-    mutating func askToEnd(_ id: UnitID, _ pid: Int32, _ spec: UnitSpec, _ actions: inout [Action]) {
-        if spec.hasPreStop {
-            preStopping.insert(id)
-            actions.append(.preStop(id))
-        } else {
-            actions.append(.signal(pid: pid, spec.stopSignal))
-        }
-    }
-
-    /// Whatever was to run first is not waited for any more.
-    mutating func cancelPreStop(_ id: UnitID, _ actions: inout [Action]) {
-        if preStopping.remove(id) != nil { actions.append(.cancelPreStop(id)) }
-    }
-
     // MARK: shutdown's beginning
 
     mutating func beginShutdown(code: UInt8, at now: MonotonicInstant, _ actions: inout [Action]) {
@@ -428,7 +294,7 @@ public struct Engine: Sendable {
     }
 
     /// xorshift64: enough for jitter.
-    private mutating func nextRandom() -> UInt64 {
+    mutating func nextRandom() -> UInt64 {
         random ^= random << 13
         random ^= random >> 7
         random ^= random << 17

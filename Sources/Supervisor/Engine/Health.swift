@@ -1,6 +1,15 @@
 internal import Config
 internal import Kernel
 
+/// What a probe found.
+public enum ProbeOutcome: Hashable, Sendable {
+    case succeeded
+    /// How it failed, in words.
+    case failed(String)
+    /// It could not be asked: processes, descriptors or memory are exhausted. That says nothing about the unit.
+    case notAsked
+}
+
 /// # Theory of operation
 ///
 /// A healthcheck is asked once an interval, and once more only when its answer has come or its time is over: there is
@@ -28,6 +37,8 @@ public struct UnitHealth: Hashable, Sendable {
     public internal(set) var wasHealthy = false
     /// Failures in a row that count.
     public internal(set) var failures = 0
+    /// How the last probe failed, or that the watchdog was not fed; nil: it succeeded, or there was none.
+    public internal(set) var lastFailure: String?
     var probing = Probing.off
     /// When the unit has to have said that it lives.
     var watchdogDue: MonotonicInstant?
@@ -76,16 +87,28 @@ public struct UnitHealth: Hashable, Sendable {
         return number
     }
 
-    /// A probe's answer. True when the unit has just become unhealthy.
-    mutating func take(_ succeeded: Bool, _ check: HealthcheckSpec, at now: MonotonicInstant) -> Bool {
-        let age = now - startedAt
-        if succeeded {
+    /// Takes a probe's answer. True when the unit has just become unhealthy.
+    ///
+    /// Failures of probes that began within `start_period` do not count until the first success; after it they do, as in
+    /// Docker (`handleProbeResult` of moby's health.go).
+    mutating func take(_ outcome: ProbeOutcome, _ check: HealthcheckSpec, at now: MonotonicInstant) -> Bool {
+        guard case .asked(_, let deadline) = probing else { return false }
+        let age = (deadline - startedAt) - check.timeout
+        let failure: String
+        switch outcome {
+        case .succeeded:
             failures = 0
+            lastFailure = nil
             isHealthy = true
             wasHealthy = true
             probing = .due(now + check.interval)
             return false
+        case .notAsked:
+            probing = .due(now + check.interval)
+            return false
+        case .failed(let text): failure = text
         }
+        lastFailure = failure
         let isEarly = !wasHealthy && age < max(check.interval, check.startPeriod)
         if isEarly {
             earlyDelay = min(earlyDelay * 2, age < check.startPeriod ? check.startInterval : check.interval)
@@ -97,6 +120,18 @@ public struct UnitHealth: Hashable, Sendable {
         guard failures >= check.retries, isHealthy != false else { return false }
         isHealthy = false
         return true
+    }
+
+    /// Leaves out a time in which neither the unit was heard nor a probe's answer taken.
+    mutating func postpone(by duration: Duration) {
+        watchdogDue = watchdogDue.map { $0 + duration }
+        readyDue = readyDue.map { $0 + duration }
+        startedAt = startedAt + duration
+        switch probing {
+        case .off: break
+        case .due(let at): probing = .due(at + duration)
+        case .asked(let number, let deadline): probing = .asked(number: number, deadline: deadline + duration)
+        }
     }
 }
 
@@ -120,6 +155,7 @@ extension Engine {
         if let due = health[id].watchdogDue, due <= now {
             health[id].watchdogDue = nil
             health[id].isHealthy = false
+            health[id].lastFailure = "no WATCHDOG=1 in time"
             actions.append(.report(id, "unhealthy: no WATCHDOG=1 in time: stopped"))
             return stop(id, at: now, then: .unhealthy, &actions)
         }
@@ -136,33 +172,49 @@ extension Engine {
             actions.append(.probe(id, number: health[id].ask(check, at: now)))
         case .asked(let number, let deadline) where deadline <= now:
             actions.append(.cancelProbe(id, number: number))
-            answered(id, false, check, at: now, &actions)
+            answered(id, .failed("no answer within \(format(check.timeout))"), check, at: now, &actions)
         default: break
         }
     }
 
     mutating func probed(
-        _ id: UnitID, _ number: Int, _ succeeded: Bool, at now: MonotonicInstant, _ actions: inout [Action]
+        _ id: UnitID, _ number: Int, _ outcome: ProbeOutcome, at now: MonotonicInstant, _ actions: inout [Action]
     ) {
         // An answer that nobody waits for any more says nothing.
         guard case .asked(number, _) = health[id].probing, case .running = states[id],
             let check = specs[id].healthcheck
         else { return }
-        answered(id, succeeded, check, at: now, &actions)
+        answered(id, outcome, check, at: now, &actions)
     }
 
     private mutating func answered(
-        _ id: UnitID, _ succeeded: Bool, _ check: HealthcheckSpec, at now: MonotonicInstant, _ actions: inout [Action]
+        _ id: UnitID, _ outcome: ProbeOutcome, _ check: HealthcheckSpec, at now: MonotonicInstant,
+        _ actions: inout [Action]
     ) {
         let was = health[id].isHealthy
-        let hasTurned = health[id].take(succeeded, check, at: now)
-        if succeeded, was == false { actions.append(.report(id, "healthy again")) }
+        let hasTurned = health[id].take(outcome, check, at: now)
+        if outcome == .succeeded, was == false { actions.append(.report(id, "healthy again")) }
         guard hasTurned else { return }
-        if specs[id].restart == .no {
-            actions.append(.report(id, "unhealthy: \(check.retries) probes failed in a row"))
-        } else {
-            actions.append(.report(id, "unhealthy: \(check.retries) probes failed in a row: stopped"))
-            stop(id, at: now, then: .unhealthy, &actions)
+        let reason = health[id].lastFailure.map { ": \($0)" } ?? ""
+        let isStopped = specs[id].restart != .no
+        let count = check.retries == 1 ? "a probe failed" : "\(check.retries) probes failed in a row"
+        actions.append(.report(id, "unhealthy: \(count)\(reason)\(isStopped ? ": stopped" : "")"))
+        if isStopped { stop(id, at: now, then: .unhealthy, &actions) }
+    }
+
+    /// Leaves out a time in which nothing was handled, for all that is measured by a unit's silence. A unit that was asked
+    /// to end may have been frozen with us, so its grace is extended too.
+    mutating func postpone(by duration: Duration) {
+        for id in specs.indices {
+            switch states[id] {
+            case .running: health[id].postpone(by: duration)
+            case .stopping(let pid, let killAt, let next):
+                states[id] = .stopping(pid: pid, killAt: killAt + duration, then: next)
+            case .leaving(var left):
+                left.killAt = left.killAt + duration
+                states[id] = .leaving(left)
+            default: break
+            }
         }
     }
 

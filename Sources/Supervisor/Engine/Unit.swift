@@ -22,6 +22,8 @@ public struct UnitSpec: Hashable, Sendable {
     public var stopSignal = Signal.terminate
     /// How long it may take to end before it is killed.
     public var stopGrace = Duration.seconds(5)
+    /// The stop signal goes to its main process only, and what is left when that has ended is killed (`kill_mode: mixed`).
+    public var stopsMainOnly = false
     /// When it ends for good, the workspace ends with its status.
     public var isEssential = false
     /// What must have happened before it starts.
@@ -143,10 +145,10 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
     case exited(ExitStatus)
     /// It could not be started.
     case notStarted(String, code: UInt8 = 127)
-    /// Its healthcheck failed, and it was stopped for that.
-    case unhealthy
-    /// It did not say in time that it is ready, and was stopped for that.
-    case notReady
+    /// Its healthcheck failed, and it was stopped for that; how it ended then.
+    case unhealthy(ExitStatus, because: String)
+    /// It did not say in time that it is ready, and was stopped for that; how it ended then.
+    case notReady(ExitStatus)
     /// It exited with a code that is a success for it.
     case succeeded(ExitStatus)
     /// Connections started it again and again, and it ended each time.
@@ -157,9 +159,18 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
     /// The shell's number for it; 126 or 127 for what could not be started.
     public var code: UInt8 {
         switch self {
-        case .exited(let status), .outOfMemory(let status, _), .succeeded(let status): status.code
         case .notStarted(_, let code): code
-        case .unhealthy, .notReady, .activatedTooOften: 1
+        case .activatedTooOften: 1
+        default: status?.code ?? 1
+        }
+    }
+    /// How the process ended; nil where there was none.
+    var status: ExitStatus? {
+        switch self {
+        case .exited(let status), .outOfMemory(let status, _), .succeeded(let status), .unhealthy(let status, _),
+            .notReady(let status):
+            status
+        case .notStarted, .activatedTooOften: nil
         }
     }
     /// Whether it exited with 0, or with another code that is a success for it.
@@ -171,7 +182,7 @@ public enum Ending: Hashable, Sendable, CustomStringConvertible {
         switch self {
         case .exited(let status): status.description
         case .notStarted(let reason, _): reason
-        case .unhealthy: "unhealthy"
+        case .unhealthy(_, let reason): reason.isEmpty ? "unhealthy" : "unhealthy: \(reason)"
         case .notReady: "not ready in time"
         case .activatedTooOften:
             "connections started it more than \(ActivationLimit.burst) times within "

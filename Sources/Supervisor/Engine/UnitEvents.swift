@@ -35,7 +35,9 @@ extension UnitRecord {
         let isNew = state.pid != nil && state.pid != before.pid && !isReplaced
         if isNew { add(.started) { $0.pid = state.pid } }
         if isReady, isNew || old?.isReady != true { add(.ready) }
-        if let isHealthy, isNew || old?.isHealthy != isHealthy { add(isHealthy ? .healthy : .unhealthy) }
+        if let isHealthy, isNew || old?.isHealthy != isHealthy {
+            add(isHealthy ? .healthy : .unhealthy) { $0.reason = isHealthy ? nil : probeFailure }
+        }
         switch (state, before) {
         case (.stopping(let pid, _, _), _):
             if case .stopping(pid, _, _) = before { break }

@@ -30,6 +30,8 @@ struct UnitRecord: Hashable {
     var statusText: String
     /// Its process is about to execute the program, which may fail yet: nobody has been told that it has started.
     var isAnnounced = false
+    /// How its last probe failed; nil: it succeeded, or there was none.
+    var probeFailure: String?
 
     /// How many bytes a unit may say of itself, and a reason may have, so that a record has a bounded size.
     static let statusLimit = 512, reasonLimit = 200
@@ -44,11 +46,12 @@ struct UnitRecord: Hashable {
             "\(stopGrace.nanoseconds)", BoundedName.prefix(statusText, bytes: Self.statusLimit),
             isReady ? "ready" : "", "\(outOfMemoryKills)",
             isToStop ? "toStop" : "", isAnnounced ? "announced" : "",
+            BoundedName.prefix(probeFailure ?? "", bytes: Self.reasonLimit),
         ]
     }
 
     init?(fields f: [String]) {
-        guard f.count == 17, let kind = UnitSpec.Kind(rawValue: f[1]), let state = UnitState(text: f[3]),
+        guard f.count == 18, let kind = UnitSpec.Kind(rawValue: f[1]), let state = UnitState(text: f[3]),
             let restarts = Int(f[5]), let failures = Int(f[6]), let signal = Int32(f[10]), let grace = Int64(f[11]),
             let outOfMemoryKills = Int(f[14])
         else { return nil }
@@ -69,6 +72,7 @@ struct UnitRecord: Hashable {
         isReady = !f[13].isEmpty
         isToStop = !f[15].isEmpty
         isAnnounced = !f[16].isEmpty
+        probeFailure = f[17].isEmpty ? nil : f[17]
     }
 
     /// What the engine knows of a unit.
@@ -91,6 +95,7 @@ struct UnitRecord: Hashable {
         stopSignal = spec.stopSignal
         stopGrace = spec.stopGrace
         self.statusText = statusText
+        probeFailure = health.lastFailure
     }
 
     /// The unit as far as the record knows it, where the configuration has it no longer.
@@ -156,6 +161,7 @@ extension Engine {
             health[id].isNotified = record.isNotified
             health[id].wasHealthy = record.wasHealthy
             health[id].isHealthy = record.isHealthy
+            health[id].lastFailure = record.probeFailure
         default: break
         }
     }
@@ -227,8 +233,9 @@ extension Ending {
         case .exited(.signalled(let signal, let core)): "signalled \(signal.rawValue)\(core ? " core" : "")"
         case .notStarted(let reason, let code):
             "notStarted \(code) \(BoundedName.prefix(reason, bytes: UnitRecord.reasonLimit))"
-        case .unhealthy: "unhealthy"
-        case .notReady: "notReady"
+        case .unhealthy(let status, let reason):
+            "unhealthy \(Ending.exited(status).text);\(BoundedName.prefix(reason, bytes: UnitRecord.reasonLimit))"
+        case .notReady(let status): "notReady \(Ending.exited(status).text)"
         case .activatedTooOften: "activatedTooOften"
         case .succeeded(let status): "succeeded \(Ending.exited(status).text)"
         case .outOfMemory(let status, let isCertain):
@@ -251,8 +258,13 @@ extension Ending {
             let parts = rest.split(separator: " ", maxSplits: 1, omittingEmptySubsequences: false)
             guard parts.count == 2, let code = UInt8(parts[0]) else { return nil }
             self = .notStarted(String(parts[1]), code: code)
-        case "unhealthy"?: self = .unhealthy
-        case "notReady"?: self = .notReady
+        case "unhealthy"?:
+            let parts = rest.split(separator: ";", maxSplits: 1, omittingEmptySubsequences: false)
+            guard parts.count == 2, case .exited(let status)? = Ending(text: String(parts[0])) else { return nil }
+            self = .unhealthy(status, because: String(parts[1]))
+        case "notReady"?:
+            guard case .exited(let status)? = Ending(text: String(rest)) else { return nil }
+            self = .notReady(status)
         case "activatedTooOften"?: self = .activatedTooOften
         case "succeeded"?:
             guard case .exited(let status)? = Ending(text: String(rest)) else { return nil }
