@@ -153,6 +153,8 @@ public struct UnitStatus: Codable, Hashable, Sendable {
     public var backoffSeconds: Double?
     /// What is left of the delay.
     public var nextTrySeconds: Double?
+    /// While it stops: how long until it is killed, in seconds.
+    public var killSeconds: Double?
     /// How long it has run, in seconds.
     public var uptimeSeconds: Double?
 

@@ -96,8 +96,8 @@ public enum CurrentProcess {
     }
 
     /// Sends this signal to the process when its parent dies (PR_SET_PDEATHSIG). A change of ids clears it.
-    public static func setDeathSignal(_ signal: Signal) throws(KernelError) {
-        _ = try check(ck_set_death_signal(signal.rawValue), "set the parent-death signal")
+    public static func setDeathSignal(_ signal: Signal?) throws(KernelError) {
+        _ = try check(ck_set_death_signal(signal?.rawValue ?? 0), "set the parent-death signal")
     }
     /// Makes orphaned descendants its children (PR_SET_CHILD_SUBREAPER).
     public static func becomeSubreaper() throws(KernelError) { _ = try check(ck_set_subreaper(), "become a subreaper") }

@@ -25,15 +25,25 @@ public enum Ring1 {
             try CurrentProcess.setDeathSignal(.kill)
             let signals = try SignalReader(relayedSignals + [.child])
             guard case .plan(let plan)? = try channel.next(within: .seconds(5)) else { return 71 }
+            if plan.isolation != .full { try Self.outlivesParent() }
             let ring2 = try build(plan, channel)
             CurrentProcess.closeDescriptors(
                 from: StageDescriptor.configuration,
                 except: [channel.descriptor.number, signals.number, ring2.channel.descriptor.number])
-            return try live(ring2, channel, signals)
+            let status = try live(ring2, channel, signals)
+            if plan.isolation != .full { Descendants.end() }
+            return status
         } catch {
             try? channel.send(.failed(StageFailure("ring1", error)))
             return 71
         }
+    }
+
+    /// Where no PID namespace ends the workspace's processes, this stage does when its parent's channel closes, and so has to
+    /// outlive its parent for that moment.
+    static func outlivesParent() throws(KernelError) {
+        try CurrentProcess.setDeathSignal(nil)
+        try CurrentProcess.becomeSubreaper()
     }
 
     private struct Child {
@@ -55,7 +65,7 @@ public enum Ring1 {
             path: "/proc/self/exe", arguments: ["workspacekit", "ring2"], environment: currentEnvironment(),
             descriptors: [0, 1, 2, theirs.descriptor.number, StageDescriptor.configuration, StageDescriptor.report])
         if isOwn { spawnPlan.namespaces = .mount }
-        spawnPlan.deathSignal = .kill
+        spawnPlan.deathSignal = plan.isolation == .full ? .kill : nil
         let pid = try spawn(spawnPlan)
         withExtendedLifetime(theirs) {}
         try ours.send(.plan(plan))

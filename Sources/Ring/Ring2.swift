@@ -27,6 +27,7 @@ public enum Ring2 {
             let signals = try SignalReader(relayedSignals + [.child])
             guard case .plan(let plan)? = try channel.next(within: .seconds(5)) else { return 71 }
             try CurrentProcess.becomeSubreaper()
+            if plan.isolation != .full { try Ring1.outlivesParent() }
             if plan.isolation != .superviseOnly {
                 try setHostName(plan.hostName)
                 try RootFilesystem(root: plan.stagingDirectory, plan: plan, note: { try? channel.send(.note($0)) })
@@ -137,7 +138,10 @@ private struct WorkspaceLife: ~Copyable {
                 case Token.signals: takeSignals()
                 case Token.parent:
                     switch parent.next() {
-                    case .closed: return 70  // ring1 is gone
+                    case .closed:
+                        // ring1 is gone.
+                        if plan.isolation != .full { Descendants.end() }
+                        return 70
                     case .message(.files(let texts)):
                         copies.changed(at: .now)
                         copies.update(texts) { [parent] in try? parent.send(.note($0)) }
@@ -301,15 +305,6 @@ private struct WorkspaceLife: ~Copyable {
             send(signal, to: -1)
             return
         }
-        var pending = [CurrentProcess.id]
-        var visited = 0
-        while let parent = pending.popLast(), visited < 100_000 {
-            visited += 1
-            let children = (Files.text("/proc/\(parent)/task/\(parent)/children") ?? "").split(separator: " ")
-            for child in children.compactMap({ Int32($0) }) {
-                pending.append(child)
-                send(signal, to: child)
-            }
-        }
+        for pid in Descendants.all() { send(signal, to: pid) }
     }
 }

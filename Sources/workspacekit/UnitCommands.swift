@@ -57,6 +57,7 @@ struct Status: ParsableCommand {
             detail = parts.compactMap { $0 }.joined(separator: ", ")
         }
         if let waitsFor = unit.waitsFor, !waitsFor.isEmpty { detail = "for " + waitsFor.joined(separator: ", ") }
+        if let left = unit.killSeconds { detail = "killed in \(seconds(left)) at the latest" }
         if let next = unit.nextTrySeconds, let delay = unit.backoffSeconds {
             detail += ", next try in \(seconds(next)) (delay \(seconds(delay)))"
         }

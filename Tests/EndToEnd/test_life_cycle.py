@@ -525,3 +525,71 @@ workspacekit:
         until(lambda: state(space, "late")["isReady"] and state(space, "probed")["isReady"], 10, "the answers")
         assert {name: unit.get("pid") for name, unit in space.status().items()} == before, space.stderr
         space.stop()
+
+
+# ---- nothing outlives the workspace where no PID namespace ends its processes
+
+NO_USERS = ["unshare", "--user", "--map-root-user", "sh", "-c", "echo 0 >/proc/sys/user/max_user_namespaces && exec \"$@\"", "sh"]
+
+
+@pytest.mark.parametrize("stages", [["run"], ["ring1"], ["ring2"], ["run", "ring1"]], ids="-".join)
+def test_nothing_outlives_a_killed_stage_of_a_workspace_that_is_only_supervised(workspace, stages):
+    space = workspace("""
+tasks: [{name: t, command: "setsid sh -c 'trap : TERM HUP; touch up; while :; do sleep 0.05; done' & sleep 1000"}]
+workspacekit: {services: {s: {command: "sh -c 'env -i setsid sleep 4720 & exec sleep 1000'"}}}
+""", through=NO_USERS).started()
+    assert json.loads(space.cli("status", "--json").stdout)["isolation"] == "supervise-only"
+    until((space.folder / "up").exists, 10, "the task")
+    stray = until(lambda: [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if cmdline(pid) == "sleep 4720"], 10, "the stray")
+    pids = [space.process.pid if stage == "run" else space.stage(stage) for stage in stages]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    space.wait(10)
+    space.gone(10)
+    until(lambda: not any(cmdline(pid) for pid in stray), 10, "the end of what cleared its environment")
+
+
+def cmdline(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+    except OSError:
+        return ""
+
+
+# ---- a state directory that is removed; a stop that takes its time
+
+@pytest.mark.parametrize("how", ["killed", "left alone"])
+def test_the_workspace_goes_on_when_its_state_directory_is_removed(workspace, how):
+    space = workspace("""
+tasks: [{name: t, command: "while :; do echo tick; sleep 0.1; done"}]
+workspacekit: {services: {s: {command: sleep 1000}}}
+""").started()
+    before = {name: unit["pid"] for name, unit in space.status().items()}
+    shutil.rmtree(space.state, ignore_errors=True)  # the mount point in it stays
+    assert not (space.state / "control.sock").exists()
+    if how == "killed":
+        os.kill(space.stage("supervise"), signal.SIGKILL)
+    until(lambda: space.cli("status", check=False).returncode == 0, 15, "its control socket")
+    assert {name: unit["pid"] for name, unit in space.status().items()} == before
+    assert f"workspacekit: {space.state} was removed: it is made again, without the logs so far\n" in space.stderr
+    until(lambda: "tick" in space.cli("logs", "t").stdout, 10, "the log")
+    until(lambda: "started" in space.cli("events", check=False).stdout or "taken-over" in space.cli("events", "--json").stdout, 10, "events")
+    assert space.exec("sh", "-c", "command -v gp").stdout.strip()
+    space.cli("stop")
+    assert space.wait(15) == 0
+
+
+def test_a_stop_that_takes_its_time_says_what_it_waits_for(workspace):
+    space = workspace("""
+tasks: [{name: t, command: "trap : TERM; touch up; until test -e go; do sleep 0.05; done"}]
+workspacekit: {shutdown: {grace: 5m}, tasks: {t: {stop_grace_period: 3m}}, services: {db: {command: sleep 1000}}}
+""").started()
+    until((space.folder / "up").exists, 10, "the task")
+    space.cli("stop", "--no-wait", "t")
+    until(lambda: "killed in 2" in space.cli("status").stdout or "killed in 17" in space.cli("status").stdout, 10, lambda: space.cli("status").stdout)
+    assert 0 < state(space, "t")["killSeconds"] <= 180
+    space.cli("stop", "--no-wait")
+    said = until(lambda: [line for line in space.stderr.splitlines() if "the stop waits for" in line], 20, "the news")
+    assert said[0].startswith("workspacekit: the stop waits for db, t (1") and said[0].endswith(" s left)"), said
+    (space.folder / "go").touch()
+    assert space.wait(20) == 0

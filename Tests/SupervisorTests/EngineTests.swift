@@ -449,7 +449,7 @@ struct EngineTests {
                 case .kill(let id, let group): if groups[id] == group { groups[id] = nil }
                 case .preStop(let id): errands.insert(id)
                 case .cancelPreStop(let id): errands.remove(id)
-                case .signal, .lookForGroup, .report, .cancelProbe: break
+                case .signal, .signalMain, .lookForGroup, .report, .reportEnd, .announce, .cancelProbe: break
                 }
             }
             if step == 300 { script.feed(.shutdownRequested) }

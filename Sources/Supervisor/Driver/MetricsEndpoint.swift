@@ -79,12 +79,12 @@ extension Supervisor {
     private static let exchangeLimit = 64, exchangesPerUser = 8
 
     /// Listens for scrapers; without it everything else goes on.
-    static func listenForMetrics(_ path: String, _ keeper: Keeper, kept: Descriptor?, _ console: Console) -> Descriptor?
-    {
-        if let kept { return kept }
+    static func listenForMetrics(
+        _ path: String, _ keeper: Keeper, _ upkeep: StateUpkeep, kept: Descriptor?, _ console: Console
+    ) -> Descriptor? {
         do {
-            let socket = try LocalSocket.listen(path, mode: 0o666)
-            keeper.keep(.metrics, socket)
+            let socket = try upkeep.socket(at: path, kept: kept)
+            if socket.number != kept?.number { keeper.keep(.metrics, socket) }
             return socket
         } catch {
             console.notice("\(error): metrics are not served")

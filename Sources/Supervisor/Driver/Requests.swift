@@ -274,10 +274,13 @@ extension Supervisor {
                 unit.state = "backing off"
                 unit.backoffSeconds = seconds(delay)
                 unit.nextTrySeconds = max(0, seconds(until - now))
-            case .stopping(let pid, _, _):
+            case .stopping(let pid, let killAt, _):
                 unit.state = "stopping"
                 unit.pid = pid
-            case .leaving: unit.state = "stopping"
+                unit.killSeconds = max(0, seconds(killAt - now))
+            case .leaving(let left):
+                unit.state = "stopping"
+                unit.killSeconds = max(0, seconds(left.killAt - now))
             case .ended(let ending, let byRequest):
                 unit.state = byRequest ? "stopped" : ending.isSuccess ? "completed" : "failed"
             case .skipped(let reason):

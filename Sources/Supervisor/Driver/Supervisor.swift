@@ -43,6 +43,7 @@ final class Supervisor {
     var executions: [Int32: Execution] = [:]
     private var exitCode: UInt8?
     private var stalls = StallDetector()
+    private var upkeep: StateUpkeep
     var hasReported = false
     var git = GitWriter()
     /// Units may be started: what they need was made.
@@ -149,7 +150,8 @@ final class Supervisor {
             for note in planner.notes { console.notice(note) }
         }
         engine.endsWithTasks = plan.start.isPrebuild
-        try Files.makeDirectory(state.logs, mode: 0o700)
+        let upkeep = try StateUpkeep(state, console, takesOver: takesOver, at: .now)
+        self.upkeep = upkeep
         if !takesOver {
             try? Files.remove(state.logsBegin)
             try Files.write(state.logsBegin, [])
@@ -158,14 +160,10 @@ final class Supervisor {
         logs = units.map { [state, console, outputBuffer, openLogs] in
             Self.log(of: $0, state, console, outputBuffer, openLogs, continues: takesOver)
         }
-        if let control = kept[.control] {
-            listener = control
-        } else {
-            // Who may do what is decided by whom the kernel says a connection is from.
-            listener = try LocalSocket.listen(state.socket, mode: 0o666)
-            keeper.keep(.control, listener)
-        }
-        metricsListener = Self.listenForMetrics(state.metrics, keeper, kept: kept[.metrics], console)
+        // Who may do what is decided by whom the kernel says a connection is from.
+        listener = try upkeep.socket(at: state.socket, kept: kept[.control])
+        if listener.number != kept[.control]?.number { keeper.keep(.control, listener) }
+        metricsListener = Self.listenForMetrics(state.metrics, keeper, upkeep, kept: kept[.metrics], console)
         poller = try Poller()
         try poller.add(signals.number, .readable, token: Token.signals)
         try poller.add(listener.number, .readable, token: Token.listener)
@@ -199,6 +197,7 @@ final class Supervisor {
         if takesOver {
             hasBegun = true
             takeOver(kept, isKnown: isKnown, lost: lost)
+            installCommands()
             // It may have been edited meanwhile.
             followConfiguration()
         } else {
@@ -251,6 +250,7 @@ final class Supervisor {
                 perform { engine, now, actions in engine.advance(to: now, into: &actions) }
             }
             if hasBegun, watch.isDue(at: .now) { followConfiguration() }
+            if !engine.isStopping, upkeep.isLost(at: .now) { handOver() }
             lookForGroups()
         }
         for id in outputs.ids { readOutput(id, pieces: 16) }
@@ -318,6 +318,11 @@ final class Supervisor {
         settleListeners()
         save()
         answerWaiters()
+    }
+
+    /// Ends this process: the next supervisor goes on with everything, and opens again what was removed.
+    private func handOver() {
+        send(.kill, to: CurrentProcess.id)
     }
 
     /// `gp` for the tasks that call it, last in their PATH.

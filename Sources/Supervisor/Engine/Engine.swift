@@ -136,6 +136,7 @@ public struct Engine: Sendable {
     /// The workspace ends when every task has come to its end, with 1 if one failed.
     public var endsWithTasks = false
     var phase = Phase.created
+    var stopNews = StopNews()
     var exitCode: UInt8 = 0
     private let budget: Duration
     private var random: UInt64
@@ -283,6 +284,7 @@ public struct Engine: Sendable {
         guard !isStopping else { return }
         exitCode = code
         phase = .stopping(deadline: now + budget, wasKilled: false)
+        stopNews.begin(at: now)
         for id in specs.indices {
             cancelProbe(id, &actions)
             switch states[id] {

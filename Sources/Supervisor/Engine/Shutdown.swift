@@ -23,12 +23,17 @@ extension Engine {
 
     var shutdownDeadline: MonotonicInstant? {
         guard case .stopping(let deadline, let wasKilled) = phase else { return nil }
-        return wasKilled ? deadline + .seconds(1) : deadline
+        let end = wasKilled ? deadline + .seconds(1) : deadline
+        return min(end, stopNews.dueAt ?? end)
     }
 
     /// The budget is over: everything is killed; a second later it is over in any case.
     mutating func advanceShutdown(at now: MonotonicInstant, _ actions: inout [Action]) {
-        guard case .stopping(let deadline, _) = phase, deadline <= now else { return }
+        guard case .stopping(let deadline, _) = phase else { return }
+        if stopNews.isDue(at: now), deadline > now {
+            actions.append(.announce("the stop waits for \(waitedFor(at: now))"))
+        }
+        guard deadline <= now else { return }
         for id in specs.indices {
             switch states[id] {
             case .running(let pid, _), .stopping(let pid, _, _):
