@@ -68,6 +68,9 @@ public final class Channel {
         return (Channel(a), Channel(b))
     }
 
+    /// Sends nothing more: the other end hears the same as when this stage has ended.
+    public func shutDown() { _ = ck_shutdown_write(descriptor.number) }
+
     /// Whether messages wait for the other end.
     public var hasBacklog: Bool { !backlog.isEmpty }
 

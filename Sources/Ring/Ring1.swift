@@ -30,7 +30,7 @@ public enum Ring1 {
             CurrentProcess.closeDescriptors(
                 from: StageDescriptor.configuration,
                 except: [channel.descriptor.number, signals.number, ring2.channel.descriptor.number])
-            let status = try live(ring2, channel, signals)
+            let status = try live(ring2, channel, signals, plan.isolation)
             if plan.isolation != .full { Descendants.end() }
             return status
         } catch {
@@ -145,9 +145,23 @@ public enum Ring1 {
         return numbers.count == 2 && (numbers[0], numbers[1]) >= (6, 2)
     }
 
-    private static func live(_ ring2: Child, _ parent: Channel, _ signals: borrowing SignalReader) throws(KernelError)
-        -> UInt8
-    {
+    /// ring0 is gone. The kernel ends what is in a PID namespace of its own. Elsewhere ring2 ends what is below it, and
+    /// would also do so if this stage were killed now; only then is it this stage's turn.
+    private static func letEnd(_ ring2: Child, _ isolation: Isolation) {
+        guard isolation != .full else {
+            send(.kill, to: ring2.pid)
+            return
+        }
+        ring2.channel.shutDown()
+        for _ in 0..<1000 {
+            guard case .nothingYet = reap(ring2.pid) else { return }
+            pause(.milliseconds(5))
+        }
+    }
+
+    private static func live(
+        _ ring2: Child, _ parent: Channel, _ signals: borrowing SignalReader, _ isolation: Isolation
+    ) throws(KernelError) -> UInt8 {
         let poller = try Poller()
         try poller.add(signals.number, .readable, token: 0)
         try poller.add(parent.descriptor.number, .readable, token: 1)
@@ -170,7 +184,7 @@ public enum Ring1 {
                 case 1:
                     switch parent.next() {
                     case .closed:
-                        send(.kill, to: ring2.pid)
+                        letEnd(ring2, isolation)
                         return 70
                     case .message(.go): try ring2.channel.send(.go)
                     case .message(.files(let texts)): try? ring2.channel.send(.files(texts))
