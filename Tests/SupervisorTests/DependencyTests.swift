@@ -270,7 +270,7 @@ struct HealthTests {
         #expect(!script.engine.isHealthy(0))
         #expect(script.take() == [.signal(pid: 10, .terminate)])
         script.feed(.exited(pid: 10, .exited(0)))
-        #expect(script.takeReports().last?.hasPrefix("unhealthy: next start in 5") == true)
+        #expect(script.takeReports().last?.hasPrefix("unhealthy: exit status 1: next start in 5") == true)
         script.advance(.seconds(1))
         #expect(script.take() == [.spawn(0)])
         script.feed(.spawned(0, pid: 11))
@@ -287,7 +287,7 @@ struct HealthTests {
             script.advance(.seconds(60))
             script.feed(.spawned(0, pid: pid))
         }
-        #expect(script.takeReports().contains("unhealthy: given up after 1 failures in a row"))
+        #expect(script.takeReports().contains("unhealthy: exit status 1: given up after 1 failures in a row"))
     }
 
     @Test("without a restart policy it stays, and is said to be unhealthy and healthy again")
@@ -296,7 +296,7 @@ struct HealthTests {
         _ = probe(&script, true)
         _ = probe(&script, false)
         #expect(script.engine.states[0] == .running(pid: 10, since: MonotonicInstant(nanoseconds: 1_000_000_000)))
-        #expect(script.takeReports() == ["unhealthy: 1 probes failed in a row"])
+        #expect(script.takeReports() == ["unhealthy: a probe failed: exit status 1"])
         _ = probe(&script, true)
         #expect(script.engine.isHealthy(0))
     }

@@ -132,6 +132,7 @@ extension Engine {
         case "stopping"?:
             let deadline = fields.count > 2 ? Int64(fields[2]) : nil
             phase = .stopping(deadline: deadline.map { .init(nanoseconds: $0) } ?? now, wasKilled: false)
+            stopNews.begin(at: now)
         case "finished"?: phase = .stopping(deadline: now, wasKilled: false)
         default: phase = .running
         }
