@@ -153,8 +153,7 @@ final class Supervisor {
         let upkeep = try StateUpkeep(state, console, takesOver: takesOver, at: .now)
         self.upkeep = upkeep
         if !takesOver {
-            try? Files.remove(state.logsBegin)
-            try Files.write(state.logsBegin, [])
+            try Files.replace(state.logsBegin, [])
         }
         events = EventLog(state.events, console: console, continues: takesOver)
         logs = units.map { [state, console, outputBuffer, openLogs] in
