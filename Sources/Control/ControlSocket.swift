@@ -88,7 +88,7 @@ public final class ControlConnection {
     public enum Arrival: Sendable { case line([UInt8]), nothingYet, closed }
 
     /// A whole line came with the one before it: no poller tells of it.
-    public var hasLine: Bool { buffer.contains(10) }
+    public var hasLine: Bool { lines.hasLine }
 
     /// The next whole line, from what is buffered or from one more read.
     public func next() -> Arrival {

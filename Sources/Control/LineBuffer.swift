@@ -11,6 +11,9 @@ public struct LineBuffer {
     /// The number of bytes in it.
     public var count: Int { bytes.count - start }
 
+    /// Whether a whole line is there.
+    public var hasLine: Bool { bytes[scanned...].contains(10) }
+
     /// Adds what has come.
     public mutating func append(_ more: ArraySlice<UInt8>) {
         if start > 0, start >= bytes.count / 2 {
