@@ -213,6 +213,26 @@ struct EdgeTests {
         peer.until("an empty table") { bench.forwarder.table.count == 0 }
     }
 
+    @Test("a server that takes a connection, says something and resets it has not refused it")
+    func resetWhileOpening() throws {
+        let bench = try ForwarderBench()
+        let listener = try BenchOutside.listener()
+        let peer = BenchPeer(bench, port: 40000, to: Endpoint(bench.layout.gateway4, BenchOutside.port(listener)))
+        peer.send(.syn)
+        // The SYN is read, and the connection is there before the forwarder looks again.
+        #expect(try bench.forwarder.turn(waiting: Duration.zero))
+        guard case .success(let client)? = InternetSocket.accept(listener.number) else {
+            Issue.record("no connection")
+            return
+        }
+        BenchOutside.write(client.socket, Array("words".utf8))
+        BenchOutside.reset(client.socket)
+        peer.until("the SYN-ACK") { peer.gotSynAck }
+        peer.send(.ack)
+        peer.until("the reset") { peer.gotReset }
+        #expect(peer.received == Array("words".utf8) && bench.forwarder.table.count == 0)
+    }
+
     @Test("the last segment of what is readable is pushed, those before are not")
     func push() throws {
         let bench = try ForwarderBench()

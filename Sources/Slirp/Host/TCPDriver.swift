@@ -270,7 +270,13 @@ extension Forwarder {
 
     /// The outside connect is decided: SYN-ACK, or the truth about why not.
     mutating func connected(_ index: Int) {
-        if let errno = InternetSocket.takeError(table[index].socket) {
+        let failure = InternetSocket.takeError(table[index].socket)
+        if failure == .connectionReset || failure == .brokenPipe {
+            // It was connected first: a SYN that is refused is ECONNREFUSED. What came before the reset is passed on.
+            table[index].isBroken = true
+            table[index].isEnding = true
+            table[index].isReadable = true
+        } else if let errno = failure {
             if table[index].tcp.marks.contains(.inspected), failOver(index) { return }
             let flow = table[index]
             let syn = TCPHeader(
