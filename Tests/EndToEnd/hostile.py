@@ -422,7 +422,8 @@ def extension_cases():
         through(f"{count} destination options headers", headers, False)
     for kind in (0, 1, 2, 3, 4, 253):
         for left in (0, 1, 200):
-            through(f"routing header of type {kind}, {left} left", ip6() / IPv6ExtHdrRouting(type=kind, segleft=left, addresses=["::1"]), False)
+            # With nothing left to visit it is ignored, whatever its type (RFC 8200, 4.4; RFC 5095, 3).
+            through(f"routing header of type {kind}, {left} left", ip6() / IPv6ExtHdrRouting(type=kind, segleft=left, addresses=["::1"]), left == 0)
     for number, name in ((51, "AH"), (50, "ESP"), (135, "mobility"), (139, "HIP"), (140, "shim6"), (59, "none"), (0xfe, "experimental"), (43, "routing, cut off"), (44, "fragment, cut off"), (0, "hop-by-hop, cut off"), (60, "options, cut off")):
         for body in (b"", b"\x11", b"\x11\0\0\0\0\0\0", b"\x11\xff" + b"\0" * 62):
             link.send(ether(IPv6(src=MINE6, dst=WORLD6, nh=number) / Raw(body)))

@@ -394,7 +394,7 @@ def flow_count(space):
         if "workspacekit-flows" in os.readlink(entry):
             with open(entry, "rb") as file:
                 magic, capacity, count = struct.unpack("<QII", file.read(16))
-            assert magic == 0x776B666C6F770003 and capacity == 65536
+            assert magic == 0x776B666C6F770004 and capacity == 65536
             return count
 
 
