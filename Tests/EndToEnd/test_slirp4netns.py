@@ -544,6 +544,21 @@ while True:
     return server
 
 
+def test_an_end_that_comes_before_the_guest_has_answered_is_passed_on(served, lab):
+    from test_endings import ASKING, COUNTING, LEAVING
+    server = served.popen(PYTHON, "-c", COUNTING, "80", stdout=subprocess.PIPE)
+    try:
+        assert server.stdout.readline() == b"serving\n"
+        assert add(served, proto="tcp", host_addr="0.0.0.0", host_port=8095, guest_port=80) == {"return": {"id": 1}}
+        for enter, host in ((lab.in_world, POD4), (lab.in_pod, "127.0.0.1")):
+            assert enter(PYTHON, "-c", ASKING, host, "8095", "100").stdout == "100\n"
+            enter(PYTHON, "-c", LEAVING, host, "8095", "300")
+        until(lambda: not served.run("ss", "-tnH", "state", "established", "sport", "=", "80").stdout, 20, "no connection inside")
+    finally:
+        server.kill()
+        server.wait()
+
+
 def test_tcp_ports_are_added_listed_and_removed(served, lab):
     server = tell_peer(served, 80)
     try:
