@@ -493,18 +493,24 @@ def test_a_configuration_may_appear_later(workspace):
     until(lambda: "[late] here" in space.stdout, 10, "the task")
 
 
-def test_git_settings_are_written_before_anything_runs(workspace, tmp_path):
+def test_git_settings_hold_inside_and_no_file_is_written(workspace, tmp_path):
+    """A .gitpod.yml that could write the global configuration would decide what git runs outside, later."""
+    own = tmp_path / "gitconfig"
+    own.write_text("[user]\n\tname = Mine\n\temail = mine@example.org\n")
     text = """
-gitConfig: {user.name: A B, alias.x: "!echo 'y'"}
-tasks: [{name: t, command: 'git config --global user.name; git config --global alias.x; sleep 1000'}]
-env: {GIT_CONFIG_GLOBAL: FOLDER/gitconfig}
+gitConfig: {user.name: A B, alias.x: "!echo 'y'", nosection: z}
+tasks: [{name: t, command: 'git config user.name; git config --global user.name; git config user.email; git x; git config of.caller; sleep 1000'}]
 """
-    text = text.replace("FOLDER", str(tmp_path))
-    space = workspace(text)
-    until(lambda: "[t] A B" in space.stdout and "[t] !echo 'y'" in space.stdout, 10, "the settings")
+    space = workspace(text, environment={
+        "GIT_CONFIG_GLOBAL": str(own), "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "of.caller", "GIT_CONFIG_VALUE_0": "kept"}).started()
+    until(lambda: "[t] kept" in space.stdout, 10, lambda: space.stdout)
+    assert [line for line in space.stdout.splitlines() if line.startswith("[t]")] == [
+        "[t] A B", "[t] Mine", "[t] mine@example.org", "[t] y", "[t] kept"]
+    assert "gitConfig: nosection: not a key of git's" in space.stderr
     write(space.folder / ".gitpod.yml", text.replace("A B", "C D"))
-    until(lambda: "setting gitConfig: changed, without a restart" in space.stderr, 10, "the edit")
-    until(lambda: "name = C D" in (tmp_path / "gitconfig").read_text(), 10, "the new setting")
+    until(lambda: "setting gitConfig: changed" in space.stderr, 10, "the edit")
+    assert space.exec("git", "config", "user.name").stdout == "C D\n"
+    assert own.read_text() == "[user]\n\tname = Mine\n\temail = mine@example.org\n"
 
 
 def test_name_servers_and_search_domains_of_ones_own(inside):

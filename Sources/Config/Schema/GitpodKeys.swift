@@ -30,7 +30,7 @@ enum GitpodKeys {
             example: "{enabled: true}"),
         Key(
             "gitConfig", .variables(names: .taskName),
-            "The global git configuration of whom tasks run as, where git is there",
+            "Settings of git for everything that runs inside, before those of its files; no file is written",
             example: "{core.autocrlf: input}"),
         Key("github", .record(github), "Prebuilds of Gitpod's service", .deprecated),
         Key("vscode", .record(vscode), "Extensions for VS Code", .foreign),

@@ -59,10 +59,8 @@ extension Supervisor {
                     event.reason = sentences.joined(separator: "; ")
                     events.write([event])
                 }
-                let hasNewSettings = reading.configuration.gitConfig != next.configuration.gitConfig
                 reading = next
                 self.planner = planner
-                if hasNewSettings { writeGitConfiguration() }
                 for note in planner.notes { console.notice(note) }
                 for step in reload.steps { take(step) }
                 adopt(sources)

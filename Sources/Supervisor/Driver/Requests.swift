@@ -186,7 +186,8 @@ extension Supervisor {
             }
             identity = found
         }
-        let environment = planner.environment(for: identity, adding: []) + (request.environment ?? [])
+        let environment =
+            planner.withGitSettings(planner.environment(for: identity, adding: [])) + (request.environment ?? [])
         var spawnPlan = SpawnPlan(command: command, environment: environment)
         spawnPlan.directory = planner.inWorkspace(request.directory ?? "")
         spawnPlan.identity = identity

@@ -24,7 +24,8 @@ extension Supervisor {
     private func spawnUnit(_ id: Int) throws(KernelError) -> Int32 {
         let unit = units[id]
         let arguments = try unit.task.map { (task) throws(KernelError) in try begin(task, unit) } ?? unit.arguments
-        var spawnPlan = SpawnPlan(command: arguments, environment: unit.environment, descriptors: [0, 1, 2])
+        var spawnPlan = SpawnPlan(
+            command: arguments, environment: planner.withGitSettings(unit.environment), descriptors: [0, 1, 2])
         spawnPlan.directory = unit.directory
         spawnPlan.identity = unit.identity
         spawnPlan.limits = unit.limits

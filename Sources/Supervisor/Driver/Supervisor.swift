@@ -45,9 +45,6 @@ final class Supervisor {
     private var stalls = StallDetector()
     private var upkeep: StateUpkeep
     var hasReported = false
-    var git = GitWriter()
-    /// Units may be started: what they need was made.
-    private var hasBegun = false
     var planner: UnitPlanner
     var reading: Reading
     /// What the rings and the forwarder were made with, as far as this supervisor knows.
@@ -194,7 +191,6 @@ final class Supervisor {
     /// Runs until the engine has finished; the workspace's exit code.
     func run() throws(KernelError) -> UInt8 {
         if takesOver {
-            hasBegun = true
             takeOver(kept, isKnown: isKnown, lost: lost)
             installCommands()
             // It may have been edited meanwhile.
@@ -210,10 +206,9 @@ final class Supervisor {
             settleOutput()
             keeper.settle(poller, token: Token.keeper)
             report.settle(poller, token: Token.report)
-            let due = [engine.nextDeadline, hasBegun ? watch.dueAt : nil, console.deadline, git.deadline]
-                .compactMap { $0 }.min()
+            let due = [engine.nextDeadline, watch.dueAt, console.deadline].compactMap { $0 }.min()
             stalls.waits(until: due, at: .now)
-            let timeout = clients.hasWork && hasBegun ? .zero : due.map { max(.zero, $0 - .now) }
+            let timeout = clients.hasWork ? .zero : due.map { max(.zero, $0 - .now) }
             let count = try poller.wait(timeout)
             if let lost = stalls.woke(at: .now) {
                 perform { engine, now, actions in engine.handle(.stalled(lost), at: now, into: &actions) }
@@ -241,14 +236,12 @@ final class Supervisor {
                 default: break  // the console, which is written at the end of each turn
                 }
             }
-            giveUpGitConfiguration(at: .now)
-            // What a client asks for needs units that have begun, and a takeover must find either all or nothing of it.
-            if hasBegun { serveClients() }
+            serveClients()
             // Most of what wakes us is an orphan's end, which changes nothing.
             if let due = engine.nextDeadline, due <= .now {
                 perform { engine, now, actions in engine.advance(to: now, into: &actions) }
             }
-            if hasBegun, watch.isDue(at: .now) { followConfiguration() }
+            if watch.isDue(at: .now) { followConfiguration() }
             if !engine.isStopping, upkeep.isLost(at: .now) { handOver() }
             lookForGroups()
         }
@@ -268,14 +261,6 @@ final class Supervisor {
     private func begin() {
         events.write([WorkspaceEvent(.started, kind: "workspace")])
         if planner.needsHome { _ = try? WorkspaceMemory(plan.workspaceDirectory).open("home") }
-        writeGitConfiguration()
-        beginWhenGitIsDone()
-    }
-
-    /// Begins once nothing is left that units have to wait for.
-    func beginWhenGitIsDone() {
-        guard !hasBegun, !git.isBusy else { return }
-        hasBegun = true
         installCommands()
         for id in units.indices {
             openFirstListeners(id)
@@ -341,10 +326,6 @@ final class Supervisor {
 
     func take(_ signal: Signal) {
         guard signal == .terminate || signal == .interrupt else { return }
-        if !hasBegun {
-            cancelGitConfiguration()
-            beginWhenGitIsDone()
-        }
         perform { engine, now, actions in engine.handle(.shutdownRequested, at: now, into: &actions) }
     }
 
@@ -366,7 +347,7 @@ final class Supervisor {
 
     /// A process ended: ours, or one of an earlier supervisor's; anybody's.
     func childEnded(_ pid: Int32, _ status: ExitStatus) {
-        if finishProbe(pid, status) || finishPreStop(pid, status) || finishGitSetting(pid, status) { return }
+        if finishProbe(pid, status) || finishPreStop(pid, status) { return }
         finishExecution(pid, status)
         // Most are nobody's: what tasks leave behind.
         guard let id = engine.states.firstIndex(where: { $0.pid == pid }) else { return }

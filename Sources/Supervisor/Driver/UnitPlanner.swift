@@ -65,6 +65,9 @@ struct UnitPlanner {
     mutating func units() -> [PlannedUnit] {
         var units = configuration.services.map { service($0) }
         let directory = workingDirectory()
+        for name in GitEnvironment(configuration.gitConfig, after: []).refused {
+            notes.append("gitConfig: \(name): not a key of git's: left out, as git would refuse every command with it")
+        }
         for (index, task) in configuration.tasks.enumerated() { units.append(self.task(task, index, directory)) }
         if !plan.command.isEmpty { units.append(command(directory)) }
         return units
@@ -131,6 +134,13 @@ struct UnitPlanner {
             set("PATH", path.isEmpty ? commands : "\(path):\(commands)")
         }
         return order.compactMap { name in values[name].map { "\(name)=\($0)" } }
+    }
+
+    /// The environment with the settings of `gitConfig`. They are added when a process starts, so that an edit of them
+    /// restarts no unit.
+    func withGitSettings(_ environment: [String]) -> [String] {
+        let settings = GitEnvironment(configuration.gitConfig, after: environment)
+        return environment.filter { !settings.replaces($0) } + settings.variables
     }
 
     /// The home of the user who runs the workspace, who is root inside: root's; where that is closed to them, as it is to an

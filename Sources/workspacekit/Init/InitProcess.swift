@@ -98,7 +98,9 @@ struct InitProcess {
         var ignored = ignoring
         while true {
             _ = waitReadable(signals.number, nil)
-            while let (signal, _) = signals.next() {
+            while let (signal, sender) = signals.next() {
+                // Our own: standard error has no reader any more. Passed on and told, it would raise the next one.
+                if signal == .pipe, sender == CurrentProcess.id { continue }
                 say(.received(signal))
                 if let index = ignored.firstIndex(of: signal) {
                     ignored.remove(at: index)

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from conftest import BINARY, PLAIN_USER, PYTHON, until
+from conftest import die_with_parent, BINARY, PLAIN_USER, PYTHON, until
 
 ATTACK = str(pathlib.Path(__file__).parent / "attack.py")
 CONFIG = """
@@ -174,31 +174,6 @@ def test_a_stopped_supervisor_and_a_flood_of_its_channels_hang_no_stage(workspac
     process.wait()
 
 
-def test_a_git_that_hangs_holds_nothing_up(workspace, lab):
-    """Settings are written by whatever is called git: at the start units wait for it, within a bound, and a stop does not."""
-    folder = lab.folder / f"g-{os.urandom(4).hex()}"
-    (folder / "bin").mkdir(parents=True)
-    git = folder / "bin" / "git"
-    git.write_text("#!/bin/sh\nsleep 1000\n")
-    git.chmod(0o755)
-    config = "gitConfig: {a.b: c, d.e: f}\ntasks: [{name: t, command: sleep 1000}]\n"
-    path = f"{folder}/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    space = workspace(config, folder=folder, environment={"PATH": path}).started(60)
-    until(lambda: space.status()["t"]["state"] == "running", 60)
-    assert "a.b is not written: git: it hung" in space.stderr
-    # After an edit it goes on beside everything else.
-    (folder / ".gitpod.yml").write_text(config.replace("d.e: f", "d.e: g") + "# more\n")
-    until(lambda: "setting gitConfig: changed" in space.stderr, 30)
-    assert space.status()["t"]["state"] == "running"
-    space.process.send_signal(signal.SIGTERM)
-    assert space.wait(60) != 137
-    # And at the start a stop does not wait for it.
-    space = workspace(config, folder=folder, environment={"PATH": path})
-    until(lambda: (space.state / "control.sock").exists(), 30)
-    space.process.send_signal(signal.SIGTERM)
-    assert space.wait(60) != 137
-
-
 @pytest.mark.parametrize("name", ["tini", "dumb-init"])
 def test_an_init_whose_standard_error_is_full_passes_signals_on(lab, tmp_path, name):
     reading, writing = os.pipe()
@@ -219,3 +194,21 @@ def test_an_init_whose_standard_error_is_full_passes_signals_on(lab, tmp_path, n
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 3
     assert (tmp_path / "told").read_text() == "told\n"
+
+
+@pytest.mark.parametrize("name", ["tini", "dumb-init"])
+def test_an_init_whose_standard_error_has_no_reader_tells_its_program_nothing_of_it(tmp_path, name):
+    """Each line that it cannot write raises SIGPIPE in it, and what is told of a signal is a line again."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    link = tmp_path / name
+    link.symlink_to(BINARY)
+    script = (f"exec 2>/dev/null; trap 'echo broken >> {tmp_path}/told' PIPE; trap 'echo asked >> {tmp_path}/told; exit 3' TERM; "
+              f"touch {tmp_path}/up; while :; do sleep 0.1; done")
+    options = ["-vvv", "-s"] if name == "tini" else ["-v"]
+    process = subprocess.Popen([str(link), *options, "--", "sh", "-c", script], stderr=writing, preexec_fn=die_with_parent)
+    os.close(writing)
+    until(lambda: (tmp_path / "up").exists(), 30)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 3
+    assert (tmp_path / "told").read_text() == "asked\n"
