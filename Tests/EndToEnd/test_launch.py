@@ -314,3 +314,42 @@ def test_a_user_that_the_image_does_not_know_has_a_home(workspace, lab, home):
                       through=["setpriv", "--reuid", "1000660000", "--regid", "0", "--clear-groups", "env", *(["-u", "HOME"] if given is None else [f"HOME={given}"])])
     assert space.wait() == 0, space.stderr
     assert space.stdout == (given if home == "usable" else f"{folder}/.workspacekit/home")
+
+
+def test_pipes_in_the_place_of_files_hold_nothing_up(workspace, lab):
+    """Users of the workspace can put a pipe where the supervisor reads or writes a file: an open(2) of one waits."""
+    folder = lab.folder / "pipes"
+    (folder / ".workspacekit").mkdir(parents=True)
+    (folder / "more.env").write_text("MORE=1\n")
+    configuration = """
+tasks: [{name: t, init: "true", command: 'echo up; while read -r line; do echo "$line"; done < feed; exec sleep 1000'}]
+workspacekit: {tasks: {t: {env_file: more.env}}}
+"""
+    os.mkfifo(folder / "feed")
+    feed = os.open(folder / "feed", os.O_RDWR)
+    space = workspace(configuration, folder=folder).started()
+    log = space.state / "logs/t.log"
+    until(lambda: log.read_text() == "up\n", 10, "the task")
+    for path in (folder / ".workspacekit/init/t", folder / ".workspacekit/env-0", folder / ".workspacekit.yml", folder / "more.env",
+                 space.state / "logs/t.log.times", space.state / "events.jsonl"):
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+    passwd = lab.folder / "etc/passwd"
+    before = passwd.read_text()
+    passwd.unlink()
+    os.mkfifo(passwd)
+    try:
+        space.cli("exec", "-u", "0", "--", "true", check=False)
+        assert space.exec("true").returncode == 0
+        space.cli("reload", check=False)
+        space.cli("restart", "t", "--no-wait")
+        os.write(feed, b"more\n")
+        for _ in range(3):  # each is another turn of the loop
+            space.status()
+        space.exec("gp", "env")
+    finally:
+        passwd.unlink()
+        passwd.write_text(before)
+        os.close(feed)
+    space.cli("stop")
+    assert space.wait(20) == 0
