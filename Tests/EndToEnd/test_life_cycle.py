@@ -534,13 +534,14 @@ NO_USERS = ["unshare", "--user", "--map-root-user", "sh", "-c", "echo 0 >/proc/s
 
 @pytest.mark.parametrize("stages", [["run"], ["ring1"], ["ring2"], ["run", "ring1"]], ids="-".join)
 def test_nothing_outlives_a_killed_stage_of_a_workspace_that_is_only_supervised(workspace, stages):
-    space = workspace("""
-tasks: [{name: t, command: "setsid sh -c 'trap : TERM HUP; touch up; while :; do sleep 0.05; done' & sleep 1000"}]
-workspacekit: {services: {s: {command: "sh -c 'env -i setsid sleep 4720 & exec sleep 1000'"}}}
+    sleep = f"sleep {time.monotonic_ns() // 1000}"  # nobody else's
+    space = workspace(f"""
+tasks: [{{name: t, command: "setsid sh -c 'trap : TERM HUP; touch up; while :; do sleep 0.05; done' & sleep 1000"}}]
+workspacekit: {{services: {{s: {{command: "sh -c 'env -i setsid {sleep} & exec sleep 1000'"}}}}}}
 """, through=NO_USERS).started()
     assert json.loads(space.cli("status", "--json").stdout)["isolation"] == "supervise-only"
     until((space.folder / "up").exists, 10, "the task")
-    stray = until(lambda: [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if cmdline(pid) == "sleep 4720"], 10, "the stray")
+    stray = until(lambda: [pid for pid in map(int, filter(str.isdigit, os.listdir("/proc"))) if cmdline(pid) == sleep], 10, "the stray")
     pids = [space.process.pid if stage == "run" else space.stage(stage) for stage in stages]
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
