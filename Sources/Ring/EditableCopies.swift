@@ -38,7 +38,8 @@ struct EditableCopies {
     /// Makes the copies and binds them, in the workspace's root, before anything of the user's runs.
     init(_ plan: RingPlan, note: (String) -> Void) throws(KernelError) {
         let texts = [("/etc/resolv.conf", plan.resolvConf), ("/etc/hosts", plan.hosts)]
-        guard texts.contains(where: { $0.1 != nil }), Files.isDirectory("/dev") else {
+        // A workspace that is only supervised has the container's own root: nothing is made or bound there.
+        guard plan.isolation != .superviseOnly, texts.contains(where: { $0.1 != nil }), Files.isDirectory("/dev") else {
             mounts = nil
             made = nil
             return
