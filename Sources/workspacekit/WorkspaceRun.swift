@@ -212,6 +212,7 @@ final class WorkspaceRun {
         }
         return ForwarderPlan(
             layout: network.layout, mtu: link.mtu, ports: DeclaredPorts(configuration.ports),
+            portsAtStart: PortSet(DeclaredPorts(configuration.ports)),
             nameServers: files.servers,
             loopbackExceptions: configuration.network.hostLoopback.map {
                 LoopbackException(port: $0.port, isUDP: $0.isUDP)

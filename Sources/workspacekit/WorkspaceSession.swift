@@ -9,6 +9,8 @@ struct ForwarderPlan {
     var layout: NetworkLayout
     var mtu: Int
     var ports: DeclaredPorts
+    /// The ports that the configuration declared when the workspace started.
+    var portsAtStart: PortSet
     var nameServers: [NameServer]
     var loopbackExceptions: [LoopbackException]
     /// Ports outside that always lead inside.
@@ -16,6 +18,13 @@ struct ForwarderPlan {
     /// Where the workspace may connect to.
     var egress: EgressPolicy
     var searchDomains: [String]
+
+    /// The declared ports that may be open outside. The workspace writes its configuration: a reload adds no port below
+    /// 1024, where the container's own servers are.
+    var boundedPorts: PortSet {
+        let guarded = PortSet([0...1023], without: portsAtStart.ranges)
+        return PortSet(PortSet(ports).ranges, without: guarded.ranges)
+    }
 }
 
 /// Something had to be given up that was required.
@@ -204,11 +213,12 @@ final class WorkspaceSession {
         guard let (pid, ours) = startedForwarder else { return }
         startedForwarder = nil
         var configuration = SlirpConfiguration(
-            layout: forwarder.layout, mtu: forwarder.mtu, forwards: PortSet(forwarder.ports),
+            layout: forwarder.layout, mtu: forwarder.mtu, forwards: forwarder.boundedPorts,
             nameServers: forwarder.nameServers,
             hostLoopback: .ports(Set(forwarder.loopbackExceptions)), checksumOffload: link.checksum,
             segmentationOffload: link.tso, datagramOffload: link.uso)
         configuration.isPacketLink = link.isPacketLink
+        configuration.loopbackForwards = forwarder.portsAtStart
         configuration.splicesLoopback = true
         configuration.egress = forwarder.egress
         configuration.searchDomains = forwarder.searchDomains
@@ -273,7 +283,9 @@ final class WorkspaceSession {
 
     private func timeout() -> Duration? {
         let now = MonotonicInstant.now
-        return [killAt, nextForwarderStart, containerFiles?.dueAt].compactMap { $0 }.min().map { max(.zero, $0 - now) }
+        return [killAt, nextForwarderStart, containerFiles?.dueAt, fixedForwards.nextLook].compactMap { $0 }.min().map {
+            max(.zero, $0 - now)
+        }
     }
 
     private func relay(_ signal: Signal, _ rings: Ring0) {
@@ -383,7 +395,14 @@ final class WorkspaceSession {
     private func declare(_ ports: DeclaredPorts) {
         guard forwarder?.ports != ports else { return }
         forwarder?.ports = ports
-        try? forwarderProcess?.channel.send(SlirpCommand.forwards(PortSet(ports)).message)
+        guard let bounded = forwarder?.boundedPorts else { return }
+        for range in PortSet(PortSet(ports).ranges, without: bounded.ranges).ranges {
+            let text = range.count == 1 ? "\(range.lowerBound)" : "\(range.lowerBound)-\(range.upperBound)"
+            say(
+                "port \(text) is not forwarded: a reload opens ports below 1024 only if the configuration at the start "
+                    + "named them. hint: restart the workspace")
+        }
+        try? forwarderProcess?.channel.send(SlirpCommand.forwards(bounded).message)
     }
 
     /// One line for each denied flow, also among the workspace's events.
@@ -396,7 +415,7 @@ final class WorkspaceSession {
     private func forward(_ specs: [ForwardSpec]) {
         guard forwarder != nil else { return }
         self.forwarder?.forwards = specs
-        for note in fixedForwards.set(specs, forwarderProcess?.channel) { say(note) }
+        for note in fixedForwards.set(specs, forwarderProcess?.channel, at: .now) { say(note) }
     }
 
     /// Passes on what has become of the container's files.
@@ -469,6 +488,9 @@ final class WorkspaceSession {
         if let due = nextForwarderStart, due <= now, killAt == nil {
             nextForwarderStart = nil
             restartForwarder(rings, poller)
+        }
+        if let due = fixedForwards.nextLook, due <= now {
+            for note in fixedForwards.look(forwarderProcess?.channel, at: now) { say(note) }
         }
         if let due = killAt, due <= now {
             say("the workspace did not stop within \(milliseconds(grace)): killed")

@@ -348,3 +348,98 @@ listener = socket.socket(); listener.setsockopt(1, 2, 1); listener.bind(("0.0.0.
 print("serving", flush=True)
 while True: threading.Thread(target=stream, args=listener.accept(), daemon=True).start()
 """
+
+
+def states(space):
+    return {row["outside"]: row["state"] for row in shown(space)}
+
+
+def test_what_cannot_be_opened_is_shown_and_tried_again(workspace, lab):
+    """An address and an interface that come later, and a port that another process has."""
+    holder = lab.popen_in(lab.pod, [PYTHON, "-c", "import socket, time; s = socket.socket(); s.bind(('0.0.0.0', 9500)); s.listen(1); print('ready', flush=True); time.sleep(1000)"], stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"ready\n"
+    try:
+        space = started(workspace, lab, ['"198.18.0.88:9088:80"', '"%wklate0:9444:90"', '"9500:80"', '"198.18.0.88:9053:53/udp"'])
+        assert states(space) == {"198.18.0.88:9088": "failed: Cannot assign requested address", "*:9444 by wklate0": "failed: No such device",
+                                 "*:9500": "failed: Address already in use", "198.18.0.88:9053": "failed: Cannot assign requested address"}
+        lab.in_pod("ip", "addr", "add", "198.18.0.88/32", "dev", "lo")
+        lab.in_pod("ip", "link", "add", "wklate0", "type", "veth", "peer", "name", "wklate1")
+        holder.kill()
+        holder.wait()
+        until(lambda: set(states(space).values()) == {"open"}, 15, lambda: states(space))
+        assert ask(lab.in_pod, "198.18.0.88", 9088).startswith("80/tcp") and ask(lab.in_world, POD4, 9500) == f"80/tcp {WORLD4}"
+        assert ask(lab.in_pod, "198.18.0.88", 9053, udp=True).startswith("53/udp")
+        assert "network.forwards: port 9500 is forwarded now" in space.stderr
+        # The reason is said once, not each time it is tried.
+        assert space.stderr.count("port 9500 is not forwarded") == 1
+    finally:
+        holder.kill()
+        holder.wait()
+        lab.in_pod("ip", "addr", "del", "198.18.0.88/32", "dev", "lo", check=False)
+        lab.in_pod("ip", "link", "del", "wklate0", check=False)
+
+
+def test_a_forward_of_an_interface_that_is_made_again_recovers(workspace, lab):
+    """Its socket keeps the number of the interface that is gone, and hears nothing of the new one."""
+    def make():
+        lab.in_pod("ip", "link", "add", "wkgone0", "type", "veth", "peer", "name", "wkgone1", "netns", str(lab.world.pid))
+        for enter, last, name in ((lab.in_pod, 1, "wkgone0"), (lab.in_world, 2, "wkgone1")):
+            enter("ip", "addr", "add", f"198.18.9.{last}/24", "dev", name)
+            enter("ip", "link", "set", name, "up")
+
+    make()
+    try:
+        space = started(workspace, lab, ['"%wkgone0:8194:80"', '"%wkgone0:8195:53/udp"'])
+        assert ask(lab.in_world, "198.18.9.1", 8194) == "80/tcp 198.18.9.2"
+        lab.in_pod("ip", "link", "del", "wkgone0")
+        until(lambda: set(states(space).values()) == {"failed: No such device"}, 10, lambda: states(space))
+        make()
+        until(lambda: set(states(space).values()) == {"open"}, 10, lambda: states(space))
+        assert ask(lab.in_world, "198.18.9.1", 8194) == "80/tcp 198.18.9.2"
+        assert ask(lab.in_world, "198.18.9.1", 8195, udp=True) == "53/udp 198.18.9.2 1"
+        # Also when it is there again before anyone looked.
+        lab.in_pod("ip", "link", "del", "wkgone0")
+        make()
+        until(lambda: ask(lab.in_world, "198.18.9.1", 8194) == "80/tcp 198.18.9.2", 10, "the new interface")
+    finally:
+        lab.in_pod("ip", "link", "del", "wkgone0", check=False)
+
+
+def test_a_udp_forward_that_an_edit_removes_takes_its_flows_along(workspace, lab):
+    """A flow that stayed would be on a descriptor that is closed, or another's by now."""
+    space = started(workspace, lab, ['"5354:53/udp"', '"8196:80"'])
+    assert ask(lab.in_world, POD4, 5354, udp=True) == f"53/udp {WORLD4} 1"
+    inbound = lambda: [flow for flow in json.loads(space.cli("net flows", "--json").stdout)["flows"] if flow["transport"] == "udp" and flow["direction"] == "in"]
+    assert inbound()
+    (space.folder / ".gitpod.yml").write_text(config(['"8197:80"'], lab.folder / "forwards" / "server.py"))
+    until(lambda: ask(lab.in_world, POD4, 8197) == f"80/tcp {WORLD4}", 10, "the edit")
+    assert not inbound()
+
+
+def test_a_reload_opens_no_low_ports_and_no_loopback_that_the_start_did_not_name(workspace, lab):
+    """The workspace writes its configuration: it must not take the container's own ports."""
+    space = started(workspace, lab, ['"180:80"', '"127.0.0.1:8198:80"'])
+    server = lab.folder / "forwards" / "server.py"
+    (space.folder / ".gitpod.yml").write_text(config(['"180:90"', '"122:80"', '"127.0.0.1:8199:80"', '"[::1]:8199:80"', '"%lo:8200:80"', '"127.9.9.9:8198:80"', '"8201:80"'], server)
+                                              + "ports: [{port: 90}, {port: 6000}]\n")
+    until(lambda: ask(lab.in_world, POD4, 8201) == f"80/tcp {WORLD4}", 10, "the edit")
+    # What the start named may change its target.
+    until(lambda: ask(lab.in_world, POD4, 180) == f"90/tcp {WORLD4}", 10, "the low port of the start")
+    until(lambda: ask(lab.in_world, POD4, 6000) == f"6000/tcp {WORLD4}", 10, "the declared port")
+    refused = {"*:122", "127.0.0.1:8199", "[::1]:8199", "*:8200 by lo", "127.9.9.9:8198"}
+    assert {place for place, state in states(space).items() if state == "failed: Operation not permitted"} == refused, states(space)
+    for port in (90, 122, 8200):
+        assert ask(lab.in_world, POD4, port) == "ConnectionRefusedError", port
+    assert ask(lab.in_pod, "127.0.0.1", 8199) == "ConnectionRefusedError" and ask(lab.in_pod, "127.9.9.9", 8198) == "ConnectionRefusedError"
+    assert "port 90 is not forwarded: a reload opens ports below 1024 only" in space.stderr
+    assert "network.forwards: port 122 is not forwarded: a reload opens" in space.stderr
+
+
+def test_a_reload_opens_no_loopback_for_a_server_of_the_loopback(workspace, lab):
+    server = f"exec {PYTHON} -c \"import socket, time; s = socket.socket(); s.bind(('127.0.0.1', 5432)); s.listen(1); print('serving', flush=True); time.sleep(1000)\""
+    text = f"tasks: [{{name: server, command: {json.dumps(server)}}}]\n"
+    space = workspace(text).started()
+    until(lambda: "[server] serving" in space.stdout, 10, "the server")
+    (space.folder / ".gitpod.yml").write_text(text + "ports: [{port: 5432}]\n")
+    until(lambda: "port 5432 is not forwarded: its server listens on the loopback only" in space.stderr, 10, lambda: space.stderr)
+    assert ask(lab.in_pod, "127.0.0.1", 5432) == "ConnectionRefusedError"

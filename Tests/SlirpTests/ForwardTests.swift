@@ -59,7 +59,8 @@ struct ForwardTests {
     func declared() {
         let declared = PortSet([80...90, 33000...33010, 40000...40000])
         let wanted = DeclaredPort.wanted(
-            declared, tcp: [80: [.v4, .loopback4], 81: .loopback6, 91: .anywhere, 33000: .v6],
+            declared, loopback: PortSet([81...81]),
+            tcp: [80: [.v4, .loopback4], 81: .loopback6, 82: .loopback4, 91: .anywhere, 33000: .v6],
             udp: [82: .v4, 83: .loopback4, 33001: .v4, 40000: .v4])
         let expected: [DeclaredPort] = [
             DeclaredPort(port: 80, isUDP: false, place: .everywhere),

@@ -8,6 +8,9 @@ public struct SlirpConfiguration: Sendable {
     public var mtu: Int
     /// Ports of the outside that lead to the same ports of the workspace while something listens there.
     public var forwards: PortSet
+    /// Those of them whose server may listen on the workspace's loopback only, and which are open on the container's then;
+    /// nil: all.
+    public var loopbackForwards: PortSet?
     /// The outside's name servers.
     public var nameServers: [NameServer]
     /// What of the container's loopback the gateway's address leads to.
@@ -68,6 +71,7 @@ public struct SlirpConfiguration: Sendable {
                 "\(answersNames)", "\(deniesMetadata)", outbound4?.description ?? "",
                 outbound6?.description ?? "", "\(hasLinkHeader)",
                 searchDomains.joined(separator: " "), "\(isPacketLink)", "\(splicesLoopback)",
+                (loopbackForwards ?? forwards).description,
             ] + egress.fields, descriptors: [tap, listeners, table] + (routes.map { [$0] } ?? []))
     }
 
@@ -84,8 +88,8 @@ public struct SlirpConfiguration: Sendable {
     /// Reads what ``message(tap:listeners:table:)`` wrote; nil for anything else.
     init?(_ message: ChannelMessage) {
         let f = message.fields
-        guard message.kind == "configure", f.count > 16, (3...4).contains(message.descriptors.count),
-            let layout = NetworkLayout(text: f[0]), let mtu = Int(f[1]), let egress = EgressPolicy(fields: f[16...])
+        guard message.kind == "configure", f.count > 17, (3...4).contains(message.descriptors.count),
+            let layout = NetworkLayout(text: f[0]), let mtu = Int(f[1]), let egress = EgressPolicy(fields: f[17...])
         else { return nil }
         self.init(
             layout: layout, mtu: mtu,
@@ -101,6 +105,7 @@ public struct SlirpConfiguration: Sendable {
         searchDomains = f[13].split(separator: " ").map(String.init)
         isPacketLink = f[14] == "true"
         splicesLoopback = f[15] == "true"
+        loopbackForwards = PortSet(text: f[16])
         self.egress = egress
     }
 }
@@ -209,6 +214,8 @@ public enum SlirpCommand {
     /// ``IPAddress/any6`` to whichever address of the workspace's something listens on, and is refused while nothing does.
     /// `id` is the caller's, below 2³¹.
     case addForward(id: UInt32, isUDP: Bool, guest: Endpoint, origin: ForwardOrigin, socket: Descriptor)
+    /// That forward is wanted and could not be opened; it is shown with the reason.
+    case failedForward(FailedForward)
     /// That forward is over, and its socket closed.
     case removeForward(id: UInt32)
     /// TCP sockets that were made inside the workspace's network, not connected.
@@ -222,6 +229,7 @@ public enum SlirpCommand {
                 "add forward",
                 ["\(id)", isUDP ? "udp" : "tcp", guest.address.description, "\(guest.port)", "\(origin.rawValue)"],
                 descriptors: [socket])
+        case .failedForward(let failure): ChannelMessage("failed forward", failure.fields)
         case .sockets(let sockets): ChannelMessage("sockets", descriptors: sockets)
         case .removeForward(let id): ChannelMessage("remove forward", ["\(id)"])
         case .nameServers(let servers): ChannelMessage("name servers", servers.map(\.description))
@@ -244,6 +252,9 @@ public enum SlirpCommand {
             else { return nil }
             self = .addForward(
                 id: id, isUDP: f[1] == "udp", guest: Endpoint(address, port), origin: origin, socket: socket)
+        case "failed forward":
+            guard let failure = FailedForward(fields: message.fields) else { return nil }
+            self = .failedForward(failure)
         case "sockets": self = .sockets(message.descriptors)
         case "remove forward":
             guard let id = message.fields.first.flatMap({ UInt32($0) }) else { return nil }

@@ -261,6 +261,7 @@ struct Forwarder: ~Copyable {
             let outside = InternetSocket.localEndpoint(socket.number) ?? Endpoint(.any4, 0)
             addForward(
                 id, InboundForward(guest: guest, isUDP: isUDP, origin: origin, outside: outside, socket: socket))
+        case .failedForward(let failure)?: showFailure(failure)
         case .removeForward(let id)?: removeForward(id)
         case .sockets(let sockets)?: takeSockets(sockets)
         case nil: break

@@ -12,7 +12,16 @@ extension Forwarder {
         guard let tcp = served(isUDP: false) else { return }
         let wantsUDP = !declared.isEmpty || forwards.contains { $0.value.isUDP && $0.value.follows }
         guard let udp = wantsUDP ? served(isUDP: true) : [:] else { return }
-        openDeclared(DeclaredPort.wanted(declared, tcp: tcp, udp: udp))
+        let loopback = configuration.loopbackForwards ?? declared
+        for (port, reach) in tcp
+        where declared.contains(port) && reach.isDisjoint(with: .anywhere) && !loopback.contains(port)
+            && notedForwards.insert(port).inserted
+        {
+            note(
+                "port \(port) is not forwarded: its server listens on the loopback only, and the configuration at the "
+                    + "start did not name the port. hint: let the server listen on 0.0.0.0, or restart the workspace")
+        }
+        openDeclared(DeclaredPort.wanted(declared, loopback: loopback, tcp: tcp, udp: udp))
         for id in forwards.keys.sorted() {
             guard let forward = forwards[id], forward.follows else { continue }
             forwards[id]?.reach = (forward.isUDP ? udp : tcp)[forward.guest.port] ?? []
@@ -117,6 +126,16 @@ extension Forwarder {
         nextListenerLook = now
     }
 
+    /// Shows a forward that could not be opened, with the reason, until it is added or removed.
+    mutating func showFailure(_ failure: FailedForward) {
+        removeForward(failure.id)
+        var forward = InboundForward(
+            guest: failure.guest, isUDP: failure.isUDP, origin: .configured, outside: failure.outside, socket: nil)
+        forward.interface = failure.interface
+        forwards[failure.id] = forward
+        enter(failure.id, .failed(failure.errno))
+    }
+
     /// Listens, or refuses, as somebody is there or not.
     private mutating func listen(_ id: UInt32) {
         guard let forward = forwards[id], let socket = forward.socket else { return }
@@ -175,7 +194,7 @@ extension Forwarder {
         guard let forward = forwards[id], let slot = forward.slot ?? table.freeForwardSlot() else { return }
         forwards[id]?.slot = slot
         let interface = forward.socket.flatMap { InternetSocket.interface(of: $0.number) }
-        table.setForward(slot, ForwardSlot(forward, interface: interface ?? ""))
+        table.setForward(slot, ForwardSlot(forward, interface: interface ?? forward.interface))
     }
 
     func tell(_ report: SlirpReport) { try? self.report.send(report.message) }

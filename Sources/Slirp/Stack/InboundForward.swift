@@ -58,6 +58,8 @@ struct InboundForward {
     let outside: Endpoint
     /// nil: it could not be opened.
     var socket: Descriptor?
+    /// The interface that clients must come by; empty: every one, or the one that the socket is bound to.
+    var interface = ""
     /// Where something listens inside, as last seen.
     var reach: Reachability = []
     /// What its socket does.
@@ -131,12 +133,15 @@ struct DeclaredPort: Hashable, Comparable {
 
     /// What is to be open for declared ports where these are served inside. Of ranges, UDP ports that clients are given
     /// (ip_local_port_range) are taken for clients'.
-    static func wanted(_ declared: PortSet, tcp: [UInt16: Reachability], udp: [UInt16: Reachability])
-        -> Set<DeclaredPort>
-    {
+    /// A server on the loopback only is reached from the container's loopback, where the port is in `loopback`.
+    static func wanted(
+        _ declared: PortSet, loopback: PortSet, tcp: [UInt16: Reachability], udp: [UInt16: Reachability]
+    ) -> Set<DeclaredPort> {
         var wanted: Set<DeclaredPort> = []
         for (port, reach) in tcp where declared.contains(port) {
-            let places: [Place] = reach.isDisjoint(with: .anywhere) ? [.loopback4, .loopback6] : [.everywhere]
+            let isLocal = reach.isDisjoint(with: .anywhere)
+            if isLocal, !loopback.contains(port) { continue }
+            let places: [Place] = isLocal ? [.loopback4, .loopback6] : [.everywhere]
             for place in places { wanted.insert(DeclaredPort(port: port, isUDP: false, place: place)) }
         }
         for (port, reach) in udp where declared.contains(port) && !reach.isDisjoint(with: .anywhere) {
