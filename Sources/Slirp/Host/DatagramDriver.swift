@@ -174,7 +174,10 @@ extension Forwarder {
     /// Gives the workspace what one recvmsg brought: a datagram, or several of one size as a superpacket or one by one.
     mutating func deliverDatagrams(_ index: Int, from datagram: InternetSocket.Datagram, count: Int) {
         var source = datagram.peer
-        if table[index].remote.port != 0 {
+        if table[index].kind == .inboundUDP {
+            // A client, known inside by an endpoint of its own: the port may be another one too.
+            source = table[index].remote
+        } else if table[index].remote.port != 0 {
             // An excepted port of the container's: the workspace knows it by another address, and its server only.
             guard source.address == table[index].target.address else { return }
             source = Endpoint(table[index].remote.address, source.port)

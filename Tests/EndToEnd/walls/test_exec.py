@@ -9,15 +9,17 @@ from conftest import BINARY, PYTHON, until
 
 # Tells which of its streams are terminals, leaves a process behind that keeps its input, and ends.
 KEEPS = """
-import os, sys
+import os, sys, time
 print("terminals", [number for number in range(3) if os.isatty(number)], flush=True)
 if os.fork() == 0:
     with open("kept", "w") as file:
         file.write("open"); file.flush()
+        while not os.path.exists("read"): time.sleep(0.01)
         file.write(os.read(0, 100).decode() or "end"); file.flush()
     os._exit(0)
-while not os.path.exists("kept"): pass
+while not os.path.exists("kept"): time.sleep(0.01)
 print("typed", sys.stdin.readline().strip(), flush=True)
+open("read", "w").close()
 print("error", file=sys.stderr, flush=True)
 os._exit(5)
 """
