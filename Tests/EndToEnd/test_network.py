@@ -496,3 +496,22 @@ def test_the_mode_of_the_command_line_wins(workspace):
     space = workspace("workspacekit: {network: {mode: host}}", arguments=["--network", "none"]).started()
     assert "tap0" not in space.exec("ip", "-br", "addr").stdout
     assert forwarders(space) == []
+
+
+def test_a_datagram_server_of_the_containers_loopback_answers_and_nobody_else_does(workspace, lab):
+    server = lab.popen_in(lab.pod, [PYTHON, "-c", """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("127.0.0.1", 8125)); print("ready", flush=True)
+data, peer = s.recvfrom(100)
+other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); other.bind(("127.0.0.9", 0)); other.sendto(b"forged", peer)
+s.sendto(b"answer to " + data, peer)
+"""], stdout=subprocess.PIPE)
+    assert server.stdout.readline() == b"ready\n"
+    space = workspace("workspacekit: {network: {hostLoopback: [8125/udp]}}").started()
+    result = space.exec(PYTHON, "-c", """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); s.sendto(b"x", ("10.0.2.2", 8125))
+print(*s.recvfrom(100))
+""")
+    assert result.stdout == "b'answer to x' ('10.0.2.2', 8125)\n"
+    server.wait(5)

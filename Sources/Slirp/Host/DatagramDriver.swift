@@ -49,6 +49,8 @@ extension Forwarder {
         guard let index = datagramFlow(.udp, guest: guest, remote: mapped, v4: target.address.isV4, rule: rule) else {
             return answer(.prohibited, ip, place)
         }
+        // One of the container's own ports has one server, which alone may answer.
+        if mapped.port != 0 { table[index].target = target }
         passOn(ip, index)
         sendDatagram(index, to: target, header, ip, place)
     }
@@ -179,7 +181,10 @@ extension Forwarder {
             source = table[index].remote
         } else if table[index].remote.port != 0 {
             // An excepted port of the container's: the workspace knows it by another address, and its server only.
-            guard source.address == table[index].target.address else { return }
+            // Asked from an outbound address, a server of all addresses answers from whichever the kernel chooses.
+            let hasOutbound = (source.address.isV4 ? configuration.outbound4 : configuration.outbound6) != nil
+            let target = table[index].target
+            guard source.address == target.address || hasOutbound && source.port == target.port else { return }
             source = Endpoint(table[index].remote.address, source.port)
         } else if table[index].kind == .udp, !admitsArrival(.udp, from: source, to: table[index].guest) {
             return
