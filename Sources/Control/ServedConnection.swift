@@ -4,7 +4,7 @@ public import Kernel
 /// # Theory of operation
 ///
 /// The server's end of a control connection. The client may be hostile: it may send without reading, send lines without end,
-/// and pass descriptors that nobody asked for. The server never waits for it.
+/// and pass descriptors without being asked. The server never waits for it.
 ///
 /// A request is read only when every answer before it has left, so that a client that does not read has one answer in memory
 /// and costs nothing more. What the server sends unasked (the end of a wait) is bounded by what the client may ask for; past

@@ -6,7 +6,7 @@ public enum Terminal {
     public static func isTerminal(_ descriptor: Int32) -> Bool { ck_is_terminal(descriptor) == 1 }
 
     /// A new pseudo-terminal from /dev/ptmx: the side we read, and the side a process gets. It has 24 rows of 80 columns until
-    /// somebody who looks at it gives it another size.
+    /// a viewer gives it another size.
     public static func open() throws(KernelError) -> (master: Descriptor, terminal: Descriptor) {
         var master: CInt = -1
         var terminal: CInt = -1

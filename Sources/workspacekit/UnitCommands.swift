@@ -197,7 +197,7 @@ struct WorkspaceEnd {
     func wait(_ client: ControlClient, _ timeout: Duration? = nil) -> Bool {
         let deadline = timeout.map { MonotonicInstant.now + $0 }
         func isOver() -> Bool { deadline.map { $0 <= .now } ?? false }
-        // Until nobody answers any more: a supervisor may be followed by another.
+        // Until there is no answer any more: a supervisor may be followed by another.
         repeat {
             var answer: ControlResponse?
             repeat {

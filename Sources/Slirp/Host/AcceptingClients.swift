@@ -1,7 +1,7 @@
 internal import Kernel
 internal import SystemPackage
 
-/// Listeners of forwards from which nobody is accepted for now: their clients wait in the kernel's queue, as they would where
+/// Listeners of forwards from which no client is accepted at present: their clients wait in the kernel's queue, as they would where
 /// a server does not get round to them.
 struct AcceptPause {
     private var listeners: Set<UInt32> = []
@@ -67,7 +67,7 @@ extension Forwarder {
     /// Clients that wait for a socket of the workspace's at most; each has a descriptor.
     private var waitingLimit: Int { min(256, limits.total / 16) }
 
-    /// Watches the listeners again from which nobody was accepted.
+    /// Watches the listeners again from which no client was accepted.
     mutating func acceptAgain() {
         for id in acceptPause.end() {
             guard let forward = forwards[id], forward.state == .open, let socket = forward.socket else { continue }

@@ -4,7 +4,7 @@ internal import SystemPackage
 /// # Theory of operation
 ///
 /// The connections of a forwarder that is gone. Outside the kernel has reset them, as their sockets were closed with
-/// SO_LINGER 0; inside nobody has heard of it. The next forwarder reads them in the table of the one before, and resets them.
+/// SO_LINGER 0; the workspace has not heard of it. The next forwarder reads them in the table of the one before, and resets them.
 ///
 /// A reset counts only at the byte that the workspace expects next (RFC 5961). The table says which that was, unless
 /// something was lost on the link or the forwarder died between sending and writing down. So a segment from before that byte
@@ -23,7 +23,7 @@ struct LostConnections {
     private(set) var nextAt: MonotonicInstant? = MonotonicInstant(nanoseconds: 0)
     private static let questionInterval = Duration.milliseconds(100), questionLimit = 100
 
-    /// Those of a table that nobody writes any more.
+    /// The connections of a table that has no writer any more.
     init(_ table: Descriptor) { self.init(FlowTable.flows(table.number)) }
 
     init(_ flows: [Flow]) {
@@ -62,7 +62,7 @@ extension Forwarder {
         for _ in 0..<Self.batch {
             guard let connection = lost?.next() else { return }
             let (guest, remote) = (connection.guest, connection.remote)
-            // The workspace may have opened it anew.
+            // The workspace may have opened it again.
             guard policy.mayBeSource(guest.address), guest.address.isV4 == remote.address.isV4,
                 table.find(.tcp, guest: guest, remote: remote) == nil
             else { continue }

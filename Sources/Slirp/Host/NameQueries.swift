@@ -185,7 +185,7 @@ extension Forwarder {
 
     // MARK: endings
 
-    /// Ends a query of which nothing more can come: with the refusal that there is, or as a port that nobody listens on.
+    /// Ends a query of which nothing more can come: with the refusal that there is, or as a port without a listener.
     private mutating func settleLookup(_ number: UInt64) {
         guard let query = lookups.query(number) else { return }
         if let refusal = lookups.finalRefusal(number) {

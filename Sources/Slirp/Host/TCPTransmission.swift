@@ -90,7 +90,7 @@ extension Forwarder {
         while share > 0 {
             let room = min(table[index].tcp.sendable, limit)
             if room <= 0 || !table[index].tcp.marks.isDisjoint(with: [.finSent, .finAcknowledged]) {
-                // A failed connection has nobody who could wait for the window, and may fail after its end.
+                // A failed connection has no peer that could wait for the window, and may fail after its end.
                 if table[index].isBroken { return close(index, resetOutside: false, resetGuest: true) }
                 return arm(index)
             }

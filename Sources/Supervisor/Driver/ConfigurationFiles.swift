@@ -57,7 +57,7 @@ public struct ConfigurationFiles: Hashable, Sendable {
         do throws(KernelError) { return try Files.readNamed(path, limit: limit) } catch { throw .failed(error) }
     }
 
-    /// A file that was found comes from whoever wrote the directory (a repository's author), who may be allowed less than its
+    /// A file that was found comes from the author of the directory (of a repository), who may be allowed less than its
     /// reader. Diagnostics show its lines, so it is read only if it lies in that directory: a link leads to no other file.
     private func readFound(_ path: String, _ name: String) throws(ConfigurationFileError) -> [UInt8] {
         do throws(KernelError) {

@@ -126,7 +126,7 @@ extension Supervisor {
     }
 
     /// Whoever runs the workspace may do everything: its root, who is the caller of `run`, inside and outside. Other users of
-    /// the workspace, who have a number in its PID namespace, are guests, who may look and wait; anybody else is nobody here.
+    /// the workspace, who have a number in its PID namespace, are guests, who may look and wait; any other user is refused.
     func peer(of socket: Descriptor) -> ControlPeer? {
         guard let peer = LocalSocket.peer(socket.number) else { return nil }
         if peer.uid == CurrentProcess.user {

@@ -3,7 +3,7 @@
 ///
 /// An interactive bash reads ~/.bashrc, and its variables, functions and directory are taken over. The task's own shell stays as
 /// it is: an interactive one ignores SIGTERM, has process groups of its own for what it starts, and complains without a
-/// terminal. Aliases are left out (`rm -i` would ask nobody), and what cannot be set again.
+/// terminal. Aliases are left out (`rm -i` would wait for an answer that never comes), and what cannot be set again.
 enum InteractiveEnvironment {
     /// Text for bash, to stand before a task's.
     static let prelude = """

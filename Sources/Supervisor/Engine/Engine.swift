@@ -68,8 +68,8 @@ public struct Engine: Sendable {
         case adjusted(UnitID, UnitSpec)
         /// The unit is no longer wanted.
         case removed(UnitID)
-        /// Nothing was handled for so long: the supervisor, or all of the workspace, was stopped or frozen. That time is
-        /// nobody's silence.
+        /// Nothing was handled for so long: the supervisor, or all of the workspace, was stopped or frozen. That time
+        /// does not count as the silence of a unit.
         case stalled(Duration)
         case shutdownRequested
     }

@@ -28,7 +28,7 @@ struct UnitRecord: Hashable {
     var stopGrace: Duration
     /// What it says of itself.
     var statusText: String
-    /// Its process is about to execute the program, which may fail yet: nobody has been told that it has started.
+    /// Its process is about to execute the program, which may fail yet: no event has told that it has started.
     var isAnnounced = false
     /// How its last probe failed; nil: it succeeded, or there was none.
     var probeFailure: String?
