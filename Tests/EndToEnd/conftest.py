@@ -26,6 +26,10 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1
 
 
+# A caller such as nohup(1) ignores it, and what is ignored stays so in every program that the tests start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def die_with_parent():
     LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 

@@ -4,6 +4,8 @@ import json
 import os
 import signal
 
+import pytest
+
 from conftest import BINARY, until
 
 
@@ -43,14 +45,16 @@ def test_a_run_goes_on_after_it(workspace):
     later.stop()
 
 
-def test_a_failure_is_told(workspace):
-    space = prebuild(workspace, """
+@pytest.mark.parametrize("last", ["fails", "other"])
+def test_a_failure_is_told(workspace, last):
+    waits = {"fails": ("until test -e fine; do sleep 0.05; done; sleep 0.3; ", ""), "other": ("", "until test -e broken; do sleep 0.05; done; sleep 0.3; ")}[last]
+    space = prebuild(workspace, f"""
 tasks:
-  - {name: fails, init: "echo broken; exit 7", prebuild: "echo never"}
-  - {name: needs, init: "echo never"}
-  - {name: other, init: "echo fine"}
+  - {{name: fails, init: "{waits[0]}touch broken; echo broken; exit 7", prebuild: "echo never"}}
+  - {{name: needs, init: "echo never"}}
+  - {{name: other, init: "{waits[1]}touch fine; echo fine"}}
 workspacekit:
-  tasks: {needs: {depends_on: {fails: {condition: service_completed_successfully}}}}
+  tasks: {{needs: {{depends_on: {{fails: {{condition: service_completed_successfully}}}}}}}}
 """, "--json")
     assert space.wait(20) == 1
     results = {result["name"]: result for result in json.loads(space.stdout)}

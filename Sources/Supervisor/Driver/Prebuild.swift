@@ -13,7 +13,11 @@ extension Supervisor {
             result.seconds = durations[id].map { Double($0.nanoseconds / 1_000_000) / 1000 }
             if !result.succeeded {
                 if case .skipped(let reason) = engine.states[id], ending == nil {
-                    result.reason = waitReasons[id] ?? reason
+                    // A dependency that failed is the reason, also when its end was the last and began the shutdown.
+                    let failures = engine.specs[id].dependencies.compactMap { dependency -> String? in
+                        if case .failed(let failure) = engine.fulfilment(of: dependency) { failure } else { nil }
+                    }
+                    result.reason = failures.isEmpty ? waitReasons[id] ?? reason : failures.joined(separator: ", ")
                 } else {
                     result.reason = ending?.description
                 }
