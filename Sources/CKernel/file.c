@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
+#include <sys/fsuid.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -112,6 +113,7 @@ int ck_symlink(const char *target, const char *path) { return OR_ERRNO(symlink(t
 long ck_readlink(const char *path, char *buffer, size_t count) { return OR_ERRNO(readlink(path, buffer, count)); }
 int ck_chmod(const char *path, unsigned mode) { return OR_ERRNO(chmod(path, mode)); }
 int ck_chown(const char *path, unsigned uid, unsigned gid) { return OR_ERRNO(lchown(path, uid, gid)); }
+unsigned ck_set_file_group(unsigned gid) { return (unsigned)setfsgid(gid); }
 int ck_access(const char *path, int mode) { return OR_ERRNO(faccessat(AT_FDCWD, path, mode, AT_EACCESS)); }
 
 static int stat_at(int fd, const char *path, int flags, struct ck_stat *out)

@@ -87,6 +87,7 @@ int ck_getppid(void) { return getppid(); }
 const char *ck_executed_path(void) { return (const char *)getauxval(AT_EXECFN); }
 int ck_getuid(void) { return (int)getuid(); }
 int ck_geteuid(void) { return (int)geteuid(); }
+int ck_seteuid(unsigned uid) { return OR_ERRNO(seteuid(uid)); }
 int ck_getgid(void) { return (int)getgid(); }
 
 /* ---- spawn ----

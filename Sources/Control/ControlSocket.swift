@@ -189,7 +189,9 @@ public final class ControlClient {
                 call: "connect to", subject: state.socket, errno: isMissing ? .noSuchFileOrDirectory : .notPermitted)
         }
         defer { withExtendedLifetime(directory) {} }
-        return try LocalSocket.connect("/proc/self/fd/\(directory.number)/control.sock")
+        let socket = "/proc/self/fd/\(directory.number)/control.sock"
+        let user = StateHandover(directory).user(of: socket) ?? CurrentProcess.effectiveUser
+        return try CurrentProcess.asUser(user) { () throws(KernelError) in try LocalSocket.connect(socket) }
     }
 
     /// Sends a request and waits for an answer; nil when the workspace ended meanwhile. `exec` is not sent twice.

@@ -41,7 +41,9 @@ extension StateDirectory {
             status.uid == overflow && !Self.mapsEveryUser && isParentClosed
         guard users.contains(status.uid) || isUnmapped else { throw .isForeign(path) }
         let ownGroups: [UInt32] = [CurrentProcess.group, 0]
-        let isGroupOpen = status.permissions & 0o020 != 0 && !ownGroups.contains(status.gid)
+        // Only its owner can have handed it over, to the workspace's root.
+        let isHandedOver = status.permissions == StateHandover.mode
+        let isGroupOpen = status.permissions & 0o020 != 0 && !ownGroups.contains(status.gid) && !isHandedOver
         guard status.permissions & 0o002 == 0, !isGroupOpen else { throw .isOpenToOthers(path) }
         return directory
     }

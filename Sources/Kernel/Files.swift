@@ -275,6 +275,11 @@ public enum Files {
         _ = try check(ck_change_owner(file, uid, gid), "change the owner of", "descriptor \(file)")
     }
 
+    /// Gives a file other permission bits; a link is followed.
+    public static func changeMode(_ path: String, _ mode: UInt32) throws(KernelError) {
+        _ = try check(unsafe ck_chmod(path, mode), "change the mode of", path)
+    }
+
     /// Whether the caller may use the file (access(2)): 1 execute, 2 write, 4 read.
     public static func isAccessible(_ path: String, _ mode: Int32) -> Bool { unsafe ck_access(path, mode) == 0 }
 

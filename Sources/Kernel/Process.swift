@@ -85,6 +85,18 @@ public enum CurrentProcess {
     public static var user: UInt32 { UInt32(bitPattern: ck_getuid()) }
     /// Its real group id.
     public static var group: UInt32 { UInt32(bitPattern: ck_getgid()) }
+    /// Sets the group id that counts for file access (setfsgid(2)); the one before. Without CAP_SETGID it may stay as it is.
+    public static func setFileGroup(_ group: UInt32) -> UInt32 { ck_set_file_group(group) }
+    /// Calls `body` as another user (seteuid(2)), who is the one that a socket's other end sees; as itself where that is not
+    /// permitted.
+    public static func asUser<Result>(_ user: UInt32, _ body: () throws(KernelError) -> Result) throws(KernelError)
+        -> Result
+    {
+        let former = effectiveUser
+        let isChanged = user != former && ck_seteuid(user) == 0
+        defer { if isChanged { _ = ck_seteuid(former) } }
+        return try body()
+    }
     /// Its process group.
     public static var processGroup: Int32 { ck_getpgrp() }
 

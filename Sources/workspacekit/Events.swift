@@ -35,6 +35,7 @@ struct Events: ParsableCommand {
         guard Files.status(path) != nil else {
             fail("no events in \(path); name another workspace with --state-dir", 1)
         }
+        guard Files.isAccessible(path, 4) else { fail(readRefusal(path), 1) }
         let end = GrowingFile(path)
         var bytes: [UInt8] = []
         for piece in LogFiles.pieces(path) {

@@ -48,16 +48,24 @@ struct LogReader {
                 // A unit's log is made when its workspace starts, and again when it is full.
                 begin.map { begin in Files.status(file.path).map { $0.bornAt >= begin } ?? false } ?? true
             }
-            problem = files.isEmpty ? "no logs in \(state.logs); name another workspace with --state-dir" : nil
+            problem =
+                files.isEmpty
+                ? "no logs in \(state.logs); name another workspace with --state-dir" : Self.refusal(files)
         } else {
             files = names.map { ($0, state.presentLog(of: $0)) }
             let missing = files.first { Files.status($0.path) == nil }
-            problem = missing.map {
-                "no log of \"\($0.name)\" (there are: \(present.map(\.name).joined(separator: ", ")))"
-            }
+            problem =
+                missing.map {
+                    "no log of \"\($0.name)\" (there are: \(present.map(\.name).joined(separator: ", ")))"
+                } ?? Self.refusal(files)
         }
         style.hasNames = files.count > 1
         self.style = style
+    }
+
+    /// Why the first file that the caller may not read cannot be shown; nil when there is none.
+    private static func refusal(_ files: [(name: String, path: String)]) -> String? {
+        files.first { Files.status($0.path) != nil && !Files.isAccessible($0.path, 4) }.map { readRefusal($0.path) }
     }
 
     /// The units that have logs, and where.
@@ -180,4 +188,9 @@ struct LogReader {
             partial[file].removeFirst(end + 1)
         }
     }
+}
+
+/// What to say of a file of the workspace's that the caller may not read.
+func readRefusal(_ path: String) -> String {
+    "cannot open \(path): Permission denied. hint: run this as the file's owner, or inside the workspace"
 }

@@ -32,6 +32,9 @@ struct Status: ParsableCommand {
         if status.isolation != "full" {
             say("this workspace is \(status.isolation) (\"workspacekit doctor\" says what would help)")
         }
+        if let root = status.rootOutside {
+            say("root inside is user \(root) outside: to keep the container's root, add CAP_SETFCAP")
+        }
         if let restarts = status.forwarderRestarts {
             say(
                 "network: the forwarder ended \(restarts == 1 ? "once" : "\(restarts) times") and was started again; open connections were reset"

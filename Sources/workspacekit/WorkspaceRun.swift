@@ -84,7 +84,8 @@ final class WorkspaceRun {
                 return try SupervisorProcess.state(for: plan)
             }
             let session = WorkspaceSession(
-                ringPlan: ringPlan, grace: grace, startedAt: startedAt, isQuiet: isQuiet,
+                ringPlan: ringPlan, stateHandover: stateDescriptor.map { StateHandover($0) }, grace: grace,
+                startedAt: startedAt, isQuiet: isQuiet,
                 forwarder: forwarderPlan(configuration, ringPlan, plannedNetwork, files), containerFiles: files,
                 leastIsolation: leastIsolation)
             return try session.run(
@@ -279,6 +280,7 @@ final class WorkspaceRun {
         Files.removeDirectory(own.commands)
         Files.removeDirectory(own.rings)
         try? Files.remove(own.lock)
+        StateHandover(stateDescriptor).takeBack()
         Files.removeDirectory(state.path)
         withExtendedLifetime(stateDescriptor) {}
     }

@@ -1,4 +1,5 @@
 internal import Config
+internal import Control
 internal import Kernel
 internal import Ring
 internal import Slirp
@@ -38,6 +39,8 @@ struct Degradation: Error, CustomStringConvertible {
 /// ring0's event loop: from the start of the rings to the end of the last process.
 final class WorkspaceSession {
     private var ringPlan: RingPlan
+    /// For a workspace's root who is another user than ring0's.
+    private let stateHandover: StateHandover?
     private let grace: Duration
     /// What may be given up at most.
     private let leastIsolation: Isolation
@@ -67,11 +70,13 @@ final class WorkspaceSession {
     private var hasStarted = false
 
     init(
-        ringPlan: RingPlan, grace: Duration, startedAt: MonotonicInstant, isQuiet: Bool, forwarder: ForwarderPlan?,
+        ringPlan: RingPlan, stateHandover: StateHandover?, grace: Duration, startedAt: MonotonicInstant, isQuiet: Bool,
+        forwarder: ForwarderPlan?,
         containerFiles: ContainerFiles?, leastIsolation: Isolation = .superviseOnly
     ) {
         self.leastIsolation = leastIsolation
         self.ringPlan = ringPlan
+        self.stateHandover = stateHandover
         self.grace = grace
         self.startedAt = startedAt
         self.isQuiet = isQuiet
@@ -191,7 +196,10 @@ final class WorkspaceSession {
                 "only one user id is mapped, so apt, sudo and dockerd do not work inside: install uidmap and add a range "
                     + "for this user to /etc/subuid and /etc/subgid")
         case .direct? where rings.idMap?.users.first.map({ $0.inside == 0 && $0.outside != 0 }) == true:
-            say("root inside is another user outside: to keep the container's root, add CAP_SETFCAP")
+            say(
+                "root inside is user \(rings.idMap?.users.first?.outside ?? 0) outside: to keep the container's root, "
+                    + "add CAP_SETFCAP")
+            if let group = rings.idMap?.groups.first?.outside { try stateHandover?.give(toGroup: group) }
         case .direct?, .helper?, nil: break
         }
         // The forwarder starts while ring2 mounts; both must be there before anything of the user's runs.

@@ -49,6 +49,7 @@ int ck_symlink(const char *target, const char *path);
 long ck_readlink(const char *path, char *buffer, size_t count);
 int ck_chmod(const char *path, unsigned mode);
 int ck_chown(const char *path, unsigned uid, unsigned gid);
+unsigned ck_set_file_group(unsigned gid);                                 /* setfsgid(2): the one before */
 int ck_access(const char *path, int mode);
 struct ck_stat { uint64_t device, inode, size; uint32_t mode, uid, gid; uint64_t rdev; int64_t born_ns; };
 int ck_stat(const char *path, int follow, struct ck_stat *out);
@@ -95,6 +96,7 @@ int ck_getppid(void);
 const char *ck_executed_path(void);                                      /* getauxval(AT_EXECFN), may be NULL */
 int ck_getuid(void);
 int ck_geteuid(void);
+int ck_seteuid(unsigned uid);
 int ck_getgid(void);
 
 enum ck_spawn_step {

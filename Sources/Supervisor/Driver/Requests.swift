@@ -294,6 +294,7 @@ extension Supervisor {
             state: engine.isStopping ? "stopping" : "running", isolation: plan.isolation, units: list)
         if let link = plan.link { status.problems = link.problems(resolver) }
         if status.problems?.isEmpty == true { status.problems = nil }
+        status.rootOutside = substituteRoot(Files.text("/proc/self/uid_map") ?? "")
         if forwarderEnds.count > 0 { status.forwarderRestarts = forwarderEnds.count }
         return status
     }
