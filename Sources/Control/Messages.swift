@@ -197,6 +197,8 @@ public struct LinkStatus: Codable, Hashable, Sendable {
     public let addresses: [String], gateways: [String]
     /// What is not so any more.
     public let problems: [String]
+    /// The container's networks that the workspace's own ones hide from it; nil where that cannot be seen, as from inside.
+    public var hidden: [String]?
 
     /// A link as it was made, and what has become of it.
     public init(name: String, mtu: Int, addresses: [String], gateways: [String], problems: [String]) {

@@ -1,7 +1,10 @@
 internal import ArgumentParser
+internal import Config
 internal import Control
 internal import Kernel
 internal import Ring
+internal import Slirp
+internal import Supervisor
 
 struct DoctorCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -15,13 +18,40 @@ struct DoctorCommand: ParsableCommand {
               docker run --rm --entrypoint workspacekit IMAGE doctor
               workspacekit doctor --json | jq '.findings[] | select(.state != "ok").cure'
             """)
+    @Option(
+        help: ArgumentHelp(
+            "The configuration whose network is compared with the container's (default: .gitpod.yml here, if there is one).",
+            valueName: "file"), completion: .file())
+    var config: String?
     @Flag(help: "As JSON.") var json = false
 
     func run() {
         ignore(.pipe)
-        let report = DoctorReport(Doctor.examine())
+        let report = DoctorReport(Doctor.examine(addresses: addresses()))
         if json { print(prettyJSON(report)) } else { print(report.text(width: 80)) }
         if report.mode != Isolation.full.rawValue { quit(1) }
+    }
+
+    /// Whether the workspace's networks hide any of the container's.
+    private func addresses() -> Outcome {
+        let taken = (try? RoutedNetwork.all()) ?? []
+        let network = networkConfiguration()
+        let choice = NetworkChoice(cidr: network.cidr.flatMap { Subnet($0) }, taken: taken)
+        let hidden = (network.hidden(of: taken) + choice.hidden).map(\.description)
+        let own = "\(choice.subnet4), \(choice.subnet6)"
+        if !hidden.isEmpty { return .lesser("\(own): overlaps the container's \(hidden.joined(separator: ", "))") }
+        let avoided = taken.filter { network in
+            NetworkChoice.standard.contains { $0.overlaps(network.subnet) }
+        }
+        let reason = avoided.map(\.description).joined(separator: ", ")
+        return .present(own + (reason.isEmpty || network.cidr != nil ? "" : ", beside the container's \(reason)"))
+    }
+
+    /// A configuration that cannot be read or used is the matter of other commands, unless it was named.
+    private func networkConfiguration() -> NetworkSpec {
+        if let config { return readConfiguration(config, elsewhere: true).configuration.network }
+        let files = ConfigurationFiles(path: foundConfiguration, name: foundConfiguration)
+        return Reading((try? files.read()) ?? []).configuration.network
     }
 }
 
@@ -72,7 +102,7 @@ struct DoctorReport: Encodable {
             guard let cure = row.cure else { continue }
             let ways = [
                 ("docker", cure.docker), ("compose", cure.compose), ("podman", cure.podman),
-                ("kubernetes", cure.kubernetes), ("machine", cure.host),
+                ("kubernetes", cure.kubernetes), ("machine", cure.host), ("config", cure.configuration),
             ]
             for (name, flag) in ways {
                 guard let flag else { continue }

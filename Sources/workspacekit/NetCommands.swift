@@ -21,9 +21,10 @@ struct Net: ParsableCommand {
         @Flag(help: "As JSON.") var json = false
 
         func run() {
-            guard let link = require(connect(state.directory).ask(ControlRequest(.netStatus))).link else {
+            guard var link = require(connect(state.directory).ask(ControlRequest(.netStatus))).link else {
                 fail("the workspace sent no link", ExitCodes.internalError)
             }
+            link.hidden = hiddenNetworks(of: link)
             show(link, json: json)
             if !link.problems.isEmpty {
                 if !json { say("\"workspacekit net reset\" mends it") }
@@ -157,11 +158,25 @@ struct Net: ParsableCommand {
 
 private func show(_ link: LinkStatus, json: Bool) {
     if json { return print(prettyJSON(link)) }
-    printTable([
+    var rows = [
         ["Link", "\(link.name), MTU \(link.mtu)"], ["Addresses", link.addresses.joined(separator: " ")],
         ["Gateways", link.gateways.joined(separator: " ")],
-        ["State", link.problems.isEmpty ? "as it was made" : link.problems.joined(separator: "; ")],
-    ])
+    ]
+    if let hidden = link.hidden, !hidden.isEmpty {
+        rows.append(["Hidden", hidden.joined(separator: ", ") + ": not reached from inside"])
+    }
+    rows.append(["State", link.problems.isEmpty ? "as it was made" : link.problems.joined(separator: "; ")])
+    printTable(rows)
+}
+
+/// The container's networks that the workspace's hide, as they are now: a route may have come after the start. nil where the
+/// caller shares the workspace's addresses: it is inside, or they are copies of the container's.
+private func hiddenNetworks(of link: LinkStatus) -> [String]? {
+    let own = link.addresses.compactMap { Subnet($0) }
+    guard let reached = try? RoutedNetwork.all() else { return nil }
+    let addresses = Set(reached.map(\.subnet).filter { $0.length == ($0.address.isV4 ? 32 : 128) }.map(\.address))
+    if own.contains(where: { addresses.contains($0.address) }) { return nil }
+    return reached.filter { network in own.contains { $0.overlaps(network.subnet) } }.map(\.description)
 }
 
 /// The forwarder's table and who owns the flows; nil when there was no answer that makes sense. Ends the program at a

@@ -24,6 +24,8 @@ final class WorkspaceRun {
     private let start: StartKind
     private let leastIsolation: Isolation
     private let startedAt = MonotonicInstant.now
+    /// What the container reaches in a way of its own, when the workspace starts.
+    private let containerNetworks = (try? RoutedNetwork.all()) ?? []
     private var lock: Descriptor?
     /// The state directory itself, whatever its path leads to later.
     private var stateDescriptor: Descriptor?
@@ -79,7 +81,7 @@ final class WorkspaceRun {
                 plan.link = rings.link.map { link in
                     WorkspaceLink(
                         name: link.name, mtu: link.mtu, queueLength: link.queueLength, addresses: link.addresses,
-                        routes: link.routes)
+                        routes: link.routes, containerNetworks: containerNetworks)
                 }
                 return try SupervisorProcess.state(for: plan)
             }
@@ -123,7 +125,8 @@ final class WorkspaceRun {
 
     /// Reads the configuration and prints what is wrong with it; errors end the program.
     private func check(_ sources: [Source]) -> WorkspaceConfiguration {
-        let reading = Reading(sources, on: .system, workspace: workspaceDirectory)
+        let neighbours = networkOption ?? .sandbox == .sandbox ? containerNetworks : []
+        let reading = Reading(sources, on: .system, workspace: workspaceDirectory, beside: neighbours)
         for text in reading.rendered(notes: false, colour: hasColour(2)) { printOutsideLoop(text + "\n") }
         if reading.hasErrors { quit(ExitCodes.configuration) }
         return reading.configuration
@@ -145,11 +148,11 @@ final class WorkspaceRun {
 
     private func plannedNetwork(_ configuration: WorkspaceConfiguration) -> PlannedNetwork {
         let network = configuration.network
-        let subnet = network.cidr.flatMap { Subnet($0) }
+        let cidr = network.cidr.flatMap { Subnet($0) }
         let ipv6 = network.ipv6 ?? true
         if network.addresses == "copy" {
             let own = try? InterfaceNetwork.ofDefaultRoute()
-            let services = subnet ?? NetworkLayout.servicesBesideCopies
+            let services = NetworkChoice(cidr: cidr, besideCopies: true, taken: containerNetworks)
             if var own, let layout = NetworkLayout(copying: own, services: services, ipv6: ipv6) {
                 if !ipv6 {
                     own.addresses.removeAll { !$0.address.isV4 }
@@ -159,7 +162,11 @@ final class WorkspaceRun {
             }
             say("network.addresses: the container has no default route to copy: the workspace has addresses of its own")
         }
-        let layout = NetworkLayout(subnet4: subnet ?? Subnet(IPAddress(v4: 0x0a00_0200), 24), ipv6: ipv6)
+        let choice = NetworkChoice(cidr: cidr, taken: containerNetworks)
+        for network in choice.hidden where ipv6 || network.subnet.address.isV4 {
+            say("the workspace cannot reach the container's \(network), as no network is free for its own addresses")
+        }
+        let layout = NetworkLayout(subnet4: choice.subnet4, subnet6: choice.subnet6, ipv6: ipv6)
         var own = InterfaceNetwork(
             addresses: [Subnet(layout.guest4, layout.subnet4.length)], routes: [.default(via: layout.gateway4)])
         if let subnet6 = layout.subnet6 {

@@ -45,12 +45,37 @@ struct PolicyTests {
         #expect(try route("10.0.2.50") == .unreachable && route("fd00::77") == .unreachable)
     }
 
+    @Test("the networks are those that the container does not reach in a way of its own")
+    func chosen() throws {
+        func choice(_ taken: [String], cidr: String? = nil, copies: Bool = false) throws -> NetworkChoice {
+            NetworkChoice(
+                cidr: cidr.flatMap { Subnet($0) }, besideCopies: copies,
+                taken: try taken.map { try #require(RoutedNetwork($0)) })
+        }
+        let free = try choice(["198.18.0.0/24 on eth0", "fd18::/64 on eth0"])
+        #expect([free.subnet4, free.subnet6] == NetworkChoice.standard && free.hidden.isEmpty)
+        let guest = try choice(["10.0.2.15/32 on eth0", "fd00::/64 on eth0"])
+        #expect("\(guest.subnet4) \(guest.subnet6)" == "10.219.2.0/24 fd00:0:0:2::/64" && guest.hidden.isEmpty)
+        #expect("\(try choice(["10.0.0.0/8 on tun0"]).subnet4)" == "192.168.219.0/24")
+        let private3 = ["10.0.0.0/8", "192.168.0.0/16 on a", "172.16.0.0/12 on b"]
+        #expect("\(try choice(private3).subnet4)" == "100.127.219.0/24")
+        // A network that was named stays; its overlap is another message's matter.
+        let named = try choice(["10.0.2.0/24 on eth0"], cidr: "10.0.2.0/24")
+        #expect(named.subnet4 == NetworkChoice.standard4 && named.hidden.isEmpty)
+        let none = try choice(["10.0.0.0/8 on a", "192.168.0.0/16 on a", "172.16.0.0/12 on a", "100.64.0.0/10 on a"])
+        #expect(none.subnet4 == NetworkChoice.standard4 && none.hidden.map(\.description) == ["10.0.0.0/8 on a"])
+        #expect("\(try choice(["10.0.2.0/24 on eth0"], copies: true).subnet4)" == "169.254.2.0/24")
+        #expect("\(try choice(["169.254.0.0/17 on eth0"], copies: true).subnet4)" == "169.254.219.0/24")
+        let layout = NetworkLayout(subnet4: guest.subnet4, subnet6: guest.subnet6)
+        #expect(NetworkLayout(text: layout.text) == layout && layout.nameServer6 == IPAddress("fd00:0:0:2::3"))
+    }
+
     private func copied(_ addresses: [String], _ routes: [String]) throws -> NetworkLayout {
         let network = InterfaceNetwork(
             addresses: try addresses.map { try #require(Subnet($0)) },
             routes: try routes.map { try #require(Route($0)) })
         return try #require(
-            NetworkLayout(copying: network, services: NetworkLayout.servicesBesideCopies, ipv6: true))
+            NetworkLayout(copying: network, services: NetworkChoice(besideCopies: true, taken: []), ipv6: true))
     }
 
     @Test("with copied addresses neighbours are behind the link, the workspace's own are nobody else's, services stay")

@@ -88,7 +88,7 @@ extension NetworkSpec {
         gso = node["gso"]?.flag
         ipv6 = node["ipv6"]?.flag
         addresses = node["addresses"]?.text
-        cidr = node["cidr"]?.text
+        cidr = node["cidr"]?.text.flatMap { $0 == "auto" ? nil : $0 }
         link = node["link"]?.text
         bypass = node["bypass"]?.flag
         hostLoopback = node["hostLoopback"]?.texts.compactMap { PortAndProtocol($0) } ?? []

@@ -102,7 +102,7 @@ public struct NetworkSpec: Hashable, Sendable {
     public var ipv6: Bool?
     /// `nat` or `copy`.
     public var addresses: String?
-    /// The workspace's IPv4 network.
+    /// The workspace's IPv4 network; nil: one that the container does not use.
     public var cidr: String?
     /// `auto`, `tap` or `packet`.
     public var link: String?

@@ -60,7 +60,7 @@ public enum Documentation {
             case .size: "size"
             case .mask: "octal number"
             case .processors: "number"
-            case .network: "IPv4 network"
+            case .network: "IPv4 network or `auto`"
             case .address: "IP address"
             case .domain: "domain name"
             case .egressRule: "network or name"

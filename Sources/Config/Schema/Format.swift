@@ -65,7 +65,7 @@ public enum Format: String, Sendable, CaseIterable {
             "a forward such as 8080:80/tcp, 127.0.0.1:5432:5432, %eth0:8443:443 or 6000-6010,~6005:7000-7010/udp"
         case .duration: "a duration such as 500ms, 30s or 1m30s"
         case .size: "a size such as 512k, 4m or 1g"
-        case .network: "an IPv4 network of /8 to /25 such as 10.0.2.0/24"
+        case .network: "auto, or an IPv4 network of /8 to /25 such as 10.0.2.0/24"
         case .address: "an IP address"
         case .domain: "a domain name"
         case .egressRule: "a network or name such as 10.0.0.0/8, [2001:db8::/32]:443/tcp or *.npmjs.org:443"
@@ -136,6 +136,7 @@ public enum Format: String, Sendable, CaseIterable {
         case .mask: return parseMask(text) != nil
         case .processors: return parseProcessors(text) != nil
         case .network:
+            if text == "auto" { return true }
             guard let network = NetworkText(text), network.isIPv4, let length = network.length else { return false }
             return (8...25).contains(length)
         case .address: return NetworkText(text).map { $0.length == nil } ?? false
@@ -171,7 +172,7 @@ public enum Format: String, Sendable, CaseIterable {
         case .mask: "^[0-7]{1,4}$"
         case .processors: "^[0-9]{1,4}([.][0-9]{1,3})?$"
         case .size: "^[0-9]+([bBkKmMgG]|[kKmMgG][bB])?$"
-        case .network: "^[0-9.]+/[0-9]{1,2}$"
+        case .network: "^(auto|[0-9.]+/[0-9]{1,2})$"
         case .address: "^[0-9A-Fa-f.:]+$"
         case .domain: "^[A-Za-z0-9_.-]+$"
         case .egressRule: "^[][A-Za-z0-9*_.:/-]+$"

@@ -38,8 +38,8 @@ enum WorkspacekitKeys {
             default: .string("nat")),
         Key(
             "cidr", .text(.network),
-            "The workspace's IPv4 network; the gateway is its second address, the name server the third. With copied addresses these two only, in 169.254.2.0/24 unless said",
-            example: "10.0.2.0/24", default: .string("10.0.2.0/24")),
+            "The workspace's IPv4 network; the gateway is its second address, the name server the third. `auto`: 10.0.2.0/24, or another one where the container reaches something there. With copied addresses these two only, `auto` being 169.254.2.0/24",
+            example: "10.0.2.0/24", default: .string("auto")),
         Key(
             "link", .choice(["auto", "tap", "packet"]), "The device between workspace and forwarder",
             default: .string("auto")),

@@ -5,9 +5,9 @@ internal import SystemPackage
 public enum Doctor {
     private static let deadline = Duration.seconds(10)
 
-    /// Everything, in a second or two at most.
-    public static func examine() -> Diagnosis {
-        var findings = outside()
+    /// Everything, in a second or two at most. `addresses`: whether the workspace's are free here.
+    public static func examine(addresses: Outcome) -> Diagnosis {
+        var findings = outside() + [Finding(.addresses, addresses)]
         var idMap = IDMap.choose(Ring0.situation())
         do throws(KernelError) {
             var refusal = ""

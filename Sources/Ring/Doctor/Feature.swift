@@ -9,6 +9,7 @@ public enum Feature: String, Sendable, CaseIterable {
     case terminals = "terminals"
     case tap = "tap device"
     case packet = "packet link"
+    case addresses = "addresses"
     case netfilter = "nftables"
     case ping = "ping"
     case lowPorts = "low ports"
@@ -33,6 +34,7 @@ public enum Feature: String, Sendable, CaseIterable {
         case .terminals: "no terminals of its own"
         case .tap: "the link is a packet socket, a little slower; VPNs inside have no tun device"
         case .packet: "no network of its own where there is no tap device either"
+        case .addresses: "the workspace cannot reach what the container reaches there"
         case .netfilter: "dockerd cannot set up its bridge"
         case .ping: "ping to the outside is refused inside"
         case .lowPorts: "ports below 1024 cannot be forwarded by their number"
@@ -115,6 +117,7 @@ public enum Feature: String, Sendable, CaseIterable {
             Cure(
                 docker: "--ulimit nofile=1048576", compose: "ulimits: {nofile: 1048576}",
                 podman: "--ulimit nofile=1048576", kubernetes: "LimitNOFILE of the node's container runtime")
+        case .addresses: Cure(configuration: "network.cidr: auto, or a network that the container does not use")
         case .packet, .netfilter, .notification: Cure(host: "a kernel that has it")
         }
     }
@@ -126,6 +129,8 @@ public struct Cure: Hashable, Sendable, Encodable {
     public var docker: String?, compose: String?, podman: String?, kubernetes: String?
     /// What is to be done on the machine itself.
     public var host: String?
+    /// What the workspace's own configuration is to say.
+    public var configuration: String?
 }
 
 /// Whether a feature is there.

@@ -16,8 +16,11 @@ public struct NetworkLayout: Hashable, Sendable {
     /// Addresses that the workspace has besides ``guest4`` and ``guest6``.
     public private(set) var otherGuests: [IPAddress] = []
 
-    /// `.2` the gateway, `.3` the name server, `.100` the workspace, in an IPv4 network of at most 25 bits, and in fd00::/64.
-    public init(subnet4: Subnet = Subnet(IPAddress(v4: 0x0a00_0200), 24), ipv6: Bool = true) {
+    /// `.2` the gateway, `.3` the name server, `.100` the workspace, in an IPv4 network of at most 25 bits; in an IPv6 network
+    /// of 64 bits `::2`, `::3` and `::100`.
+    public init(
+        subnet4: Subnet = NetworkChoice.standard4, subnet6 prefix: Subnet = NetworkChoice.standard6, ipv6: Bool = true
+    ) {
         let base = subnet4.address.v4 & (subnet4.length == 0 ? 0 : ~0 << UInt32(32 - subnet4.length))
         self.subnet4 = Subnet(IPAddress(v4: base), subnet4.length)
         gateway4 = IPAddress(v4: base | 2)
@@ -25,23 +28,21 @@ public struct NetworkLayout: Hashable, Sendable {
         guest4 = IPAddress(v4: base | 100)
         leased4 = guest4
         router4 = gateway4
-        let prefix: UInt64 = 0xfd00_0000_0000_0000
-        subnet6 = ipv6 ? Subnet(IPAddress(high: prefix, low: 0), 64) : nil
-        gateway6 = IPAddress(high: prefix, low: 2)
-        nameServer6 = IPAddress(high: prefix, low: 3)
-        guest6 = IPAddress(high: prefix, low: 0x100)
+        let high = prefix.address.high
+        subnet6 = ipv6 ? Subnet(IPAddress(high: high, low: 0), 64) : nil
+        gateway6 = IPAddress(high: high, low: 2)
+        nameServer6 = IPAddress(high: high, low: 3)
+        guest6 = IPAddress(high: high, low: 0x100)
         router6 = Self.linkLocalGateway
     }
 
-    /// Where gateway and name server are found beside copied addresses, unless told otherwise: nobody's own network.
-    public static let servicesBesideCopies = Subnet(IPAddress(v4: 0xa9fe_0200), 24)
-
-    /// The container's own addresses; gateway and name server in `services`. nil where there is none to copy of IPv4.
-    public init?(copying network: InterfaceNetwork, services: Subnet, ipv6: Bool) {
+    /// The container's own addresses; gateway and name server in the networks of `services`. nil where there is none to copy of
+    /// IPv4.
+    public init?(copying network: InterfaceNetwork, services: NetworkChoice, ipv6: Bool) {
         let own4 = network.addresses.filter(\.address.isV4)
         let own6 = ipv6 ? network.addresses.filter { !$0.address.isV4 } : []
         guard let first = own4.first else { return nil }
-        self.init(subnet4: services, ipv6: ipv6)
+        self.init(subnet4: services.subnet4, subnet6: services.subnet6, ipv6: ipv6)
         isCopied = true
         subnet4 = first
         guest4 = first.address

@@ -99,8 +99,11 @@ public enum ConfigurationFileError: Error, Hashable, Sendable, CustomStringConve
 
 extension Reading {
     /// Reads a configuration, and adds what only this machine can tell: users that do not exist, which is an error, and
-    /// env_files that cannot be read, whose units are skipped. `validate`, `run` and `reload` say the same.
-    public init(_ sources: [Source], on users: UserDatabase, workspace: String) {
+    /// env_files that cannot be read, whose units are skipped. `validate`, `run` and `reload` say the same, but for the
+    /// container's networks, which `validate` cannot know when it runs inside.
+    public init(
+        _ sources: [Source], on users: UserDatabase, workspace: String, beside networks: [RoutedNetwork] = []
+    ) {
         self.init(sources)
         var more: [Diagnostic] = []
         func check(_ user: UserSpec?, _ path: String) {
@@ -124,7 +127,27 @@ extension Reading {
         check(configuration.user, "workspacekit.user")
         for service in configuration.services { check(service.options, "workspacekit.services.\(service.name)") }
         for task in configuration.tasks { check(task.options, "workspacekit.tasks.\(task.name ?? "")") }
-        add(more)
+        add(more + overlaps(with: networks))
+    }
+
+    /// A `cidr` that hides networks of the container's.
+    private func overlaps(with networks: [RoutedNetwork]) -> [Diagnostic] {
+        let hidden = configuration.network.hidden(of: networks)
+        guard !hidden.isEmpty, let node = document["workspacekit"]?["network"]?["cidr"] else { return [] }
+        let list = hidden.map(\.description).joined(separator: ", ")
+        return [
+            Diagnostic(
+                severity: .warning, code: .conflict, mark: node.start, path: "workspacekit.network.cidr",
+                message: "overlaps the container's \(list), which the workspace cannot reach (auto chooses another)")
+        ]
+    }
+}
+
+extension NetworkSpec {
+    /// Of the container's networks those that a configured `cidr` hides from the workspace.
+    public func hidden(of networks: [RoutedNetwork]) -> [RoutedNetwork] {
+        guard let own = cidr.flatMap({ Subnet($0) }), mode ?? "sandbox" == "sandbox" else { return [] }
+        return networks.filter { $0.subnet.overlaps(own) }
     }
 }
 

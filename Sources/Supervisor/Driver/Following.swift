@@ -40,7 +40,9 @@ extension Supervisor {
 
     private func reloadPlan(_ sources: [Source]) -> (plan: ReloadPlan, apply: () -> Void) {
         var result = ReloadPlan()
-        let next = Reading(sources, on: .system, workspace: plan.workspaceDirectory)
+        let next = Reading(
+            sources, on: .system, workspace: plan.workspaceDirectory,
+            beside: plan.link?.containerNetworks ?? [])
         result.diagnostics = next.rendered(notes: false)
         result.isValid = !next.hasErrors
         guard result.isValid else { return (result, {}) }

@@ -11,30 +11,38 @@ public struct WorkspaceLink: Hashable, Sendable {
     public var mtu: Int, queueLength: Int
     /// Its addresses, and its routes besides those that come with them.
     public var addresses: [Subnet], routes: [Route]
+    /// What the container reached in a way of its own when the workspace started.
+    public var containerNetworks: [RoutedNetwork]
 
     /// A link as it was made.
-    public init(name: String, mtu: Int, queueLength: Int, addresses: [Subnet], routes: [Route]) {
+    public init(
+        name: String, mtu: Int, queueLength: Int, addresses: [Subnet], routes: [Route],
+        containerNetworks: [RoutedNetwork] = []
+    ) {
         self.name = name
         self.mtu = mtu
         self.queueLength = queueLength
         self.addresses = addresses
         self.routes = routes
+        self.containerNetworks = containerNetworks
     }
 
     var fields: [String] {
         [
             name, "\(mtu)", "\(queueLength)", addresses.map(\.description).joined(separator: " "),
             routes.map(\.description).joined(separator: ","),
+            containerNetworks.map(\.description).joined(separator: ","),
         ]
     }
-    static let noFields = [String](repeating: "", count: 5)
+    static let noFields = [String](repeating: "", count: 6)
 
     init?(fields f: [String]) {
-        guard f.count == 5, !f[0].isEmpty, let mtu = Int(f[1]), let queueLength = Int(f[2]) else { return nil }
+        guard f.count == 6, !f[0].isEmpty, let mtu = Int(f[1]), let queueLength = Int(f[2]) else { return nil }
         self.init(
             name: f[0], mtu: mtu, queueLength: queueLength,
             addresses: f[3].split(separator: " ").compactMap { Subnet($0) },
-            routes: f[4].split(separator: ",").compactMap { Route($0) })
+            routes: f[4].split(separator: ",").compactMap { Route($0) },
+            containerNetworks: f[5].split(separator: ",").compactMap { RoutedNetwork($0) })
     }
 
     /// What is not as it was made, in words; nothing: all is well.
