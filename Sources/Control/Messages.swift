@@ -259,6 +259,8 @@ public struct PortStatus: Codable, Hashable, Sendable {
     /// By the configuration.
     public var isDeclared = false
     public var name: String?, description: String?
+    /// `http` or `https`, where a browser has something to open; nil for other ports, and where nothing is known.
+    public var `protocol`: String?
     /// Who listens, as the workspace numbers processes.
     public var pid: Int32?
     /// Its name in ps.

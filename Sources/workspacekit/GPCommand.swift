@@ -48,8 +48,10 @@ struct GPCommand: ParsableCommand {
 
         func run() { print(Self.url(port, environmentByName()["GITPOD_WORKSPACE_URL"])) }
 
-        static func url(_ port: UInt16?, _ workspace: String?) -> String {
-            guard let workspace, !workspace.isEmpty else { return "http://localhost" + (port.map { ":\($0)" } ?? "") }
+        static func url(_ port: UInt16?, _ workspace: String?, scheme: String = "http") -> String {
+            guard let workspace, !workspace.isEmpty else {
+                return "\(scheme)://localhost" + (port.map { ":\($0)" } ?? "")
+            }
             guard let port else { return workspace }
             let parts = workspace.split(separator: "/", omittingEmptySubsequences: false)
             let (scheme, host) = parts.count >= 3 ? (String(parts[0]), parts[2]) : ("https:", parts[0])
@@ -71,10 +73,11 @@ struct GPCommand: ParsableCommand {
             func run() {
                 let ports = require(connect(state.directory).ask(ControlRequest(.ports))).ports ?? []
                 if json { return print(prettyJSON(ports)) }
+                let workspace = environmentByName()["GITPOD_WORKSPACE_URL"]
                 let shown = ports.filter { $0.transport == "tcp" }.map { port in
                     [
                         "\(port.port)", port.isListening ? "open" : "not served",
-                        URL.url(port.port, environmentByName()["GITPOD_WORKSPACE_URL"]), port.name ?? "",
+                        port.protocol.map { URL.url(port.port, workspace, scheme: $0) } ?? "-", port.name ?? "",
                     ]
                 }
                 printTable([["PORT", "STATUS", "URL", "NAME"]] + shown)

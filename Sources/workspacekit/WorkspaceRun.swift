@@ -219,8 +219,8 @@ final class WorkspaceRun {
             return nil
         }
         return ForwarderPlan(
-            layout: network.layout, mtu: link.mtu, ports: DeclaredPorts(configuration.ports),
-            portsAtStart: PortSet(DeclaredPorts(configuration.ports)),
+            layout: network.layout, mtu: link.mtu, ports: DeclaredPorts(configuration),
+            portsAtStart: PortSet(DeclaredPorts(configuration)),
             nameServers: files.servers,
             loopbackExceptions: configuration.network.hostLoopback.map {
                 LoopbackException(port: $0.port, isUDP: $0.isUDP)

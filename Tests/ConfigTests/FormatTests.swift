@@ -291,12 +291,28 @@ struct SchemaTests {
     func declared() {
         let text =
             "ports: [{port: 3000-3010, name: range, protocol: https}, {port: 3005, name: one}, {port: 3006, onOpen: ignore-completely}]"
-        let ports = DeclaredPorts(Reading(Array(text.utf8), file: "f").configuration.ports)
+        let ports = DeclaredPorts(Reading(Array(text.utf8), file: "f").configuration)
         #expect(DeclaredPorts(fields: ports.fields) == ports)
         #expect(ports.name(of: 3000) == "range" && ports.name(of: 3005) == "one" && ports.name(of: 1) == nil)
-        #expect(ports.scheme(of: 3000) == "https" && ports.scheme(of: 3005) == "http" && ports.scheme(of: 5432) == nil)
-        #expect(DeclaredPorts([]).scheme(of: 22) == nil && DeclaredPorts([]).scheme(of: 8443) == "https")
         #expect(ports.layers.map(\.shown) == [[3000...3010], [3005...3005]] && ports.layers[1].hidden == [3006...3006])
+    }
+
+    @Test("a URL is for ports on which the configuration or common use has HTTP")
+    func schemes() {
+        let text = """
+            ports: [{port: 4100}, {port: 4101, protocol: https}, {port: 4102, onOpen: open-preview}, {port: 4103}, {port: 4104, onOpen: notify},
+              {port: 4105}, {port: 4106}, {port: 5432, protocol: http}, {port: 4110-4119, protocol: http}]
+            workspacekit:
+              services: {a: {command: a, healthcheck: {http: "http://localhost:4103/healthz"}}, b: {command: b, healthcheck: {port: 4105}},
+                c: {command: c, healthcheck: {http: "http://elsewhere:4106"}}}
+            """
+        let ports = DeclaredPorts(Reading(Array(text.utf8), file: "f").configuration)
+        #expect(DeclaredPorts(fields: ports.fields) == ports)
+        let expected: [UInt16: String?] = [
+            4100: nil, 4101: "https", 4102: "http", 4103: "http", 4104: nil, 4105: nil, 4106: nil, 5432: "http",
+            4115: "http", 5433: nil, 22: nil, 3000: "http", 8443: "https",
+        ]
+        for (port, scheme) in expected { #expect(ports.scheme(of: port) == scheme, "\(port)") }
     }
 
     @Test("a setting of git may have blanks in its name, a variable not")

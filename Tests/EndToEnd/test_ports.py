@@ -4,7 +4,7 @@ import json
 import subprocess
 import time
 
-from conftest import BINARY, PYTHON, until
+from conftest import BINARY, PYTHON, run, until
 
 SERVE = """
 import socket, time, sys
@@ -75,13 +75,46 @@ def test_watching_ports(workspace):
     assert watcher.wait(10) == 0
 
 
+SPEAK = """
+import http.server, socket, threading
+class Quiet(http.server.BaseHTTPRequestHandler):
+    def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(b"web")
+    def log_message(self, *a): pass
+for port in (4100, 4101, 4102, 4103, 8000):
+    threading.Thread(target=http.server.HTTPServer(("127.0.0.1", port), Quiet).serve_forever).start()
+greeting, once = socket.create_server(("127.0.0.1", 5432)), socket.create_server(("127.0.0.1", 4104))
+def count():
+    served = 0
+    while True:
+        client, _ = once.accept()
+        served += 1
+        print("client", served, flush=True)
+        client.close()
+threading.Thread(target=count).start()
+while True:
+    client, _ = greeting.accept()
+    client.sendall(b"not HTTP")
+    client.close()
+"""
+
+
 def test_a_url_is_for_what_a_browser_opens(workspace):
-    """5432 is PostgreSQL's by IANA's registry; a file that says http or https is believed, whatever the number."""
-    listen = "import socket, time; s = [socket.create_server((\"127.0.0.1\", p)) for p in (5432, 4100, 6379, 4443)]; time.sleep(1000)"
+    """The configuration says where HTTP is, or the port is one of HTTP's. Servers are not asked: one that takes a single client
+    would have had it."""
     space = workspace(f"""
-tasks: [{{name: t, command: '{PYTHON} -c ''{listen}'''}}]
-ports: [{{port: 5432, name: db}}, {{port: 4100}}, {{port: 6379, protocol: http}}, {{port: 4443, protocol: https}}]
-""").started()
-    for line in ("port 5432 (db) is forwarded: 127.0.0.1:5432,", "port 4100 is forwarded: http://127.0.0.1:4100,",
-                 "port 6379 is forwarded: http://127.0.0.1:6379,", "port 4443 is forwarded: https://127.0.0.1:4443,"):
+ports: [{{port: 5432, name: db}}, {{port: 4100}}, {{port: 4101, protocol: http}}, {{port: 4102, protocol: https}}, {{port: 4103, onOpen: open-preview}},
+  {{port: 4104, name: once}}, {{port: 8000}}]
+tasks: [{{name: t, command: exec {PYTHON} speak.py}}]
+""")
+    (space.folder / "speak.py").write_text(SPEAK)
+    space.started()
+    schemes = {5432: None, 4100: None, 4101: "http", 4102: "https", 4103: "http", 4104: None, 8000: "http"}
+    names = {5432: " (db)", 4104: " (once)"}
+    for port, scheme in schemes.items():
+        line = f"port {port}{names.get(port, '')} is forwarded: {scheme + '://' if scheme else ''}127.0.0.1:{port},"
         until(lambda: line in space.stderr, 10, lambda: f"{line} in {space.stderr}")
+    assert {port["port"]: port.get("protocol") for port in json.loads(space.cli("ports", "--json").stdout)} == schemes
+    table = {line.split()[0]: line.split()[2] for line in space.exec("gp", "ports", "list").stdout.splitlines()[1:]}
+    assert table == {str(port): f"{scheme}://localhost:{port}" if scheme else "-" for port, scheme in schemes.items()}
+    assert "client" not in space.stdout
+    assert run("nsenter", f"--net=/proc/{space.lab.pod.pid}/ns/net", "curl", "-s", "--max-time", "5", "http://127.0.0.1:4101").stdout == "web"

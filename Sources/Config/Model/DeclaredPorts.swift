@@ -13,12 +13,14 @@ public struct DeclaredPorts: Hashable, Sendable {
     private let declarations: [Declaration]
 
     /// The ports of a configuration.
-    public init(_ specs: [PortSpec]) {
-        let all = specs.map {
-            Declaration(
-                ports: $0.ports, name: $0.name ?? "",
-                scheme: $0.networkProtocol ?? ($0.onOpen?.hasPrefix("open-") == true ? "http" : ""),
-                isHidden: $0.onOpen == "ignore-completely")
+    public init(_ configuration: WorkspaceConfiguration) {
+        let units = configuration.services.map(\.options) + configuration.tasks.map(\.options)
+        let probed = Set(units.compactMap { $0.healthcheck?.probe.webPort })
+        let all = configuration.ports.map { spec in
+            let isWeb = spec.onOpen?.hasPrefix("open-") == true || probed.contains { spec.ports == $0...$0 }
+            return Declaration(
+                ports: spec.ports, name: spec.name ?? "", scheme: spec.networkProtocol ?? (isWeb ? "http" : ""),
+                isHidden: spec.onOpen == "ignore-completely")
         }
         declarations = all.filter { $0.ports.count == 1 } + all.filter { $0.ports.count > 1 }
     }
@@ -50,26 +52,43 @@ public struct DeclaredPorts: Hashable, Sendable {
         }
     }
 
-    /// Ports of services that speak something else than HTTP, by IANA's registry and the programs' own defaults.
-    private static let otherServices: Set<UInt16> = [
-        20, 21, 22, 23, 25, 53, 88, 110, 111, 123, 135, 139, 143, 161, 179, 389, 445, 465, 514, 587, 636, 873, 993, 995,
-        1080,
-        1194, 1433, 1521, 1883, 2049, 2181, 2376, 3306, 3389, 4222, 5222, 5353, 5432, 5433, 5671, 5672, 5900, 5901,
-        6379, 6380,
-        6432, 6443, 7687, 8883, 9042, 9092, 9418, 11211, 26257, 27017, 27018, 27019, 33060,
+    /// Ports on which HTTP is usual: IANA's registry (http, http-alt, https, pcsync-https), and what web frameworks and their
+    /// development servers listen on unless they are told otherwise; those of Next.js, Vite and Python take the next ones when
+    /// their first is taken.
+    private static let webPorts: [ClosedRange<UInt16>] = [
+        80...80, 443...443, 1234...1234, 1313...1313, 3000...3010, 4000...4000, 4200...4200, 4321...4321, 4567...4567,
+        5000...5001, 5173...5180, 5601...5601, 6006...6006, 7860...7860, 8000...8010, 8025...8025, 8080...8090,
+        8443...8443, 8501...8501, 8787...8787, 8888...8890, 9090...9090, 9200...9200, 9292...9292, 15672...15672,
     ]
 
-    /// `http` or `https`, where a browser has something to open: the file says so, or the port is not one of another
-    /// service. Nil for the rest.
+    /// `http` or `https`, where a browser has something to open: the configuration says so (`protocol`, `onOpen: open-…`, a
+    /// health check over HTTP), or HTTP is usual on the port. Nil for the rest.
+    ///
+    /// The server is not asked: a server that takes one client would have had it, a debugger would take the request for its
+    /// own protocol, and every server would log a client that is none.
     public func scheme(of port: UInt16) -> String? {
         let declared = declarations.first { $0.ports.contains(port) }?.scheme ?? ""
         if !declared.isEmpty { return declared }
-        return Self.otherServices.contains(port) ? nil : port == 443 || port == 8443 ? "https" : "http"
+        guard Self.webPorts.contains(where: { $0.contains(port) }) else { return nil }
+        return port == 443 || port == 8443 ? "https" : "http"
     }
 
     /// The name of a port; nil where it has none.
     public func name(of port: UInt16) -> String? {
         guard let name = declarations.first(where: { $0.ports.contains(port) })?.name else { return nil }
         return name.isEmpty ? nil : name
+    }
+}
+
+extension HealthcheckSpec.Probe {
+    /// The port of this machine that the probe reaches over HTTP; nil for others.
+    fileprivate var webPort: UInt16? {
+        guard case .http(let url) = self else { return nil }
+        let authority = url.dropFirst("http://".count).prefix { !"/?#".contains($0) }
+        for host in ["localhost", "127.0.0.1", "[::1]"] where authority.hasPrefix(host) {
+            let rest = authority.dropFirst(host.count)
+            return rest.isEmpty ? 80 : rest.first == ":" ? UInt16(rest.dropFirst()) : nil
+        }
+        return nil
     }
 }

@@ -82,8 +82,8 @@ enum GitpodKeys {
             default: .string("private"), .foreign),
         Key(
             "protocol", .choice(["http", "https"]),
-            "What is spoken there, for the URL that is shown; where it is not written, ports of databases and other services get none",
-            default: .string("http")),
+            "The protocol of the URL that is shown. Without it, a URL is shown where `onOpen` opens one, for a port with an `http` health check, and for ports on which HTTP is usual"
+        ),
     ]
 
     static let coreDump: [Key] = [

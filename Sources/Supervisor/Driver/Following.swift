@@ -67,7 +67,7 @@ extension Supervisor {
                 for step in reload.steps { take(step) }
                 adopt(sources)
                 try? report.send(ChannelMessage("forwards", next.configuration.network.forwards.map(\.text)))
-                try? report.send(ChannelMessage("ports", DeclaredPorts(next.configuration.ports).fields))
+                try? report.send(ChannelMessage("ports", DeclaredPorts(next.configuration).fields))
             }
         )
     }

@@ -25,6 +25,8 @@ extension Supervisor {
             found[key] = port
         }
         declare(&found)
+        let declared = DeclaredPorts(reading.configuration)
+        for (key, port) in found where port.transport == "tcp" { found[key]?.protocol = declared.scheme(of: port.port) }
         return found.values.sorted { ($0.port, $0.transport) < ($1.port, $1.transport) }
     }
 
