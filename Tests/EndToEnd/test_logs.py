@@ -7,6 +7,7 @@ import pathlib
 import re
 import select
 import shutil
+import signal
 import subprocess
 import time
 
@@ -180,6 +181,49 @@ def test_the_last_output_in_memory_is_bounded(workspace, lab):
         space.wait(10)
     finally:
         lab.in_pod("umount", "-l", str(small))
+
+
+def test_lines_are_written_in_batches(workspace):
+    """30,000 lines of two bytes each lie in the unit's pipe. To the log, to the times and to the console that is some 60 writes,
+    not one for each line; what the machine is busy with makes no difference."""
+    program = "import os, time\nwhile not os.path.exists('go'): time.sleep(0.01)\nfor _ in range(30000): os.write(1, b'x\\n')\nopen('written', 'w'); time.sleep(1000)"
+    space = workspace(f"tasks: [{{name: t, command: exec {PYTHON} lines.py}}]\n", arguments=["--network", "none"])
+    (space.folder / "lines.py").write_text(program)
+    space.started()
+    supervisor = space.stage("supervise")
+
+    def writes():
+        return int(re.search(r"^syscw: (\d+)$", pathlib.Path(f"/proc/{supervisor}/io").read_text(), re.M).group(1))
+
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        (space.folder / "go").touch()
+        until((space.folder / "written").exists, 20, "the lines")
+        before = writes()
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    until(lambda: space.stdout.count("[t] x\n") == 30000, 30, "all lines on the console")
+    assert writes() - before < 300
+    assert (space.state / "logs/t.log").read_bytes() == b"x\n" * 30000
+
+
+def test_commands_are_answered_between_pieces_of_output(workspace):
+    """20 units print as fast as they are read. What the supervisor reads of them between a request and its answer is bounded,
+    which is counted in bytes: a busy machine is slow at both."""
+    tasks = ", ".join(f"{{name: y{n}, command: exec yes}}" for n in range(20))
+    space = workspace(f"tasks: [{tasks}]\n", arguments=["--network", "none"], stdout=subprocess.DEVNULL).started()
+    supervisor = space.stage("supervise")
+
+    def printed():
+        return int(re.search(r"^wchar: (\d+)$", pathlib.Path(f"/proc/{supervisor}/io").read_text(), re.M).group(1))
+
+    until(lambda: printed() > 10 << 20, 60, "output")
+    between = []
+    for _ in range(10):
+        before = printed()
+        assert len(space.status()) == 20
+        between.append(printed() - before)
+    assert min(between) < 8 << 20, between
 
 
 def test_open_files_are_bounded_whatever_the_units(workspace):
