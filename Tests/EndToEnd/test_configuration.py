@@ -493,6 +493,34 @@ def test_a_configuration_may_appear_later(workspace):
     until(lambda: "[late] here" in space.stdout, 10, "the task")
 
 
+def test_a_configuration_of_a_volume_is_followed(workspace, lab):
+    """As the kubelet writes it: the file is a link through ..data, which is switched at once to another directory."""
+    def switch(folder, version):
+        (folder / f"..{version}").mkdir(parents=True)
+        (folder / f"..{version}" / ".gitpod.yml").write_text(f"tasks: [{{name: t, command: 'echo {version}; sleep 1000'}}]\n")
+        (folder / "..data_new").symlink_to(f"..{version}")
+        os.rename(folder / "..data_new", folder / "..data")
+
+    folder = lab.folder / "volume"
+    switch(folder, "first")
+    (folder / ".gitpod.yml").symlink_to("..data/.gitpod.yml")
+    space = workspace(None, folder=folder).started()
+    until(lambda: "[t] first" in space.stdout, 10, "the task")
+    switch(folder, "second")
+    until(lambda: "[t] second" in space.stdout, 10, "the other configuration")
+
+
+def test_an_edit_of_a_logs_limits_holds_at_once(workspace):
+    config = lambda limits: f"tasks: [{{name: t, command: 'while :; do echo $(printf %100s | tr \" \" x); sleep 0.002; done'}}]\nworkspacekit: {{tasks: {{t: {{logging: {limits}}}}}}}\n"
+    space = workspace(config("{max-size: 1m}")).started()
+    pid = space.status()["t"]["pid"]
+    log = space.state / "logs" / "t.log"
+    until(lambda: log.exists() and log.stat().st_size > 32 << 10, 20, "the output")
+    write(space.folder / ".gitpod.yml", config("{max-size: 16k, max-file: 2}"))
+    until(lambda: log.with_name("t.log.1").exists() and log.stat().st_size < 32 << 10, 10, "the new limit")
+    assert space.status()["t"]["pid"] == pid and not log.with_name("t.log.2").exists()
+
+
 def test_git_settings_hold_inside_and_no_file_is_written(workspace, tmp_path):
     """A .gitpod.yml that could write the global configuration would decide what git runs outside, later."""
     own = tmp_path / "gitconfig"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -115,6 +116,18 @@ def test_names_that_no_rule_allows_are_not_looked_up(space, lab):
     assert space.exec(PYTHON, "-c", "import socket; print(socket.gethostbyname('exact.test'))", check=False).stdout.strip() == WORLD4
     assert not [name for name in asked(lab) if "secret" in name]
     assert "www.allowed.test" in asked(lab)
+
+
+def test_of_several_search_lines_the_last_one_counts(workspace, lab):
+    """As for resolvers (resolv.conf(5)): names in its domains do not exist, so that the next domain is tried; others are refused."""
+    etc = lab.folder / "etc"
+    try:
+        (etc / "resolv.conf").write_text(f"nameserver {WORLD4}\nsearch first.test\nsearch second.test third.test\n")
+        space = workspace(CONFIG).started()
+        status = lambda name: re.search(r"status: (\w+)", dig(space, name)).group(1)
+        assert [status(f"www.{name}.test") for name in ("first", "second", "third")] == ["REFUSED", "NXDOMAIN", "NXDOMAIN"]
+    finally:
+        (etc / "resolv.conf").write_text(f"nameserver {WORLD4}\nsearch example.test\n")
 
 
 def test_a_look_up_in_pieces_over_tcp_is_seen_whole(space, lab):

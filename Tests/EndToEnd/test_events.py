@@ -63,6 +63,7 @@ def test_what_happened_is_told_in_order(workspace):
     assert [(e["event"], e.get("exitCode")) for e in read(space)][-1] == ("exited", 0)
     assert "workspace stopping" in space.cli("events").stdout
     # The next start tells its own story.
+    (space.folder / "sick").unlink()
     again = workspace(CONFIG, folder=space.folder).started()
     assert names(read(again)).count("exited") < len(crashing) and "stopping" not in names(read(again))
 
@@ -101,6 +102,23 @@ workspacekit: {services: {a: {command: sleep 1000}, b: {command: sleep 1000}}}
     assert len(everything) == len({json.dumps(event, sort_keys=True) for event in everything})
     starts = [event["pid"] for event in everything if event["event"] == "started" and event.get("unit")]
     assert len(starts) == len(set(starts)) == 4 and everything == read(space)
+
+
+def test_the_file_is_bounded_and_what_came_before_is_shown_too(workspace):
+    space = workspace("tasks: [{name: t, command: sleep 1000}]\n").started()
+    file = space.state / "events.jsonl"
+    # As after weeks: full but for a few bytes, found by a supervisor that takes over.
+    old = json.dumps({"event": "denied", "kind": "network", "reason": "x" * 900, "time": read(space)[0]["time"]}).encode() + b"\n"
+    with open(file, "ab") as events:
+        events.write(old * ((1 << 20) // len(old)))
+    supervisor = space.stage("supervise")
+    os.kill(supervisor, signal.SIGKILL)
+    until(lambda: space.stage("supervise") not in (None, supervisor), 10, "another supervisor")
+    for _ in range(5):
+        space.cli("restart", "t")
+    until(lambda: (space.state / "events.jsonl.1").exists(), 10, "the next file")
+    assert file.stat().st_size < 1 << 16
+    assert names(read(space)).count("denied") == (1 << 20) // len(old) and names(read(space, "t")).count("exited") == 5
 
 
 def test_no_workspace_no_events(lab, tmp_path):

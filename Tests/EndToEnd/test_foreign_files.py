@@ -94,10 +94,10 @@ def test_a_link_in_the_state_directorys_place_leads_a_start_nowhere(lab, place, 
     assert [file.read_text() for file in files] == ["precious"] * 3 and (victim / "rings").is_dir()
 
 
-@pytest.mark.parametrize("mode", [0o777, 0o1777])
-def test_a_state_directory_that_others_write_in_is_not_used(lab, place, mode):
+@pytest.mark.parametrize("mode, group", [(0o777, USER), (0o1777, USER), (0o775, PLAIN_USER)])
+def test_a_state_directory_that_others_write_in_is_not_used(lab, place, mode, group):
     place.mkdir()
-    os.chown(place, USER, USER)
+    os.chown(place, USER, group)
     os.chmod(place, mode)
     result = as_user(lab, "run", "--workspace", "/var", "--", "true")
     assert result.returncode == 64 and "other users may change what is in it" in result.stderr
@@ -156,11 +156,17 @@ def shadow(lab):
     return "/etc/secret"
 
 
+@pytest.mark.parametrize("beside", [False, True])
 @pytest.mark.parametrize("name", [".gitpod.yml", ".workspacekit.yml"])
-def test_a_configuration_that_leads_elsewhere_is_not_shown(lab, workspace, shadow, name):
-    folder = lab.folder / f"leads-{name[1]}"
+def test_a_configuration_that_leads_elsewhere_is_not_shown(lab, workspace, shadow, name, beside):
+    folder = lab.folder / f"leads-{name[1]}{int(beside)}"
     folder.mkdir()
     (folder / name).symlink_to(shadow)
+    if beside:  # a directory whose name only begins as that of the configuration's
+        (lab.folder / f"{folder.name}-other").mkdir()
+        shutil.move(lab.folder / "etc" / "secret", lab.folder / f"{folder.name}-other" / "secret")
+        (folder / name).unlink()
+        (folder / name).symlink_to(f"../{folder.name}-other/secret")
     space = workspace(None, folder=folder)
     assert space.wait() == 78
     assert "leads out of its directory" in space.stderr and "precious" not in space.stderr + space.stdout

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -100,6 +101,30 @@ def test_edits_and_another_forwarder(workspace, lab):
     until(lambda: ask(lab.in_world, POD4, 8183) == f"80/tcp {WORLD4}", 10, "the other forwarder")
     assert "ConnectionRefusedError" not in ask(lab.in_world, POD4, 8183)
     assert ask(lab.in_world, POD4, 5353, udp=True) == f"53/udp {WORLD4} 1"
+
+
+def test_clients_that_come_while_no_descriptor_is_left_are_served_later(workspace, lab):
+    """They wait in the kernel's queue, and the listener is tried again by itself."""
+    space = started(workspace, lab, ['"8202:80"'])
+    forwarder = space.stage("slirp")
+    limits = resource.prlimit(forwarder, resource.RLIMIT_NOFILE)
+    resource.prlimit(forwarder, resource.RLIMIT_NOFILE, (3, limits[1]))
+    client = lab.popen_in(lab.world, [PYTHON, "-c", f"""
+import socket
+s = socket.create_connection(("{POD4}", 8202), 5); print("connected", flush=True)
+s.settimeout(0.5)
+try: print(s.recv(100).decode(), flush=True)
+except TimeoutError: print("waits", flush=True)
+s.settimeout(10); print(s.recv(100).decode())
+"""], stdout=subprocess.PIPE, text=True)
+    try:
+        assert client.stdout.readline() == "connected\n" and client.stdout.readline() == "waits\n"
+        resource.prlimit(forwarder, resource.RLIMIT_NOFILE, limits)
+        assert client.stdout.readline() == f"80/tcp {WORLD4}\n" and client.wait(10) == 0
+    finally:
+        client.kill()
+        client.wait()
+    assert ask(lab.in_world, POD4, 8202) == f"80/tcp {WORLD4}"
 
 
 def test_a_port_that_is_taken_is_said_and_the_rest_holds(workspace, lab):

@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from conftest import POD4, PYTHON, WORLD4, until
+from test_name_servers import resolver, servers  # noqa: F401 (fixtures)
 
 TOTAL, OF_ONE, PENDING_OF_ONE = 336, 252, 42
 
@@ -126,6 +127,25 @@ print(json.dumps([len(waiting) - refused, others]))
 CLIENTS, CLIENTS_OF_ONE, SPLICE = TOTAL // 2, TOTAL // 2 * 3 // 4, 6
 
 # TCP: greets, and says what it is told; UDP: says what it is told.
+
+
+def test_a_name_server_that_another_takes_the_place_of_takes_nothing(workspace, lab, servers):
+    """The first server's connection is closed when the next one is asked: it counts no longer, however often."""
+    servers({"198.18.0.10": "answer tcp=absent", "198.18.0.11": "answer"})
+    space = workspace("", through=["prlimit", "--nofile=400:400"]).started()
+    query = b"\1\2\1\0\0\1\0\0\0\0\0\0\1a\4test\0\0\1\0\1"
+    found = inside(space, f"""
+import json
+answered = 0
+for _ in range({PENDING_OF_ONE} + 20):
+    with socket.create_connection(("10.0.2.3", 53), 5) as s:
+        s.sendall(len({query}).to_bytes(2, "big") + {query})
+        answered += s.makefile("rb").read(2) != b""
+print(json.dumps(answered))
+""")
+    assert found == PENDING_OF_ONE + 20
+
+
 SERVER = """
 import selectors, socket
 poll = selectors.DefaultSelector()

@@ -72,6 +72,42 @@ workspacekit: {tasks: {t: {logging: {max-size: 64k, max-file: 3}}}}
     assert re.match(TIME, space.cli("logs", "-t", "-n", "1", "t").stdout)
 
 
+def test_a_log_of_one_file_is_bounded(workspace):
+    space = workspace("""
+tasks: [{name: t, command: 'for i in $(seq 1 3000); do echo "line $i $(printf %100s)"; done; sleep 1000'}]
+workspacekit: {tasks: {t: {logging: {max-size: 64k, max-file: 1}}}}
+""").started()
+    until(lambda: "line 3000 " in space.stdout, 20, "the output")
+    logs = space.state / "logs"
+    assert {file.name for file in logs.iterdir()} - {".begin"} == {"t.log", "t.log.times"}
+    assert (logs / "t.log").stat().st_size <= 128 << 10
+    assert space.cli("logs", "-n", "1", "t").stdout.startswith("line 3000 ")
+    assert re.match(TIME, space.cli("logs", "-t", "-n", "1", "t").stdout)
+
+
+def test_a_line_without_an_end_takes_no_memory(workspace):
+    space = workspace("""
+tasks: [{name: t, command: "until test -e go; do sleep 0.1; done; head -c 30000000 /dev/zero | tr '\\\\0' x; echo; echo the end; exec sleep 1000"}]
+""").started()
+
+    def resident():
+        text = pathlib.Path(f"/proc/{space.stage('supervise')}/status").read_text()
+        return int(re.search(r"^RssAnon:\s+(\d+) kB", text, re.M).group(1))
+
+    before = resident()
+    (space.folder / "go").touch()
+    most = 0
+    def ended():
+        nonlocal most
+        most = max(most, resident())
+        return "the end\n" in space.cli("logs", "-n", "1", "t").stdout
+    until(ended, 60, "the end")
+    assert most - before < 8192
+    # On the console it comes in pieces.
+    until(lambda: "[t] the end\n" in space.stdout[-4096:], 30, "the console")
+    assert max(len(line) for line in space.stdout.splitlines()) < 9000
+
+
 def test_follow_goes_on_through_rotation(workspace):
     space = workspace("""
 tasks: [{name: t, command: 'for i in $(seq 1 400); do echo "line $i $(printf %200s)"; sleep 0.005; done; sleep 1000'}]

@@ -209,6 +209,23 @@ def test_datagrams_of_every_size(space, host):
     assert client(space, "udp_echo", host, *sizes) == {str(size): True for size in sizes}
 
 
+@pytest.mark.parametrize("host", [WORLD4, WORLD6])
+def test_datagrams_that_come_at_once_keep_their_borders(space, host):
+    """Outwards the forwarder sends those of one size together: a shorter one is the last of them."""
+    found = json.loads(space.exec(PYTHON, "-c", f"""
+import json, socket
+s = socket.socket(socket.AF_INET6 if ":" in "{host}" else socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(5); s.connect(("{host}", 7))
+sizes = [700, 700, 600, 700, 1200, 700, 700, 1, 700, 700]
+wrong = []
+for _ in range(50):
+    for number, size in enumerate(sizes): s.send(bytes([number]) * size)
+    heard = [s.recv(65536) for _ in sizes]
+    if heard != [bytes([number]) * size for number, size in enumerate(sizes)]: wrong.append([len(data) for data in heard])
+print(json.dumps(wrong))
+""").stdout)
+    assert found == [], found[:3]
+
+
 @pytest.mark.parametrize("kind,answer", [("A", WORLD4), ("AAAA", WORLD6)])
 @pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
 def test_names(space, kind, answer, transport):
@@ -503,7 +520,8 @@ def test_a_datagram_server_of_the_containers_loopback_answers_and_nobody_else_do
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(("127.0.0.1", 8125)); print("ready", flush=True)
 data, peer = s.recvfrom(100)
-other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); other.bind(("127.0.0.9", 0)); other.sendto(b"forged", peer)
+for port in (0, 8125):
+    other = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); other.bind(("127.0.0.9", port)); other.sendto(b"forged", peer)
 s.sendto(b"answer to " + data, peer)
 """], stdout=subprocess.PIPE)
     assert server.stdout.readline() == b"ready\n"

@@ -62,6 +62,16 @@ def test_mounts_inside_are_the_workspaces_own(inside, lab):
     assert not os.path.exists("/dev/shm/x") and not os.path.exists("/mnt/x")
 
 
+def test_what_is_mounted_inside_has_its_restrictions_and_one_root(inside):
+    rows = [line.split() for line in inside("cat", "/proc/self/mountinfo").stdout.splitlines()]
+    assert [row[4] for row in rows].count("/") == 1, "the container's root is not there a second time"
+    top = {row[4]: set(row[5].split(",")) for row in rows}
+    restrictions = {"/proc": "nosuid nodev noexec", "/sys": "nosuid nodev noexec", "/sys/fs/cgroup": "nosuid nodev noexec",
+                    "/dev": "nosuid", "/dev/pts": "nosuid noexec", "/dev/shm": "nosuid nodev", "/dev/mqueue": "nosuid nodev noexec"}
+    for path, words in restrictions.items():
+        assert set(words.split()) <= top[path], (path, top[path])
+
+
 def test_namespaces_are_all_new(inside):
     mine = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")}
     theirs = inside("sh", "-c", "for kind in user mnt pid net ipc uts cgroup; do readlink /proc/self/ns/$kind; done").stdout.split()

@@ -119,6 +119,41 @@ def test_what_is_refused_is_said(attacked):
     attacked.works()
 
 
+PATIENT = """if True:
+    import json, random, socket, sys
+    def new():
+        client = socket.socket(socket.AF_UNIX); client.settimeout(20); client.connect(sys.argv[1]); return client
+    # One after the other, many more than there may be at a time.
+    for _ in range(80):
+        with new() as client:
+            client.sendall(b'{"verb": "status"}\\n')
+            answer = json.loads(client.makefile().readline()); assert "status" in answer, answer
+    # Requests that come together, in pieces that end anywhere; after each piece every answer that is due is awaited.
+    client = new()
+    answers = client.makefile()
+    for seed in range(20):
+        random.seed(seed)
+        rest = b"".join(json.dumps({"verb": "status", "names": ["x" * random.choice((1, 10, 400))]}).encode() + b"\\n" for _ in range(30))
+        while rest:
+            piece = rest[:random.choice((1, 50, 500, 1000))]
+            rest = rest[len(piece):]
+            client.sendall(piece)
+            for _ in range(piece.count(b"\\n")):
+                answer = json.loads(answers.readline()); assert "status" in answer, answer
+    print("served")
+"""
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_a_client_that_asks_much_in_order_is_served(workspace, who):
+    """32 connections of root's may be open at a time here, and 8 of another user's."""
+    space = workspace("tasks: [{name: t, command: sleep 1000}]\n", through=["prlimit", "--nofile=256:256"]).started()
+    supervisor = space.stage("supervise")
+    change = [] if who == "root" else ["setpriv", "--reuid", str(PLAIN_USER), "--regid", str(PLAIN_USER), "--clear-groups"]
+    assert space.exec(*change, PYTHON, "-c", PATIENT, str(space.state / "control.sock")).stdout == "served\n"
+    assert space.stage("supervise") == supervisor
+
+
 SPOOF = """if True:
     import os, socket, sys
     names = {line.split()[-1] for line in open("/proc/net/unix") if "@workspacekit-notify-" in line}
@@ -149,6 +184,31 @@ workspacekit:
     (folder / "go").touch()
     until(lambda: space.status()["s"]["isReady"], 30)
     assert space.status()["s"]["statusText"] == "mine"
+
+
+def test_neither_by_a_process_that_has_ended_before_it_is_looked_at(workspace, lab):
+    """Nothing but its user is known of such a sender, and that is another than the unit's."""
+    folder = lab.folder / f"n-{os.urandom(4).hex()}"
+    space = workspace(f"""
+tasks: [{{name: other, command: "until test -e {folder}/go; do sleep 0.05; done; {PYTHON} {folder}/spoof.py; touch {folder}/sent; sleep 1000"}}]
+workspacekit:
+  tasks: {{other: {{user: wkplain}}}}
+  services:
+    s: {{command: sleep 1000, ready: {{notify: sd_notify}}}}
+""", folder=folder)
+    (folder / "spoof.py").write_text("\n".join(line[4:] for line in SPOOF.splitlines()[1:]))
+    folder.chmod(0o777)
+    space.started()
+    until(lambda: space.status()["s"].get("pid") and space.status()["other"]["state"] == "running", 30)
+    supervisor = space.stage("supervise")
+    os.kill(supervisor, signal.SIGSTOP)
+    try:
+        (folder / "go").touch()
+        until(lambda: (folder / "sent").exists(), 30, "the message, and the end of its sender")
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    for _ in range(20):
+        assert space.status()["s"]["isReady"] is False and "statusText" not in space.status()["s"]
 
 
 FLOOD = str(pathlib.Path(__file__).parent / "flood.py")
