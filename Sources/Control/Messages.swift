@@ -24,6 +24,8 @@ public struct ControlRequest: Codable, Hashable, Sendable {
     public var command: [String]?
     /// Run it on a terminal of the workspace's; the answer brings the terminal's other side.
     public var terminal: Bool?
+    /// The size that this terminal has when the program starts; the caller's.
+    public var rows: UInt16?, columns: UInt16?
     /// Whom to run it as, for `exec`.
     public var user: String?
     /// Where to run it, for `exec`.

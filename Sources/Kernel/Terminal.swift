@@ -5,13 +5,15 @@ public enum Terminal {
     /// Whether the descriptor is a terminal.
     public static func isTerminal(_ descriptor: Int32) -> Bool { ck_is_terminal(descriptor) == 1 }
 
-    /// A new pseudo-terminal from /dev/ptmx: the side we read, and the side a process gets. It has 24 rows of 80 columns until
-    /// a viewer gives it another size.
-    public static func open() throws(KernelError) -> (master: Descriptor, terminal: Descriptor) {
+    /// A new pseudo-terminal from /dev/ptmx: the side we read, and the side a process gets. It has this size until a viewer
+    /// gives it another one.
+    public static func open(
+        rows: UInt16 = 24, columns: UInt16 = 80
+    ) throws(KernelError) -> (master: Descriptor, terminal: Descriptor) {
         var master: CInt = -1
         var terminal: CInt = -1
         _ = try check(unsafe ck_pty_open(&master, &terminal), "open a terminal", "/dev/ptmx")
-        var window = ck_window(rows: 24, columns: 80)
+        var window = ck_window(rows: rows, columns: columns)
         _ = unsafe ck_window_set(master, &window)
         return (Descriptor(OwnedDescriptor(owning: master)), Descriptor(OwnedDescriptor(owning: terminal)))
     }

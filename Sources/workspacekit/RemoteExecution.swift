@@ -32,6 +32,10 @@ struct RemoteExecution {
         if let term = environmentByName()["TERM"] {
             request.environment = (request.environment ?? []) + ["TERM=\(term)"]
         }
+        // The program may ask for the size before the answer is here.
+        if let (rows, columns) = Terminal.size(0) {
+            (request.rows, request.columns) = (UInt16(clamping: rows), UInt16(clamping: columns))
+        }
         _ = started(client.ask(request))
         guard let master = client.connection.received.first else { fail("the workspace sent no terminal", 70) }
         client.connection.received = []

@@ -418,10 +418,18 @@ def test_the_control_socket_is_reachable_from_inside_and_private(workspace):
 
 
 def test_exec_with_a_terminal(workspace):
+    """It has the caller's size from the start, however late the caller hears of the start."""
     space = workspace(FOREVER).started()
     command = f"{BINARY} exec --state-dir {space.state} -t -- sh -c 'test -t 0 && tty; stty size; exit 3'; echo code $?"
-    result = run("script", "-qc", f"stty rows 33 columns 99; {command}", "/dev/null", stdin=subprocess.DEVNULL)
-    assert re.search(r"/dev/pts/\d+\r?\n33 99\r?\ncode 3", result.stdout), result.stdout
+    late = "strace -f -o /dev/null -e trace=recvmsg -e inject=recvmsg:delay_exit=300000 "
+    reading, writing = os.pipe()  # script(1) types an end of file where its standard input has ended
+    try:
+        for slow in ("", late):
+            result = run("script", "-qc", f"stty rows 33 columns 99; {slow}{command}", "/dev/null", stdin=reading)
+            assert re.search(r"/dev/pts/\d+\r?\n33 99\r?\ncode 3", result.stdout), result.stdout
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def test_logs_follow_until_the_end(workspace):

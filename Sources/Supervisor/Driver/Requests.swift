@@ -196,7 +196,7 @@ extension Supervisor {
         var answerDescriptors: [Descriptor] = []
         var held: [Descriptor] = []
         if request.terminal == true {
-            let (master, terminal) = try Terminal.open()
+            let (master, terminal) = try Terminal.open(rows: request.rows ?? 24, columns: request.columns ?? 80)
             if let identity { try? Files.changeOwner(of: terminal.number, uid: identity.uid, gid: identity.gid) }
             spawnPlan.descriptors = [terminal.number, terminal.number, terminal.number]
             spawnPlan.controllingTerminal = 0
