@@ -12,6 +12,13 @@ struct NetlinkMessage {
     static func u16(_ value: UInt16) -> [UInt8] { [UInt8(truncatingIfNeeded: value), UInt8(value >> 8)] }
     static func u32(_ value: UInt32) -> [UInt8] { (0..<4).map { UInt8(truncatingIfNeeded: value >> UInt32(8 * $0)) } }
 
+    /// The same of another type.
+    func ofType(_ type: UInt16, flags: UInt16) -> NetlinkMessage {
+        var copy = self
+        copy.bytes.replaceSubrange(4..<8, with: Self.u16(type) + Self.u16(flags))
+        return copy
+    }
+
     /// Adds an attribute (struct rtattr), padded to four bytes.
     mutating func add(_ type: UInt16, _ payload: [UInt8]) {
         bytes += Self.u16(UInt16(payload.count + 4)) + Self.u16(type) + payload
@@ -137,15 +144,16 @@ public struct RouteNetlink: ~Copyable {
         [0, 0, 0, 0] + NetlinkMessage.u32(index) + NetlinkMessage.u32(flags) + NetlinkMessage.u32(change)
     }
 
-    /// Sets what is given of an interface by name and brings it up.
+    /// Sets what is given of an interface by name and brings it up. `freed`: it is taken out of a bridge.
     public borrowing func bringUp(
-        _ name: String, mtu: Int? = nil, address: [UInt8]? = nil, queueLength: Int? = nil
+        _ name: String, mtu: Int? = nil, address: [UInt8]? = nil, queueLength: Int? = nil, freed: Bool = false
     ) throws(KernelError) {
         var message = NetlinkMessage(type: 16, flags: 5, body: Self.ifinfomsg(index: 0, flags: 1, change: 1))
         message.add(3, Array(name.utf8) + [0])  // IFLA_IFNAME
         if let mtu { message.add(4, NetlinkMessage.u32(UInt32(mtu))) }
         if let address { message.add(1, address) }
         if let queueLength { message.add(13, NetlinkMessage.u32(UInt32(queueLength))) }
+        if freed { message.add(10, NetlinkMessage.u32(0)) }  // IFLA_MASTER
         try request(message, "bring up \(name)")
     }
 
@@ -191,18 +199,37 @@ public struct RouteNetlink: ~Copyable {
     }
 
     /// Adds a route; one that is there already is no error. The gateway need not lie in a network of the interface's.
-    public borrowing func addRoute(_ route: Route, interface index: UInt32) throws(KernelError) {
+    /// `replacing`: in the place of another one to the same network.
+    public borrowing func addRoute(
+        _ route: Route, interface index: UInt32, replacing: Bool = false
+    ) throws(KernelError) {
         let v4 = route.destination.address.isV4
         // rtmsg: family, dst_len, src_len, tos, table main, protocol static, scope (link without a gateway), type unicast,
         // flags (RTNH_F_ONLINK)
         let body: [UInt8] =
             [v4 ? 2 : 10, UInt8(route.destination.length), 0, 0, 254, 4, route.gateway == nil && v4 ? 253 : 0, 1]
             + NetlinkMessage.u32(route.gateway == nil ? 0 : 4)
-        var message = NetlinkMessage(type: 24, flags: 0x605, body: body)
+        // NLM_F_CREATE with NLM_F_REPLACE or NLM_F_EXCL
+        var message = NetlinkMessage(type: 24, flags: replacing ? 0x505 : 0x605, body: body)
         if route.destination.length > 0 { message.add(1, route.destination.network.bytes) }  // RTA_DST
         if let gateway = route.gateway { message.add(5, gateway.bytes) }  // RTA_GATEWAY
         message.add(4, NetlinkMessage.u32(index))  // RTA_OIF
+        // KERNEL: a route that is there behind another one is not replaced into its place.
+        if replacing, (try? request(message.ofType(25, flags: 5), "remove the route to \(route)")) != nil {
+            return try request(message, "add the route to \(route)")
+        }
         try request(message, "add the route to \(route)", accept: .fileExists)
+    }
+
+    /// Adds the rules that every network namespace begins with: the tables local and main are looked up.
+    public borrowing func addStandardRules(v4: Bool) throws(KernelError) {
+        for (table, priority) in [(UInt8(255), UInt32(0)), (254, 32766)] {
+            // fib_rule_hdr: family, dst_len, src_len, tos, table, two reserved, FR_ACT_TO_TBL, flags
+            let body: [UInt8] = [v4 ? 2 : 10, 0, 0, 0, table, 0, 0, 1] + NetlinkMessage.u32(0)
+            var message = NetlinkMessage(type: 32, flags: 0x605, body: body)
+            message.add(6, NetlinkMessage.u32(priority))  // FRA_PRIORITY
+            try request(message, "add the rule for table \(table)", accept: .fileExists)
+        }
     }
 }
 

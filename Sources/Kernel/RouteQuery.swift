@@ -18,6 +18,19 @@ public struct RouteQuery {
     /// The interface by which packets leave for the address; nil where they stay (the address is one of its own) or cannot
     /// leave.
     public func interface(towards address: IPAddress) -> UInt32? {
+        // RTN_UNICAST
+        guard let route = look(address), route.type == 1 else { return nil }
+        return route.interface
+    }
+
+    /// Whether packets to the address are received here. KERNEL: an IPv6 address that was added is one of the interface's at
+    /// once, and sends; it receives only when a work queue of the kernel's has come to it, also without duplicate detection.
+    public func receives(at address: IPAddress) -> Bool {
+        // RTN_LOCAL
+        look(address)?.type == 2
+    }
+
+    private func look(_ address: IPAddress) -> (type: UInt8, interface: UInt32?)? {
         // rtmsg: family, length of the destination, and nothing else that counts.
         let body: [UInt8] = [address.isV4 ? 2 : 10, address.isV4 ? 32 : 128, 0, 0, 0, 0, 0, 0] + NetlinkMessage.u32(0)
         var message = NetlinkMessage(type: 26, flags: 1, body: body)
@@ -30,8 +43,8 @@ public struct RouteQuery {
         // KERNEL: the answer is there when the request has been sent.
         guard sent >= 0, case .bytes(let count) = read(descriptor.number, into: &reply), count >= 28 else { return nil }
         let type = UInt16(reply[4]) | UInt16(reply[5]) << 8
-        // RTM_NEWROUTE, RTN_UNICAST, RTA_OIF
-        guard type == 24, reply[16 + 7] == 1 else { return nil }
-        return NetlinkAttributes(bytes: reply[28..<count]).number(4)
+        // RTM_NEWROUTE, RTA_OIF
+        guard type == 24 else { return nil }
+        return (reply[16 + 7], NetlinkAttributes(bytes: reply[28..<count]).number(4))
     }
 }

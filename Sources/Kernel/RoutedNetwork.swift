@@ -71,6 +71,22 @@ extension RouteNetlink {
     }
 }
 
+extension RouteNetlink {
+    /// The bridge or other interface that an interface is part of; nil when it is part of none.
+    public static func master(of name: String) -> UInt32? {
+        guard let netlink = try? RouteNetlink() else { return nil }
+        var found: UInt32?
+        // ifinfomsg
+        let request = NetlinkMessage(type: 18, flags: 0x301, body: [UInt8](repeating: 0, count: 16))
+        try? dumpNetlink(netlink.socket.number, request, headLength: 16, "interfaces") { _, attributes in
+            // IFLA_IFNAME, with its zero; IFLA_MASTER
+            guard attributes.find(3).map({ Array($0.dropLast()) }) == Array(name.utf8) else { return }
+            found = attributes.number(10)
+        }
+        return found == 0 ? nil : found
+    }
+}
+
 extension Subnet {
     /// Whether the two have an address in common.
     public func overlaps(_ other: Subnet) -> Bool {

@@ -57,6 +57,7 @@ public enum Ring1 {
             if plan.network != .host { try bringUpNetwork(plan, channel) }
             try RootFilesystem(root: plan.stagingDirectory, plan: plan, note: { try? channel.send(.note($0)) })
                 .assemble()
+            if let link = plan.link { awaitAddresses(link) }
         }
         let (ours, theirs) = try Channel.pair()
         // The PID namespace is for ring2, our only child; clone flags are what seccomp profiles forbid, unshare they allow.
@@ -90,6 +91,16 @@ public enum Ring1 {
         for address in link.addresses { try netlink.addAddress(address, interface: index) }
         for route in link.routes { try netlink.addRoute(route, interface: index) }
         try channel.send(.link(handles))
+    }
+
+    /// Waits until the kernel receives at the addresses, which it does a moment after they were added: the first connections
+    /// would lose their answers, and a second each.
+    private static func awaitAddresses(_ link: LinkPlan) {
+        guard let query = try? RouteQuery.open() else { return }
+        for _ in 0..<100 {
+            if link.addresses.allSatisfy({ query.receives(at: $0.address) }) { return }
+            pause(.milliseconds(2))
+        }
     }
 
     /// A tap device; or, where there is none, a packet socket on the other end of a pair of interfaces.

@@ -156,7 +156,7 @@ struct Reload: ParsableCommand {
         discussion: """
             A running workspace follows its files by itself; this does it now, also where files cannot be watched, and starts
             services that were skipped for want of a program that is there now. Returns when what is to stop has stopped and
-            what can start runs. Exit code 0; 78 when the configuration cannot be used.
+            what can start runs. Ports outside are opened and closed a moment later. Exit code 0; 78 when the configuration cannot be used.
 
               workspacekit reload
             """)

@@ -56,17 +56,44 @@ public struct WorkspaceLink: Hashable, Sendable {
         for subnet in addresses where !InternetSocket.interface(name, has: subnet.address) {
             problems.append("\(name) has lost its address \(subnet.address)")
         }
-        for route in routes where !Self.has(route, interface: name) {
+        for route in routes where !has(route) {
             let isDefault = route.destination.length == 0
             let via = route.gateway.map { " via \($0)" } ?? ""
             problems.append(
                 isDefault ? "there is no default route\(via)" : "there is no route to \(route.destination)\(via)")
         }
-        return problems + (resolver?.problems ?? [])
+        return problems + loopbackProblems + wayProblems + (resolver?.problems ?? [])
+    }
+
+    private var hasIPv6: Bool { addresses.contains { !$0.address.isV4 } }
+    private var loopbacks: [Subnet] {
+        [Subnet(.loopback4, 8)] + (hasIPv6 ? [Subnet(.loopback6, 128)] : [])
+    }
+
+    private var loopbackProblems: [String] {
+        guard RouteNetlink.state(of: "lo")?.isUp == true else { return ["lo is down"] }
+        return loopbacks.filter { !InternetSocket.interface("lo", has: $0.address) }.map {
+            "lo has lost its address \($0)"
+        }
+    }
+
+    /// Addresses and routes are there and do not count: rules lead elsewhere, the interface is part of a bridge, or the kernel
+    /// has not come to them yet.
+    private var wayProblems: [String] {
+        guard let index = RouteNetlink.index(of: name), let query = try? RouteQuery.open() else { return [] }
+        let deaf = addresses.map(\.address).filter {
+            InternetSocket.interface(name, has: $0) && !query.receives(at: $0)
+        }
+        let master = RouteNetlink.master(of: name).map { _ in ["\(name) is part of another interface"] } ?? []
+        let gateways = routes.filter { $0.destination.length == 0 && has($0) }.compactMap(\.gateway)
+        return deaf.map { "packets to \($0) are not received" } + master
+            + gateways.filter { query.interface(towards: $0) != index }.map {
+                "packets to \($0) do not leave by \(name)"
+            }
     }
 
     /// proc_pid_net(5): addresses in hexadecimal, those of IPv4 in the machine's order.
-    private static func has(_ route: Route, interface name: String) -> Bool {
+    private func has(_ route: Route) -> Bool {
         let network = route.destination.network
         let gateway = route.gateway ?? (network.isV4 ? .any4 : .any6)
         func lines(_ path: String) -> [[Substring]] {
@@ -75,27 +102,35 @@ public struct WorkspaceLink: Hashable, Sendable {
         let length = route.destination.length
         if network.isV4 {
             let mask = length == 0 ? 0 : UInt32.max << UInt32(32 - length)
-            return lines("/proc/net/route").contains { words in
-                words.count > 7 && words[0] == name && UInt32(words[1], radix: 16) == network.v4.byteSwapped
-                    && UInt32(words[7], radix: 16) == mask.byteSwapped
-                    && UInt32(words[2], radix: 16) == gateway.v4.byteSwapped
+            // Of several with its metric the first counts.
+            let first = lines("/proc/net/route").first { words in
+                words.count > 7 && UInt32(words[1], radix: 16) == network.v4.byteSwapped
+                    && UInt32(words[7], radix: 16) == mask.byteSwapped && words[6] == "0"
             }
+            return first.map { $0[0] == name && UInt32($0[2], radix: 16) == gateway.v4.byteSwapped } ?? false
         }
         func isAddress(_ word: Substring, _ address: IPAddress) -> Bool {
             word.count == 32 && UInt64(word.prefix(16), radix: 16) == address.high
                 && UInt64(word.suffix(16), radix: 16) == address.low
         }
-        return lines("/proc/net/ipv6_route").contains { words in
-            words.count > 9 && words[9] == name && UInt64(words[1], radix: 16) == UInt64(length)
-                && isAddress(words[0], network) && isAddress(words[4], gateway)
+        // With its metric (IP6_RT_PRIO_USER) each takes a part of the packets.
+        let same = lines("/proc/net/ipv6_route").filter { words in
+            words.count > 9 && UInt64(words[1], radix: 16) == UInt64(length) && UInt64(words[5], radix: 16) == 1024
+                && isAddress(words[0], network)
         }
+        return !same.isEmpty && same.allSatisfy { $0[9] == name && isAddress($0[4], gateway) }
     }
 
-    /// Puts back what is ours: link, addresses and routes; what else there is stays.
+    /// Puts back what is ours: link, addresses and routes, and the rules without which these do not count; what else there is
+    /// stays.
     func reset() throws(KernelError) {
         let netlink = try RouteNetlink()
         try netlink.bringUp("lo")
-        try netlink.bringUp(name, mtu: mtu, queueLength: queueLength)
+        if hasIPv6 { for place in ["lo", name] { Self.allowIPv6(on: place) } }
+        if let index = RouteNetlink.index(of: "lo") {
+            for address in loopbacks { try netlink.addAddress(address, interface: index) }
+        }
+        try netlink.bringUp(name, mtu: mtu, queueLength: queueLength, freed: true)
         guard let index = RouteNetlink.index(of: name) else {
             throw KernelError(call: "find interface", subject: name, errno: Errno(rawValue: 19))
         }
@@ -103,7 +138,13 @@ public struct WorkspaceLink: Hashable, Sendable {
             try netlink.addAddress(address, interface: index)
             try netlink.addLinkRoute(address, interface: index)
         }
-        for route in routes { try netlink.addRoute(route, interface: index) }
+        for route in routes where !has(route) { try netlink.addRoute(route, interface: index, replacing: true) }
+        // Kernels without policy routing have no rules to lose.
+        for v4 in [true, false] { try? netlink.addStandardRules(v4: v4) }
+    }
+
+    private static func allowIPv6(on interface: String) {
+        try? Files.writeKernelFile("/proc/sys/net/ipv6/conf/\(interface)/disable_ipv6", "0")
     }
 }
 
