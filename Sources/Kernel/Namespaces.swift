@@ -38,6 +38,21 @@ public func unshare(_ namespaces: Namespaces) throws(KernelError) {
     _ = try check(ck_unshare(namespaces.rawValue), "make namespaces", namespaces.description)
 }
 
+/// Makes namespaces that no process stays in: `take` opens those that are to live on, by `/proc/PID/ns` of the child that
+/// made them.
+///
+/// - Parameter users: a user namespace that the others are to belong to; nil: this process's, or the new one among them.
+public func makeNamespaces<R>(
+    _ namespaces: Namespaces, in users: Descriptor? = nil, take: (Int32) throws(KernelError) -> R
+) throws(KernelError) -> R {
+    var child = ck_namespace_child()
+    _ = try check(
+        unsafe ck_make_namespaces(users?.number ?? -1, namespaces.rawValue, 5000, &child), "make namespaces",
+        namespaces.description)
+    defer { unsafe ck_end_namespaces(&child) }
+    return try take(child.pid)
+}
+
 /// Flags of mount(2).
 public struct MountFlags: OptionSet, Sendable {
     /// The bits of mount(2).
@@ -60,6 +75,8 @@ public struct MountFlags: OptionSet, Sendable {
     public static let recursive = MountFlags(rawValue: 16384)
     /// MS_PRIVATE
     public static let isPrivate = MountFlags(rawValue: 1 << 18)
+    /// MS_SHARED
+    public static let isShared = MountFlags(rawValue: 1 << 20)
     /// MS_SLAVE
     public static let isSlave = MountFlags(rawValue: 1 << 19)
 }
@@ -110,7 +127,9 @@ public func enterUserNamespace(_ namespace: Descriptor) throws(KernelError) {
 
 /// A capability by number (capabilities(7)).
 public enum Capability: Int32, Sendable {
-    case kill = 5, setgid = 6, setuid = 7, netBindService = 10, netAdmin = 12, sysAdmin = 21, setfcap = 31
+    case chown = 0, dacOverride = 1, dacReadSearch = 2, fowner = 3, fsetid = 4, kill = 5, setgid = 6, setuid = 7,
+        netBindService = 10, netAdmin = 12, netRaw = 13, sysChroot = 18, sysPtrace = 19, sysAdmin = 21, sysNice = 23,
+        setfcap = 31
 }
 
 /// The capabilities of the calling process (libcap).
@@ -137,6 +156,22 @@ public enum Capabilities {
             }
         }
         if unsafe cap_set_proc(caps) != 0 { throw KernelError(call: "drop capabilities", errno: .notPermitted) }
+    }
+
+    /// Has these capabilities, as far as they are permitted, and no others; programs that it executes get them too.
+    static func hold(_ kept: [Capability]) throws(KernelError) {
+        guard let caps = unsafe cap_init() else { throw KernelError(call: "keep capabilities", errno: .noMemory) }
+        defer { unsafe _ = cap_free(UnsafeMutableRawPointer(caps)) }
+        let values = kept.map { cap_value_t($0.rawValue) }
+        for flag in [CAP_PERMITTED, CAP_EFFECTIVE, CAP_INHERITABLE] {
+            _ = unsafe cap_set_flag(caps, flag, CInt(values.count), values, CAP_SET)
+        }
+        guard unsafe cap_set_proc(caps) == 0 else { throw KernelError(call: "keep capabilities", errno: .notPermitted) }
+        for value in values {
+            guard cap_set_ambient(value, CAP_SET) == 0 else {
+                throw KernelError(call: "keep capabilities", errno: .notPermitted)
+            }
+        }
     }
 
     /// Gives up every capability, for good: permitted, effective, inheritable and ambient.

@@ -121,6 +121,18 @@ public enum CurrentProcess {
     public static func forbidNewPrivileges() throws(KernelError) {
         _ = try check(ck_set_no_new_privileges(), "set no_new_privs")
     }
+    /// The user whose files it makes and opens (setfsuid(2)); who it is for signals and traces stays. Clears what
+    /// ``setDeathSignal(_:)`` set, and ``setDumpable(_:)``.
+    public static func setFileUser(_ uid: UInt32) throws(KernelError) {
+        _ = try check(ck_set_file_user(uid), "use files as user", "\(uid)")
+    }
+    /// Becomes another user for good, with nothing but these capabilities, which the programs that it executes have too
+    /// (ambient, capabilities(7)). Clears what ``setDeathSignal(_:)`` set.
+    public static func become(user uid: UInt32, keeping kept: [Capability]) throws(KernelError) {
+        _ = try check(ck_set_keep_capabilities(1), "keep capabilities")
+        _ = try check(ck_set_user(uid), "become user", "\(uid)")
+        try Capabilities.hold(kept)
+    }
     /// Whether others of the same user may look into it (PR_SET_DUMPABLE).
     public static func setDumpable(_ on: Bool) { _ = ck_set_dumpable(on ? 1 : 0) }
     /// Gives back what of the program's code is mapped; it comes again as it is used. For a process that has begun, and of
@@ -184,6 +196,9 @@ public struct SpawnPlan: Sendable {
     public var deathSignal: Signal?
     /// Take user and group 0 once the id maps stand.
     public var becomeRoot = false
+    /// Namespaces to enter (setns(2)), in this order, once everything is set that their owner may not set. Without an
+    /// ``identity`` the process is root of the user namespace among them.
+    public var entered: [Int32] = []
     /// User, group and supplementary groups to run as.
     public var identity: Identity?
     /// Limits to set (setrlimit(2)), in this order.
@@ -315,6 +330,7 @@ private func throwStep(_ result: Int32, _ step: Int32, _ plan: SpawnPlan) throws
         case 9: ("enter directory", plan.directory ?? "")
         case 10: (errno == .noSuchFileOrDirectory ? "find" : "execute", plan.path)
         case 13: ("find the interpreter of", plan.path)
+        case 14: ("enter the namespaces for", plan.path)
         default: ("start", plan.path)
         }
     throw KernelError(call: call, subject: subject, errno: errno)
@@ -330,49 +346,53 @@ private func withSpawnPlan<R>(
                 unsafe withOptionalCString(plan.directory) { directory in
                     unsafe plan.descriptors.withUnsafeBufferPointer { fds in
                         unsafe (plan.identity?.groups ?? []).withUnsafeBufferPointer { groups in
-                            var raw = unsafe ck_spawn_plan()
-                            unsafe raw.candidates = candidates
-                            unsafe raw.argv = argv
-                            unsafe raw.envp = envp
-                            unsafe raw.directory = directory
-                            unsafe raw.fds = fds.baseAddress
-                            unsafe raw.fd_count = CInt(fds.count)
-                            unsafe raw.unshare_flags = plan.namespaces.rawValue
-                            unsafe raw.await_go = awaitsGo ? 1 : 0
-                            unsafe raw.new_session = plan.newSession ? 1 : 0
-                            unsafe raw.new_group = plan.newGroup ? 1 : 0
-                            unsafe raw.controlling_terminal = plan.controllingTerminal ?? -1
-                            unsafe raw.foreground_terminal = plan.foregroundTerminal ?? -1
-                            unsafe raw.death_signal = plan.deathSignal?.rawValue ?? 0
-                            unsafe raw.become_root = plan.becomeRoot ? 1 : 0
-                            if let identity = plan.identity {
-                                unsafe raw.set_ids = 1
-                                unsafe raw.uid = identity.uid
-                                unsafe raw.gid = identity.gid
-                                unsafe raw.groups = groups.baseAddress
-                                unsafe raw.group_count = CInt(groups.count)
-                            }
-                            if let adjustment = plan.outOfMemoryAdjustment {
-                                unsafe raw.set_oom_score_adj = 1
-                                unsafe raw.oom_score_adj = adjustment
-                            }
-                            unsafe raw.set_nice = plan.nice == nil ? 0 : 1
-                            unsafe raw.nice = plan.nice ?? 0
-                            unsafe raw.set_umask = plan.fileMask == nil ? 0 : 1
-                            unsafe raw.umask = plan.fileMask ?? 0
-                            unsafe raw.transparent = plan.inheritedSignalMask == nil ? 0 : 1
-                            unsafe raw.signal_mask = plan.inheritedSignalMask ?? 0
-                            unsafe raw.run_scripts = plan.runsScripts ? 1 : 0
-                            unsafe raw.listen_pid = plan.writesListenPid ? 1 : 0
-                            unsafe raw.no_new_privileges = plan.forbidNewPrivileges ? 1 : 0
-                            unsafe raw.cgroup_procs = plan.cgroupProcs ?? -1
-                            let limits = plan.limits.map {
-                                ck_limit(resource: $0.resource.rawValue, soft: $0.soft, hard: $0.hard)
-                            }
-                            return unsafe limits.withUnsafeBufferPointer { limits in
-                                unsafe raw.limits = limits.baseAddress
-                                unsafe raw.limit_count = CInt(limits.count)
-                                return unsafe withUnsafePointer(to: &raw) { unsafe body($0) }
+                            unsafe plan.entered.withUnsafeBufferPointer { entered in
+                                var raw = unsafe ck_spawn_plan()
+                                unsafe raw.enter = entered.baseAddress
+                                unsafe raw.enter_count = CInt(entered.count)
+                                unsafe raw.candidates = candidates
+                                unsafe raw.argv = argv
+                                unsafe raw.envp = envp
+                                unsafe raw.directory = directory
+                                unsafe raw.fds = fds.baseAddress
+                                unsafe raw.fd_count = CInt(fds.count)
+                                unsafe raw.unshare_flags = plan.namespaces.rawValue
+                                unsafe raw.await_go = awaitsGo ? 1 : 0
+                                unsafe raw.new_session = plan.newSession ? 1 : 0
+                                unsafe raw.new_group = plan.newGroup ? 1 : 0
+                                unsafe raw.controlling_terminal = plan.controllingTerminal ?? -1
+                                unsafe raw.foreground_terminal = plan.foregroundTerminal ?? -1
+                                unsafe raw.death_signal = plan.deathSignal?.rawValue ?? 0
+                                unsafe raw.become_root = plan.becomeRoot ? 1 : 0
+                                if let identity = plan.identity {
+                                    unsafe raw.set_ids = 1
+                                    unsafe raw.uid = identity.uid
+                                    unsafe raw.gid = identity.gid
+                                    unsafe raw.groups = groups.baseAddress
+                                    unsafe raw.group_count = CInt(groups.count)
+                                }
+                                if let adjustment = plan.outOfMemoryAdjustment {
+                                    unsafe raw.set_oom_score_adj = 1
+                                    unsafe raw.oom_score_adj = adjustment
+                                }
+                                unsafe raw.set_nice = plan.nice == nil ? 0 : 1
+                                unsafe raw.nice = plan.nice ?? 0
+                                unsafe raw.set_umask = plan.fileMask == nil ? 0 : 1
+                                unsafe raw.umask = plan.fileMask ?? 0
+                                unsafe raw.transparent = plan.inheritedSignalMask == nil ? 0 : 1
+                                unsafe raw.signal_mask = plan.inheritedSignalMask ?? 0
+                                unsafe raw.run_scripts = plan.runsScripts ? 1 : 0
+                                unsafe raw.listen_pid = plan.writesListenPid ? 1 : 0
+                                unsafe raw.no_new_privileges = plan.forbidNewPrivileges ? 1 : 0
+                                unsafe raw.cgroup_procs = plan.cgroupProcs ?? -1
+                                let limits = plan.limits.map {
+                                    ck_limit(resource: $0.resource.rawValue, soft: $0.soft, hard: $0.hard)
+                                }
+                                return unsafe limits.withUnsafeBufferPointer { limits in
+                                    unsafe raw.limits = limits.baseAddress
+                                    unsafe raw.limit_count = CInt(limits.count)
+                                    return unsafe withUnsafePointer(to: &raw) { unsafe body($0) }
+                                }
                             }
                         }
                     }

@@ -1,3 +1,5 @@
+internal import Kernel
+
 /// # Theory of operation
 ///
 /// A user namespace starts without ids; ring0 gives it some, the best that its own rights allow:
@@ -8,7 +10,9 @@
 /// 2. *helper*: an ordinary user with a range in /etc/subuid and /etc/subgid; newuidmap(1) and newgidmap(1) write.
 /// 3. *single*: only the caller's own id, as root inside. apt, sudo and dockerd do not work then: said aloud.
 ///
-/// Everything here is pure; ring0 applies it.
+/// The workspace has a user namespace of its own in that one (``IDMap/workspace``), where ring1 writes the maps.
+///
+/// Everything here is pure; ring0 and ring1 apply it.
 
 /// A line of a uid_map or gid_map: `count` ids from `inside` on are those from `outside` on.
 public struct IDRange: Hashable, Sendable, CustomStringConvertible {
@@ -23,6 +27,20 @@ public struct IDRange: Hashable, Sendable, CustomStringConvertible {
 
     /// As uid_map wants it.
     public var description: String { "\(inside) \(outside) \(count)" }
+
+    /// Writes a process's maps with this process's own rights.
+    static func write(users: [IDRange], groups: [IDRange], of pid: Int32) throws(KernelError) {
+        func text(_ ranges: [IDRange]) -> String { ranges.map(\.description).joined(separator: "\n") + "\n" }
+        try Files.writeKernelFile("/proc/\(pid)/gid_map", text(groups))
+        try Files.writeKernelFile("/proc/\(pid)/uid_map", text(users))
+    }
+}
+
+/// The maps of the workspace's user namespace, which lies in that of the stages.
+public struct WorkspaceIDs: Hashable, Sendable {
+    public var users: [IDRange], groups: [IDRange]
+    /// Whom ring2 and the supervisor run as; nil: as the workspace's root, because there is no other id.
+    public var stages: UInt32?
 }
 
 /// How the id maps of the workspace are written.
@@ -39,6 +57,23 @@ public struct IDMap: Hashable, Sendable {
     /// Who writes the maps.
     public var method: Method
     public var users: [IDRange], groups: [IDRange]
+
+    /// The ids of the stages' user namespace that the workspace's own has, one to one: all but the last, which is the
+    /// stages' own. What runs in the workspace has no id that may signal them. A single id is everybody's.
+    public var workspace: WorkspaceIDs {
+        func oneToOne(_ ranges: [IDRange]) -> [IDRange] {
+            ranges.map { IDRange(inside: $0.inside, outside: $0.inside, count: $0.count) }
+        }
+        var ids = WorkspaceIDs(users: oneToOne(users), groups: oneToOne(groups))
+        let total = users.reduce(0) { $0 + UInt64($1.count) }
+        guard total > 1, let last = ids.users.indices.max(by: { ids.users[$0].inside < ids.users[$1].inside }) else {
+            return ids
+        }
+        ids.users[last].count -= 1
+        ids.stages = ids.users[last].inside + ids.users[last].count
+        ids.users.removeAll { $0.count == 0 }
+        return ids
+    }
 
     /// What ring0 knows of itself when it chooses.
     public struct Situation: Sendable {

@@ -64,10 +64,11 @@ public struct Ring0 {
         var spawnPlan = SpawnPlan(
             path: "/proc/self/exe", arguments: ["workspacekit", "ring1"], environment: currentEnvironment(),
             descriptors: [0, 1, 2, theirs.descriptor.number, configuration.number, report.number])
-        if idMap != nil {
-            spawnPlan.namespaces = [.user, .mount, .ipc, .uts, .cgroup]
-            if plan.network != .host { spawnPlan.namespaces.insert(.network) }
+        var plan = plan
+        if let idMap {
+            spawnPlan.namespaces = [.user, .mount]
             spawnPlan.becomeRoot = true
+            plan.workspaceIDs = idMap.workspace
         }
         spawnPlan.deathSignal = .kill
         let pid = try spawn(spawnPlan, deadline: deadline) { (pid) throws(KernelError) in
@@ -135,12 +136,10 @@ public struct Ring0 {
     }
 
     static func write(_ map: IDMap, to pid: Int32) throws(KernelError) {
-        func text(_ ranges: [IDRange]) -> String { ranges.map(\.description).joined(separator: "\n") + "\n" }
         switch map.method {
         case .direct, .single:
             if map.method == .single { try Files.writeKernelFile("/proc/\(pid)/setgroups", "deny") }
-            try Files.writeKernelFile("/proc/\(pid)/gid_map", text(map.groups))
-            try Files.writeKernelFile("/proc/\(pid)/uid_map", text(map.users))
+            try IDRange.write(users: map.users, groups: map.groups, of: pid)
         case .helper:
             try runHelper("newgidmap", pid, map.groups)
             try runHelper("newuidmap", pid, map.users)

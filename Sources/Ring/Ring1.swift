@@ -9,6 +9,8 @@ public enum StageDescriptor {
     public static let configuration: Int32 = 4
     /// The supervisor's channel to ring0.
     public static let report: Int32 = 5
+    /// The workspace's user namespace and its mount namespace, for ring2 the first of them, where it has them.
+    public static let users: Int32 = 6, mounts: Int32 = 7
 }
 
 /// Signals that travel from ring0 inwards.
@@ -53,7 +55,11 @@ public enum Ring1 {
 
     private static func build(_ plan: RingPlan, _ channel: Channel) throws(KernelError) -> Child {
         let isOwn = plan.isolation != .superviseOnly
+        let namespaces = try plan.workspaceIDs.map { (ids) throws(KernelError) in
+            try WorkspaceNamespaces(ids, hasNetwork: plan.network != .host)
+        }
         if isOwn {
+            try namespaces?.enter()
             if plan.network != .host { try bringUpNetwork(plan, channel) }
             try RootFilesystem(root: plan.stagingDirectory, plan: plan, note: { try? channel.send(.note($0)) })
                 .assemble()
@@ -65,10 +71,11 @@ public enum Ring1 {
         var spawnPlan = SpawnPlan(
             path: "/proc/self/exe", arguments: ["workspacekit", "ring2"], environment: currentEnvironment(),
             descriptors: [0, 1, 2, theirs.descriptor.number, StageDescriptor.configuration, StageDescriptor.report])
+        if let namespaces { spawnPlan.descriptors.append(namespaces.users.number) }
         if isOwn { spawnPlan.namespaces = .mount }
         spawnPlan.deathSignal = plan.isolation == .full ? .kill : nil
         let pid = try spawn(spawnPlan)
-        withExtendedLifetime(theirs) {}
+        withExtendedLifetime((theirs, namespaces)) {}
         try ours.send(.plan(plan))
         return Child(pid: pid, channel: ours)
     }

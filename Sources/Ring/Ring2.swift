@@ -36,15 +36,32 @@ public enum Ring2 {
             }
             let copies = try EditableCopies(plan) { try? channel.send(.note($0)) }
             CurrentProcess.raiseOpenFilesLimit()
+            let namespaces = try plan.workspaceIDs.map { (ids) throws(KernelError) in try leaveWorkspace(ids) }
             try channel.send(.ready)
             // ring0 answers once the forwarder is up.
             guard case .go? = try channel.next(within: .seconds(30)) else { return 71 }
-            var life = try WorkspaceLife.begin(plan, parent: channel, signals: signals, copies: copies)
+            var life = try WorkspaceLife.begin(
+                plan, parent: channel, signals: signals, copies: copies, namespaces: namespaces ?? [])
             return try life.run()
         } catch {
             try? channel.send(.failed(StageFailure("ring2", error)))
             return 71
         }
+    }
+
+    /// Makes the workspace's mount namespace, and becomes a user whom the workspace does not have. What the supervisor starts
+    /// units in: the descriptors that it gets.
+    private static func leaveWorkspace(_ ids: WorkspaceIDs) throws(KernelError) -> [Descriptor] {
+        let users = Descriptor(OwnedDescriptor(owning: StageDescriptor.users))
+        let mounts = try WorkspaceNamespaces.makeMounts(users: users)
+        if let user = ids.stages {
+            try CurrentProcess.become(user: user, keeping: .ofStages)
+            try CurrentProcess.setFileUser(0)
+            // The supervisor, and programs in the workspace, find files under /proc/self that belong to their user.
+            CurrentProcess.setDumpable(true)
+            try CurrentProcess.setDeathSignal(.kill)
+        }
+        return [users, mounts]
     }
 }
 
@@ -66,6 +83,8 @@ private struct WorkspaceLife: ~Copyable {
     /// Our end of the supervisor's channel, and the one that each supervisor gets a copy of.
     private let ours: Descriptor, theirs: Descriptor
     private let spawnPlan: SpawnPlan
+    /// What ``StageDescriptor/users`` and ``StageDescriptor/mounts`` of each supervisor are.
+    private let namespaces: [Descriptor]
     private var store = DescriptorStore()
     private var copies: EditableCopies
     private var phase = Phase.running
@@ -82,7 +101,8 @@ private struct WorkspaceLife: ~Copyable {
     private var pendingSignals: UInt64 = 0
 
     static func begin(
-        _ plan: RingPlan, parent: Channel, signals: consuming SignalReader, copies: EditableCopies
+        _ plan: RingPlan, parent: Channel, signals: consuming SignalReader, copies: EditableCopies,
+        namespaces: [Descriptor]
     ) throws(KernelError) -> WorkspaceLife {
         let (ours, theirs) = try makeSocketPair(.sequencedPacket)
         try ours.setNonblocking(true)
@@ -90,7 +110,8 @@ private struct WorkspaceLife: ~Copyable {
         var spawnPlan = SpawnPlan(
             path: "/proc/self/exe", arguments: ["workspacekit"] + plan.supervisor, environment: currentEnvironment(),
             // The numbers of StageDescriptor.
-            descriptors: [0, 1, 2, theirs.number, StageDescriptor.configuration, StageDescriptor.report])
+            descriptors: [0, 1, 2, theirs.number, StageDescriptor.configuration, StageDescriptor.report]
+                + namespaces.map(\.number))
         spawnPlan.deathSignal = .kill
         let poller = try Poller()
         try poller.add(signals.number, .readable, token: Token.signals)
@@ -99,7 +120,7 @@ private struct WorkspaceLife: ~Copyable {
         if let mounts = copies.mounts {
             try? poller.add(mounts.number, [.urgent, .edgeTriggered], token: Token.mounts)
         }
-        var life = WorkspaceLife(plan, parent, signals, poller, ours, theirs, spawnPlan, copies)
+        var life = WorkspaceLife(plan, parent, signals, poller, ours, theirs, spawnPlan, copies, namespaces)
         if let (file, made) = copies.resolver {
             for (key, descriptor) in [(KeptFile.resolverCopy, file), (KeptFile.resolverMade, made)] {
                 life.store.keep(key, try descriptor.duplicate())
@@ -110,8 +131,10 @@ private struct WorkspaceLife: ~Copyable {
 
     private init(
         _ plan: RingPlan, _ parent: Channel, _ signals: consuming SignalReader, _ poller: consuming Poller,
-        _ ours: Descriptor, _ theirs: Descriptor, _ spawnPlan: SpawnPlan, _ copies: EditableCopies
+        _ ours: Descriptor, _ theirs: Descriptor, _ spawnPlan: SpawnPlan, _ copies: EditableCopies,
+        _ namespaces: [Descriptor]
     ) {
+        self.namespaces = namespaces
         self.copies = copies
         self.plan = plan
         self.parent = parent

@@ -82,6 +82,8 @@ public struct RingPlan: Hashable, Sendable {
     public var isolation = Isolation.full
     /// A policy restricts where the workspace may connect to, so that no way around the network namespace may stay open.
     public var isConfined = false
+    /// The ids of the workspace's user namespace; nil: it has none.
+    public var workspaceIDs: WorkspaceIDs?
     /// Arguments of the program that ring2 starts, from the same executable.
     public var supervisor: [String]
     /// How long ring2 waits for the supervisor after a request to stop, before it kills everything.
@@ -104,11 +106,14 @@ public struct RingPlan: Hashable, Sendable {
 extension RingPlan {
     /// The plan as fields of a channel message.
     var fields: [String] {
-        var fields = [
-            network.rawValue, stagingDirectory, hostName, isolation.rawValue,
-            "\(stopGrace.nanoseconds)", "\(strayGrace.nanoseconds)", resolvConf.map { "=" + $0 } ?? "",
-            hosts.map { "=" + $0 } ?? "", writable.joined(separator: "\n"), "\(isConfined)", commands ?? "",
-        ]
+        func optional(_ text: String?) -> String { text.map { "=" + $0 } ?? "" }
+        let budgets = ["\(stopGrace.nanoseconds)", "\(strayGrace.nanoseconds)"]
+        let ids: [String] =
+            workspaceIDs.map { [Self.text($0.users), Self.text($0.groups), $0.stages.map(String.init) ?? ""] }
+            ?? ["", "", ""]
+        var fields: [String] = [network.rawValue, stagingDirectory, hostName, isolation.rawValue] + budgets
+        fields += [optional(resolvConf), optional(hosts), writable.joined(separator: "\n")]
+        fields += ["\(isConfined)", commands ?? ""] + ids
         if let link {
             fields += [
                 "link", link.name, "\(link.mtu)", "\(link.gso)",
@@ -125,13 +130,13 @@ extension RingPlan {
 
     /// Reads what ``fields`` wrote; nil for anything else.
     init?(fields: [String]) {
-        guard fields.count >= 12, let network = NetworkMode(rawValue: fields[0]),
+        guard fields.count >= 15, let network = NetworkMode(rawValue: fields[0]),
             let isolation = Isolation(rawValue: fields[3]), let stop = Int64(fields[4]),
             let stray = Int64(fields[5])
         else { return nil }
-        var rest = fields[12...]
+        var rest = fields[15...]
         var link: LinkPlan?
-        if fields[11] == "link" {
+        if fields[14] == "link" {
             guard rest.count >= 8 else { return nil }
             let f = Array(rest.prefix(8))
             rest = rest.dropFirst(8)
@@ -157,8 +162,24 @@ extension RingPlan {
         writable = fields[8].split(separator: "\n").map(String.init)
         isConfined = fields[9] == "true"
         commands = fields[10].isEmpty ? nil : fields[10]
+        if !fields[11].isEmpty {
+            guard let users = Self.ranges(fields[11]), let groups = Self.ranges(fields[12]) else { return nil }
+            workspaceIDs = WorkspaceIDs(users: users, groups: groups, stages: UInt32(fields[13]))
+        }
         strayGrace = .nanoseconds(stray)
         resolvConf = fields[6].isEmpty ? nil : String(fields[6].dropFirst())
         hosts = fields[7].isEmpty ? nil : String(fields[7].dropFirst())
+    }
+
+    private static func text(_ ranges: [IDRange]) -> String { ranges.map(\.description).joined(separator: "\n") }
+
+    private static func ranges(_ text: String) -> [IDRange]? {
+        var ranges: [IDRange] = []
+        for line in text.split(separator: "\n") {
+            let numbers = line.split(separator: " ").compactMap { UInt32($0) }
+            guard numbers.count == 3 else { return nil }
+            ranges.append(IDRange(inside: numbers[0], outside: numbers[1], count: numbers[2]))
+        }
+        return ranges
     }
 }

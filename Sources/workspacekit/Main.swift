@@ -30,7 +30,8 @@ struct Main {
                 Int32(
                     SupervisorProcess.main(
                         keeper: StageDescriptor.channel, state: StageDescriptor.configuration,
-                        report: StageDescriptor.report)))
+                        report: StageDescriptor.report,
+                        namespaces: [StageDescriptor.users, StageDescriptor.mounts])))
         case "link": exit(Int32(LinkStage.main(channel: StageDescriptor.channel)))
         case "slirp4netns": exit(Slirp4netnsProcess.main(Array(arguments.dropFirst(2))))
         case "examine":

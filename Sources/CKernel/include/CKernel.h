@@ -102,7 +102,7 @@ int ck_getgid(void);
 enum ck_spawn_step {
     CK_STEP_NONE, CK_STEP_FORK, CK_STEP_UNSHARE, CK_STEP_MAPS, CK_STEP_SESSION, CK_STEP_TERMINAL, CK_STEP_FDS,
     CK_STEP_LIMITS, CK_STEP_IDS, CK_STEP_CHDIR, CK_STEP_EXEC, CK_STEP_OOM_SCORE,
-    CK_STEP_NICE, CK_STEP_INTERPRETER,
+    CK_STEP_NICE, CK_STEP_INTERPRETER, CK_STEP_ENTER,
 };
 struct ck_limit { int resource; uint64_t soft, hard; };
 struct ck_spawn_plan {
@@ -117,6 +117,7 @@ struct ck_spawn_plan {
     int foreground_terminal;        /* after setpgid: tcsetpgrp on this descriptor of the child, or -1 */
     int death_signal;               /* PR_SET_PDEATHSIG, 0: none */
     int become_root;                /* setresgid(0), setresuid(0) once the id maps are written */
+    const int *enter; int enter_count; /* namespaces to setns(2) to, in order; without set_ids it is their root then */
     int set_ids; unsigned uid, gid; const unsigned *groups; int group_count;
     const struct ck_limit *limits; int limit_count; /* setrlimit(2) */
     int oom_score_adj, set_oom_score_adj;   /* proc_pid_oom_score_adj(5) */
@@ -134,6 +135,13 @@ int ck_spawn_unshared(struct ck_spawn_result *result, int timeout_ms);   /* 0 on
 int ck_spawn_go(struct ck_spawn_result *result, int timeout_ms);         /* 0 once it has exec'ed */
 
 /* ---- namespaces, mounts, credentials ---- */
+/* Namespaces that a child has made and waits in, so that they can be opened under /proc/PID/ns. */
+struct ck_namespace_child { int pid, go_fd; };
+int ck_make_namespaces(int enter, int flags, int timeout_ms, struct ck_namespace_child *made); /* enter: setns(2) first, or -1 */
+void ck_end_namespaces(struct ck_namespace_child *made);
+int ck_set_keep_capabilities(int on);                                    /* PR_SET_KEEPCAPS */
+int ck_set_user(unsigned uid);                                           /* setresuid(2), all three */
+int ck_set_file_user(unsigned uid);                                      /* setfsuid(2) */
 int ck_unshare(int flags);
 int ck_setns(int fd, int kind);
 int ck_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);

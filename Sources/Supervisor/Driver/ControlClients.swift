@@ -129,7 +129,7 @@ extension Supervisor {
     /// the workspace, who have a number in its PID namespace, are guests, who may look and wait; any other user is refused.
     func peer(of socket: Descriptor) -> ControlPeer? {
         guard let peer = LocalSocket.peer(socket.number) else { return nil }
-        if peer.uid == CurrentProcess.user {
+        if peer.uid == plan.owner {
             return ControlPeer(uid: peer.uid, isInside: peer.pid != 0, isGuest: false)
         }
         guard CurrentProcess.parent == 1, peer.pid != 0 else { return nil }

@@ -26,7 +26,7 @@ extension Supervisor {
     }
 
     /// The user that the unit runs as.
-    private func userToNotify(_ id: Int) -> UInt32 { units[id].identity?.uid ?? CurrentProcess.user }
+    private func userToNotify(_ id: Int) -> UInt32 { units[id].identity?.uid ?? plan.owner }
 
     private func unit(byCGroupOf pid: Int32) -> Int? {
         let line = Files.text("/proc/\(pid)/cgroup")?.split(separator: "\n").first { $0.hasPrefix("0::/units/") }

@@ -45,6 +45,7 @@ extension Supervisor {
             descriptors: [null.number, output.number, output.number])
         spawnPlan.identity = unit.identity
         spawnPlan.directory = unit.directory
+        spawnPlan.entered = namespaces
         spawnPlan.newSession = true
         let pid = try spawn(spawnPlan) { (pid) throws(KernelError) in save(pid) }
         withExtendedLifetime((null, output)) {}

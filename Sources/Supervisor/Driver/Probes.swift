@@ -40,6 +40,7 @@ extension Supervisor {
         }
         spawnPlan.directory = unit.directory
         spawnPlan.newSession = true
+        spawnPlan.entered = namespaces
         spawnPlan.deathSignal = .kill
         let pid = try spawn(spawnPlan)
         withExtendedLifetime(null) {}

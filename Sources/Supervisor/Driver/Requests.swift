@@ -192,6 +192,7 @@ extension Supervisor {
         spawnPlan.directory = planner.inWorkspace(request.directory ?? "")
         spawnPlan.identity = identity
         spawnPlan.newSession = true
+        spawnPlan.entered = namespaces
         spawnPlan.limits = [planner.coreLimit]
         var answerDescriptors: [Descriptor] = []
         var held: [Descriptor] = []

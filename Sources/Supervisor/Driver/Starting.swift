@@ -27,6 +27,7 @@ extension Supervisor {
         var spawnPlan = SpawnPlan(
             command: arguments, environment: planner.withGitSettings(unit.environment), descriptors: [0, 1, 2])
         spawnPlan.directory = unit.directory
+        spawnPlan.entered = namespaces
         spawnPlan.identity = unit.identity
         spawnPlan.limits = unit.limits
         spawnPlan.outOfMemoryAdjustment = unit.outOfMemoryAdjustment

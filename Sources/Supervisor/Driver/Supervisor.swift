@@ -10,6 +10,8 @@ internal import SystemPackage
 /// subreaper, so that every orphan of a task comes here first.
 final class Supervisor {
     private(set) var plan: SupervisorPlan
+    /// What programs of the workspace enter; empty: they run where this process does.
+    let namespaces: [Int32]
     /// What outlives this process: state, and descriptors.
     let saved: SavedState, keeper: Keeper
     var units: [PlannedUnit]
@@ -104,11 +106,11 @@ final class Supervisor {
     private let lost: [Int]
     private let takesOver: Bool
 
-    init(_ saved: SavedState, keeper: Keeper, report: Channel) throws(KernelError) {
-        guard let plan = saved.plan() else {
-            throw KernelError(call: "read", subject: "the configuration from ring0", errno: .badMessage)
-        }
+    init(
+        _ saved: SavedState, _ plan: SupervisorPlan, namespaces: [Int32], keeper: Keeper, report: Channel
+    ) throws(KernelError) {
         self.plan = plan
+        self.namespaces = namespaces
         self.saved = saved
         self.keeper = keeper
         self.report = report

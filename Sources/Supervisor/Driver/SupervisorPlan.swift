@@ -37,6 +37,13 @@ public struct SupervisorPlan: Hashable, Sendable {
     /// What of it all is the workspace's own, in a word for those who ask for its status.
     public var isolation = "full"
 
+    /// The workspace has namespaces of its own, which this process is not in: its units are started in them.
+    var hasNamespaces: Bool { isolation != "supervise-only" }
+
+    /// Whose the workspace is, as this process and the workspace number users: its root; who runs it where it is only
+    /// supervised.
+    var owner: UInt32 { hasNamespaces ? 0 : CurrentProcess.user }
+
     /// A plan for one run.
     public init(
         sources: [Source], files: ConfigurationFiles, workspaceDirectory: String, stateDirectory: String,

@@ -1,4 +1,5 @@
 public import Kernel
+internal import SystemPackage
 
 /// The supervisor as a process of ring2's.
 public enum SupervisorProcess {
@@ -13,12 +14,23 @@ public enum SupervisorProcess {
     ///   - keeper: the descriptor of the channel to ring2 (``KeeperMessage``).
     ///   - state: the descriptor of the file that ``state(for:)`` made.
     ///   - report: the descriptor of the channel to ring0.
-    public static func main(keeper: Int32, state: Int32, report: Int32) -> UInt8 {
+    ///   - namespaces: descriptors of the workspace's namespaces in the order in which units enter them; they are open only where
+    ///     the workspace has namespaces.
+    public static func main(keeper: Int32, state: Int32, report: Int32, namespaces: [Int32]) -> UInt8 {
         CurrentProcess.setName("supervisor")
-        do {
+        do throws(KernelError) {
+            let saved = SavedState(Descriptor(OwnedDescriptor(owning: state)))
+            guard let plan = saved.plan() else {
+                throw KernelError(call: "read", subject: "the configuration from ring0", errno: .badMessage)
+            }
+            if plan.hasNamespaces {
+                // It is a user whom the workspace does not have; what it makes belongs to the workspace's root.
+                try CurrentProcess.setFileUser(0)
+                CurrentProcess.setDumpable(true)
+            }
             try CurrentProcess.setDeathSignal(.kill)
             let supervisor = try Supervisor(
-                SavedState(Descriptor(OwnedDescriptor(owning: state))),
+                saved, plan, namespaces: plan.hasNamespaces ? namespaces : [],
                 keeper: Keeper(Descriptor(OwnedDescriptor(owning: keeper))),
                 report: Channel(Descriptor(OwnedDescriptor(owning: report))))
             return try supervisor.run()

@@ -120,12 +120,12 @@ struct UnitPlanner {
         for (name, value) in gitpod.defaults where values[name] == nil { set(name, value) }
         let record = users.user(id: identity?.uid ?? 0)
         if identity == nil { set("HOME", home(inherited: values["HOME"])) }
-        if identity != nil || CurrentProcess.user == 0 {
+        if identity != nil || plan.owner == 0 {
             if identity != nil { set("HOME", record?.home ?? "/") }
             set("USER", record?.name ?? "\(identity?.uid ?? 0)")
             set("LOGNAME", record?.name ?? "\(identity?.uid ?? 0)")
         }
-        let kept = KeptVariables(plan.workspaceDirectory, uid: identity?.uid ?? CurrentProcess.user).variables
+        let kept = KeptVariables(plan.workspaceDirectory, uid: identity?.uid ?? plan.owner).variables
         for variable in kept + configuration.environment + more { set(variable.name, variable.value) }
         // Last: a program of that name in the image is the one that was meant.
         let commands = StateDirectory(plan.stateDirectory).commands
@@ -148,7 +148,7 @@ struct UnitPlanner {
     /// gives out, has `/`), a directory in the workspace.
     private func home(inherited: String?) -> String {
         func isUsable(_ path: String) -> Bool { path != "/" && Files.isDirectory(path) && Files.isAccessible(path, 2) }
-        let own = CurrentProcess.user == 0 ? users.user(id: 0)?.home ?? "/root" : inherited ?? ""
+        let own = plan.owner == 0 ? users.user(id: 0)?.home ?? "/root" : inherited ?? ""
         return [own, inherited ?? ""].first(where: isUsable) ?? WorkspaceMemory(plan.workspaceDirectory).path("home")
     }
 
