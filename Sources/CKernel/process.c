@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <linux/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -386,6 +387,11 @@ int ck_mount(const char *source, const char *target, const char *type, unsigned 
     return OR_ERRNO(mount(source, target, type, flags, data));
 }
 int ck_umount(const char *target, int flags) { return OR_ERRNO(umount2(target, flags)); }
+int ck_mount_read_only(const char *target)
+{
+    struct mount_attr attributes = { .attr_set = MOUNT_ATTR_RDONLY };
+    return OR_ERRNO((int)syscall(SYS_mount_setattr, AT_FDCWD, target, AT_RECURSIVE, &attributes, sizeof attributes));
+}
 int ck_pivot_root(const char *new_root, const char *put_old)
 {
     return OR_ERRNO((int)syscall(SYS_pivot_root, new_root, put_old));

@@ -4,6 +4,7 @@
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <sched.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -165,16 +166,18 @@ int ck_seccomp_ring0(void)
     return install(&p);
 }
 
-/* Sockets to the hypervisor (vsock(7)) know no network namespace: a process would leave its own by them. The answer is that of
- * a kernel without them. i386's socketcall(2) hides the family in memory, which a filter cannot read, so that a confined
- * workspace gets no socket by it. */
+/* What the workspace's programs may call. Calls come by the numbers of this architecture, of x32, and of the 32-bit
+ * programs that the kernel may run. */
 #if defined(__x86_64__)
-enum { COMPAT_ARCHITECTURE = (int)AUDIT_ARCH_I386, COMPAT_SOCKET = 359, COMPAT_SOCKETCALL = 102 };
+enum { COMPAT_ARCHITECTURE = (int)AUDIT_ARCH_I386, COMPAT_SOCKET = 359, COMPAT_SOCKETCALL = 102, COMPAT_CLONE = 120, COMPAT_UNSHARE = 310 };
 #else
-enum { COMPAT_ARCHITECTURE = (int)AUDIT_ARCH_ARM, COMPAT_SOCKET = 281, COMPAT_SOCKETCALL = 102 };
+enum { COMPAT_ARCHITECTURE = (int)AUDIT_ARCH_ARM, COMPAT_SOCKET = 281, COMPAT_SOCKETCALL = 102, COMPAT_CLONE = 120, COMPAT_UNSHARE = 337 };
 #endif
-enum { SOCKETCALL_SOCKET = 1 /* SYS_SOCKET of <linux/net.h> */ };
+enum { CLONE3 = 435 /* the same for every architecture */, SOCKETCALL_SOCKET = 1 /* SYS_SOCKET of <linux/net.h> */ };
 
+/* Sockets to the hypervisor (vsock(7)) know no network namespace: a process would leave its own by them. The answer is that
+ * of a kernel without them; every other call is allowed. i386's socketcall(2) hides the family in memory, which a filter cannot read, so that a confined
+ * workspace gets no socket by it. */
 static void refuse_vsock(struct program *p, unsigned socket_call)
 {
     skip_unless(p, socket_call, 3);
@@ -183,23 +186,46 @@ static void refuse_vsock(struct program *p, unsigned socket_call)
     answer(p, SECCOMP_RET_ALLOW);
 }
 
-int ck_seccomp_workspace(int confined)
+/* A cgroup namespace of its own would let the machine's root mount the container's cgroups and lift their limits. The flags
+ * of clone3(2) are in memory: callers use clone(2) where it is not there. */
+static void refuse_cgroup_namespaces(struct program *p, unsigned clone_call, unsigned unshare_call)
 {
-    struct program p = { 0 };
-    load(&p, offsetof(struct seccomp_data, arch));
-    skip_unless(&p, (unsigned)COMPAT_ARCHITECTURE, confined ? 11 : 6);
-    load_number(&p);
-    if (confined) {
-        skip_unless(&p, COMPAT_SOCKETCALL, 4);
-        load_argument(&p, 0);
-        answer_if(&p, SOCKETCALL_SOCKET, REFUSE(ENOSYS));
-        load_number(&p);
+    const unsigned calls[] = { clone_call, unshare_call };
+    for (int i = 0; i < COUNT(calls); i++) {
+        skip_unless(p, calls[i], 5);
+        load_argument(p, 0);
+        mask(p, CLONE_NEWCGROUP);
+        answer_if(p, CLONE_NEWCGROUP, REFUSE(EPERM));
+        answer(p, SECCOMP_RET_ALLOW);
     }
-    refuse_vsock(&p, COMPAT_SOCKET);
+    answer_if(p, CLONE3, REFUSE(ENOSYS));
+}
+
+static void refuse_compat(struct program *p, int confined, int no_cgroups)
+{
+    if (confined) {
+        skip_unless(p, COMPAT_SOCKETCALL, 4);
+        load_argument(p, 0);
+        answer_if(p, SOCKETCALL_SOCKET, REFUSE(ENOSYS));
+        load_number(p);
+    }
+    if (no_cgroups) refuse_cgroup_namespaces(p, COMPAT_CLONE, COMPAT_UNSHARE);
+    refuse_vsock(p, COMPAT_SOCKET);
+}
+
+int ck_seccomp_workspace(int confined, int no_cgroups)
+{
+    struct program p = { 0 }, compat = { 0 };
+    refuse_compat(&compat, confined, no_cgroups);
+    load(&p, offsetof(struct seccomp_data, arch));
+    skip_unless(&p, (unsigned)COMPAT_ARCHITECTURE, (unsigned char)(compat.length + 1));
+    load_number(&p);
+    refuse_compat(&p, confined, no_cgroups);
     load_number(&p);
 #ifdef X32_BIT
     mask(&p, ~X32_BIT);
 #endif
+    if (no_cgroups) refuse_cgroup_namespaces(&p, SYS_clone, SYS_unshare);
     refuse_vsock(&p, SYS_socket);
     return install(&p);
 }

@@ -98,6 +98,11 @@ public enum Mounts {
         _ = try check(unsafe ck_umount(target, 2), "unmount", target)
     }
 
+    /// Makes the mount at `target` and all below it read-only (mount_setattr(2), since Linux 5.12).
+    public static func setReadOnly(_ target: String) throws(KernelError) {
+        _ = try check(unsafe ck_mount_read_only(target), "mount read-only", target)
+    }
+
     /// Makes the working directory the root and puts the old root below it (pivot_root(2), the "." "." form).
     public static func pivotRootHere() throws(KernelError) {
         _ = try check(unsafe ck_pivot_root(".", "."), "pivot_root to", "the workspace's root")

@@ -57,9 +57,11 @@ public enum Sandbox {
     /// Refuses sockets of AF_VSOCK (vsock(7)), which belong to no network namespace, for this process and its
     /// descendants. Needs no_new_privs or CAP_SYS_ADMIN.
     ///
-    /// - Parameter confined: closes the way by i386's socketcall(2) too, which costs 32-bit programs their sockets.
-    public static func forbidHypervisorSockets(confined: Bool) throws(KernelError) {
-        _ = try check(ck_seccomp_workspace(confined ? 1 : 0), "filter system calls")
+    /// - Parameters:
+    ///   - confined: closes the way by i386's socketcall(2) too, which costs 32-bit programs their sockets.
+    ///   - withoutCgroups: refuses cgroup namespaces too, and clone3(2), whose flags no filter can read.
+    public static func restrictWorkspace(confined: Bool, withoutCgroups: Bool) throws(KernelError) {
+        _ = try check(ck_seccomp_workspace(confined ? 1 : 0, withoutCgroups ? 1 : 0), "filter system calls")
     }
 
     /// Gives up every capability and the way to new ones, and hides the process's memory from others of its user.

@@ -41,6 +41,17 @@ struct ControlGroups {
         }
     }
 
+    /// Where the workspace's root sees it.
+    static let mount = "/sys/fs/cgroup"
+
+    /// Makes this mount namespace's mount of it writable, or read-only.
+    static func setWritable(_ isWritable: Bool) {
+        var flags: MountFlags = [.remount, .bind, .noSetuid, .noDevices, .noExecute]
+        if !isWritable { flags.insert(.readOnly) }
+        // There may be none.
+        try? Mounts.mount("none", on: mount, flags: flags)
+    }
+
     private func processes() -> [Int32]? {
         Files.text(root + "/cgroup.procs")?.split(separator: "\n").map { Int32($0) ?? 0 }
     }

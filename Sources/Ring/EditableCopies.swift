@@ -45,6 +45,8 @@ struct EditableCopies {
             return
         }
         try Files.makeDirectory(Self.directory)
+        // Without the restrictions of /dev: they would be locked in the binds, and engines inside remount those without them.
+        try Mounts.mount("tmpfs", on: Self.directory, type: "tmpfs", options: "mode=755,size=1024k")
         for case (let path, let text?) in texts {
             let source = Self.directory + "/" + path.split(separator: "/").joined(separator: "-")
             let bytes = Array(text.utf8)

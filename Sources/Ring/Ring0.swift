@@ -124,6 +124,17 @@ public struct Ring0 {
 
     // MARK: id maps
 
+    /// Whether root inside would be the machine's root, whose id the kernel trusts in /proc/sys, /sys and cgroups.
+    ///
+    /// KERNEL: a file of /proc/sys belongs to the machine's root, and shows another owner wherever that id is not mapped.
+    public static var mapsMachineRoot: Bool {
+        let map = IDMap.choose(situation())
+        guard map.method == .direct, map.users.contains(where: { $0.inside == 0 && $0.outside == 0 }) else {
+            return false
+        }
+        return (Files.status("/proc/sys/kernel/core_pattern") ?? Files.status("/proc/sys"))?.uid == 0
+    }
+
     static func situation(withHelpers: Bool = true) -> IDMap.Situation {
         let uid = CurrentProcess.effectiveUser
         let helpers = withHelpers && ["newuidmap", "newgidmap"].allSatisfy { findExecutable($0) != nil }

@@ -27,13 +27,13 @@ public enum Ring1 {
             try CurrentProcess.setDeathSignal(.kill)
             let signals = try SignalReader(relayedSignals + [.child])
             guard case .plan(let plan)? = try channel.next(within: .seconds(5)) else { return 71 }
-            if plan.isolation != .full { try Self.outlivesParent() }
+            if !plan.isolation.hasOwnProcesses { try Self.outlivesParent() }
             let ring2 = try build(plan, channel)
             CurrentProcess.closeDescriptors(
                 from: StageDescriptor.configuration,
                 except: [channel.descriptor.number, signals.number, ring2.channel.descriptor.number])
             let status = try live(ring2, channel, signals, plan.isolation)
-            if plan.isolation != .full { Descendants.end() }
+            if !plan.isolation.hasOwnProcesses { Descendants.end() }
             return status
         } catch {
             try? channel.send(.failed(StageFailure("ring1", error)))
@@ -56,8 +56,10 @@ public enum Ring1 {
     private static func build(_ plan: RingPlan, _ channel: Channel) throws(KernelError) -> Child {
         let isOwn = plan.isolation != .superviseOnly
         let namespaces = try plan.workspaceIDs.map { (ids) throws(KernelError) in
-            try WorkspaceNamespaces(ids, hasNetwork: plan.network != .host)
+            try WorkspaceNamespaces(ids, hasNetwork: plan.network != .host, hasCgroups: !plan.masksMachine)
         }
+        // Of the stages, not of the workspace, whose root could mount cgroups in one of its own.
+        if plan.masksMachine { try? unshare(.cgroup) }
         if isOwn {
             try namespaces?.enter()
             if plan.network != .host { try bringUpNetwork(plan, channel) }
@@ -67,13 +69,13 @@ public enum Ring1 {
         }
         let (ours, theirs) = try Channel.pair()
         // The PID namespace is for ring2, our only child; clone flags are what seccomp profiles forbid, unshare they allow.
-        if plan.isolation == .full { try unshare(.pid) }
+        if plan.isolation.hasOwnProcesses { try unshare(.pid) }
         var spawnPlan = SpawnPlan(
             path: "/proc/self/exe", arguments: ["workspacekit", "ring2"], environment: currentEnvironment(),
             descriptors: [0, 1, 2, theirs.descriptor.number, StageDescriptor.configuration, StageDescriptor.report])
         if let namespaces { spawnPlan.descriptors.append(namespaces.users.number) }
         if isOwn { spawnPlan.namespaces = .mount }
-        spawnPlan.deathSignal = plan.isolation == .full ? .kill : nil
+        spawnPlan.deathSignal = plan.isolation.hasOwnProcesses ? .kill : nil
         let pid = try spawn(spawnPlan)
         withExtendedLifetime((theirs, namespaces)) {}
         try ours.send(.plan(plan))
@@ -166,7 +168,7 @@ public enum Ring1 {
     /// ring0 is gone. The kernel ends what is in a PID namespace of its own. Elsewhere ring2 ends what is below it, and
     /// would also do so if this stage were killed now; only then is it this stage's turn.
     private static func letEnd(_ ring2: Child, _ isolation: Isolation) {
-        guard isolation != .full else {
+        guard !isolation.hasOwnProcesses else {
             send(.kill, to: ring2.pid)
             return
         }

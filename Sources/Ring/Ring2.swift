@@ -27,16 +27,16 @@ public enum Ring2 {
             let signals = try SignalReader(relayedSignals + [.child])
             guard case .plan(let plan)? = try channel.next(within: .seconds(5)) else { return 71 }
             try CurrentProcess.becomeSubreaper()
-            if plan.isolation != .full { try Ring1.outlivesParent() }
+            if !plan.isolation.hasOwnProcesses { try Ring1.outlivesParent() }
             if plan.isolation != .superviseOnly {
                 try setHostName(plan.hostName)
                 try RootFilesystem(root: plan.stagingDirectory, plan: plan, note: { try? channel.send(.note($0)) })
                     .enter()
-                try Sandbox.forbidHypervisorSockets(confined: plan.isConfined)
+                try Sandbox.restrictWorkspace(confined: plan.isConfined, withoutCgroups: plan.masksMachine)
             }
             let copies = try EditableCopies(plan) { try? channel.send(.note($0)) }
             CurrentProcess.raiseOpenFilesLimit()
-            let namespaces = try plan.workspaceIDs.map { (ids) throws(KernelError) in try leaveWorkspace(ids) }
+            let namespaces = try plan.workspaceIDs.map { (ids) throws(KernelError) in try leaveWorkspace(ids, plan) }
             try channel.send(.ready)
             // ring0 answers once the forwarder is up.
             guard case .go? = try channel.next(within: .seconds(30)) else { return 71 }
@@ -51,15 +51,18 @@ public enum Ring2 {
 
     /// Makes the workspace's mount namespace, and becomes a user whom the workspace does not have. What the supervisor starts
     /// units in: the descriptors that it gets.
-    private static func leaveWorkspace(_ ids: WorkspaceIDs) throws(KernelError) -> [Descriptor] {
+    private static func leaveWorkspace(_ ids: WorkspaceIDs, _ plan: RingPlan) throws(KernelError) -> [Descriptor] {
         let users = Descriptor(OwnedDescriptor(owning: StageDescriptor.users))
+        // Read-only in the workspace, where the lock of a mount keeps what it was made with; writable here.
+        if plan.masksMachine { ControlGroups.setWritable(false) }
         let mounts = try WorkspaceNamespaces.makeMounts(users: users)
+        if plan.masksMachine { ControlGroups.setWritable(true) }
         if let user = ids.stages {
             try CurrentProcess.become(user: user, keeping: .ofStages)
             try CurrentProcess.setFileUser(0)
             // The supervisor, and programs in the workspace, find files under /proc/self that belong to their user.
             CurrentProcess.setDumpable(true)
-            try CurrentProcess.setDeathSignal(.kill)
+            if plan.isolation.hasOwnProcesses { try CurrentProcess.setDeathSignal(.kill) }
         }
         return [users, mounts]
     }
@@ -163,7 +166,7 @@ private struct WorkspaceLife: ~Copyable {
                     switch parent.next() {
                     case .closed:
                         // ring1 is gone.
-                        if plan.isolation != .full { Descendants.end() }
+                        if !plan.isolation.hasOwnProcesses { Descendants.end() }
                         return 70
                     case .message(.files(let texts)):
                         copies.changed(at: .now)
@@ -324,7 +327,7 @@ private struct WorkspaceLife: ~Copyable {
     /// Signals every process of the workspace but this one. In a shared PID namespace kill(-1) would reach the
     /// container's processes too: there, only our descendants count, which all are ours because we are their subreaper.
     private func signalEveryone(_ signal: Signal) {
-        guard plan.isolation != .full else {
+        guard !plan.isolation.hasOwnProcesses else {
             send(signal, to: -1)
             return
         }

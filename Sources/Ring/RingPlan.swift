@@ -14,10 +14,16 @@ public enum NetworkMode: String, Sendable, CaseIterable {
 public enum Isolation: String, Sendable, CaseIterable, Comparable {
     /// Users, mounts, processes, and what ``NetworkMode`` says.
     case full
+    /// The same, but root inside is the machine's root, whose id the kernel trusts in /proc/sys, /sys and cgroups: these are
+    /// read-only or hidden, and so no container inside gets a /proc of its own.
+    case masked
     /// The PID namespace is the container's: its /proc is masked, so that no fresh one can be mounted.
     case sharedProcesses = "shared-pid"
     /// Nothing: the container may make no user namespaces, so tasks and services are only supervised.
     case superviseOnly = "supervise-only"
+
+    /// Whether the workspace has a PID namespace: the kernel ends all that is in it with its PID 1.
+    public var hasOwnProcesses: Bool { self == .full || self == .masked }
 
     /// The more is given up, the greater.
     public static func < (a: Isolation, b: Isolation) -> Bool {
@@ -80,6 +86,8 @@ public struct RingPlan: Hashable, Sendable {
     public var commands: String?
     /// What of it all is the workspace's own.
     public var isolation = Isolation.full
+    /// Root inside is the machine's root, and is to be kept from the machine's files.
+    public var masksMachine = false
     /// A policy restricts where the workspace may connect to, so that no way around the network namespace may stay open.
     public var isConfined = false
     /// The ids of the workspace's user namespace; nil: it has none.
@@ -113,7 +121,7 @@ extension RingPlan {
             ?? ["", "", ""]
         var fields: [String] = [network.rawValue, stagingDirectory, hostName, isolation.rawValue] + budgets
         fields += [optional(resolvConf), optional(hosts), writable.joined(separator: "\n")]
-        fields += ["\(isConfined)", commands ?? ""] + ids
+        fields += ["\(isConfined)", commands ?? ""] + ids + ["\(masksMachine)"]
         if let link {
             fields += [
                 "link", link.name, "\(link.mtu)", "\(link.gso)",
@@ -130,13 +138,13 @@ extension RingPlan {
 
     /// Reads what ``fields`` wrote; nil for anything else.
     init?(fields: [String]) {
-        guard fields.count >= 15, let network = NetworkMode(rawValue: fields[0]),
+        guard fields.count >= 16, let network = NetworkMode(rawValue: fields[0]),
             let isolation = Isolation(rawValue: fields[3]), let stop = Int64(fields[4]),
             let stray = Int64(fields[5])
         else { return nil }
-        var rest = fields[15...]
+        var rest = fields[16...]
         var link: LinkPlan?
-        if fields[14] == "link" {
+        if fields[15] == "link" {
             guard rest.count >= 8 else { return nil }
             let f = Array(rest.prefix(8))
             rest = rest.dropFirst(8)
@@ -161,6 +169,7 @@ extension RingPlan {
         self.isolation = isolation
         writable = fields[8].split(separator: "\n").map(String.init)
         isConfined = fields[9] == "true"
+        masksMachine = fields[14] == "true"
         commands = fields[10].isEmpty ? nil : fields[10]
         if !fields[11].isEmpty {
             guard let users = Self.ranges(fields[11]), let groups = Self.ranges(fields[12]) else { return nil }

@@ -23,7 +23,7 @@ struct RootFilesystem {
         try coverUnwritable()
         bindCommands()
         try mountDevices()
-        if plan.network != .host { mountSys() }
+        try mountSys()
         mountControlGroups()
     }
 
@@ -143,9 +143,11 @@ struct RootFilesystem {
     }
 
     /// A sysfs of the workspace's own network namespace; read-only where the container's is; else the container's own.
-    private func mountSys() {
+    private func mountSys() throws(KernelError) {
         let sys = root + "/sys"
         guard Files.isDirectory(sys) else { return }
+        if plan.masksMachine { return try MaskedPaths(root).mountSys(isOwn: plan.network != .host, note) }
+        guard plan.network != .host else { return }
         do {
             try Mounts.mount("sysfs", on: sys, type: "sysfs", flags: [.noSetuid, .noDevices, .noExecute])
         } catch {
@@ -163,7 +165,7 @@ struct RootFilesystem {
     /// A cgroup2 with the container's cgroup as its root, divided where that is ours. Without one, container engines inside
     /// do not start. The container's cgroups of the first version stay where it shows them.
     private func mountControlGroups() {
-        let path = root + "/sys/fs/cgroup"
+        let path = root + ControlGroups.mount
         guard Files.isDirectory(path) else { return }
         let isEmpty = Files.entries(path).isEmpty
         guard isEmpty || Files.status(path + "/cgroup.controllers") != nil else { return }
@@ -175,10 +177,11 @@ struct RootFilesystem {
 
     /// ring2's part: /proc, then the new root becomes the root.
     func enter() throws(KernelError) {
-        if plan.isolation == .full {
+        if plan.isolation.hasOwnProcesses {
             try Mounts.mount(
                 "proc", on: root + "/proc", type: "proc", flags: [.noSetuid, .noDevices, .noExecute])
         }
+        if plan.masksMachine { try MaskedPaths(root).maskProc(keepsNetwork: plan.network != .host) }
         try CurrentProcess.changeDirectory(root)
         try Mounts.pivotRootHere()
         // The old root now lies over the new one at "."; with it goes all that ring1 staged.

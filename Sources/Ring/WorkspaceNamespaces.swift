@@ -26,9 +26,20 @@ struct WorkspaceNamespaces {
     private let others: [(kind: Namespaces, descriptor: Descriptor)]
 
     /// Makes them, but for the mount namespace.
-    init(_ ids: WorkspaceIDs, hasNetwork: Bool) throws(KernelError) {
-        var kinds: [(Namespaces, String)] = [(.ipc, "ipc"), (.uts, "uts"), (.cgroup, "cgroup")]
-        if hasNetwork { kinds.append((.network, "net")) }
+    init(_ ids: WorkspaceIDs, hasNetwork: Bool, hasCgroups: Bool) throws(KernelError) {
+        let kinds: [(Namespaces, String)] = [(.ipc, "ipc"), (.uts, "uts")] + (hasNetwork ? [(.network, "net")] : [])
+        guard hasCgroups else {
+            self = try Self(ids, kinds)
+            return
+        }
+        do throws(KernelError) { self = try Self(ids, kinds + [(.cgroup, "cgroup")]) } catch {
+            // In a workspace without cgroup namespaces, there is one less.
+            guard error.errno == .notPermitted else { throw error }
+            self = try Self(ids, kinds)
+        }
+    }
+
+    private init(_ ids: WorkspaceIDs, _ kinds: [(Namespaces, String)]) throws(KernelError) {
         let all = kinds.reduce(Namespaces.user) { $0.union($1.0) }
         (users, others) = try makeNamespaces(all) { (pid) throws(KernelError) in
             try IDRange.write(users: ids.users, groups: ids.groups, of: pid)

@@ -60,16 +60,21 @@ struct WorkspaceOptions: ParsableArguments {
     var network: NetworkMode?
     @Option(
         help: ArgumentHelp(
-            "What may not be given up where the container allows less: full, shared-pid, or supervise-only (default), which gives up all but supervision.",
+            "What may not be given up where the container allows less: full, masked, shared-pid, or supervise-only (default), which gives up all but supervision.",
             valueName: "mode"),
         completion: .list(Isolation.allCases.map(\.rawValue)),
         transform: { text in
             guard let isolation = Isolation(rawValue: text) else {
-                throw ValidationError("'\(text)' is no mode: full, shared-pid or supervise-only")
+                throw ValidationError("'\(text)' is no mode: full, masked, shared-pid or supervise-only")
             }
             return isolation
         })
     var require: Isolation?
+    @Flag(
+        help:
+            "Where root inside is the machine's root: let it write /proc/sys, /sys and cgroups, and run containers. It can then change the machine."
+    )
+    var allowMachineRoot = false
     @Option(
         help: ArgumentHelp("The workspace directory (default: the current one).", valueName: "dir"),
         completion: .directory)
@@ -80,7 +85,8 @@ struct WorkspaceOptions: ParsableArguments {
         quit(
             WorkspaceRun(
                 configurationFile: config, network: network, workspaceDirectory: workspace ?? ".",
-                state: state.directory, command: command, start: start, leastIsolation: require ?? .superviseOnly
+                state: state.directory, command: command, start: start, leastIsolation: require ?? .superviseOnly,
+                allowsMachineRoot: allowMachineRoot
             ).run())
     }
 }

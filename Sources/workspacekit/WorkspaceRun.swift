@@ -23,6 +23,7 @@ final class WorkspaceRun {
     private let command: [String]
     private let start: StartKind
     private let leastIsolation: Isolation
+    private let allowsMachineRoot: Bool
     private let startedAt = MonotonicInstant.now
     /// What the container reaches in a way of its own, when the workspace starts.
     private let containerNetworks = (try? RoutedNetwork.all()) ?? []
@@ -32,8 +33,10 @@ final class WorkspaceRun {
 
     init(
         configurationFile: String?, network: NetworkMode?, workspaceDirectory: String, state: StateDirectory,
-        command: [String] = [], start: StartKind = .run, leastIsolation: Isolation = .superviseOnly
+        command: [String] = [], start: StartKind = .run, leastIsolation: Isolation = .superviseOnly,
+        allowsMachineRoot: Bool = false
     ) {
+        self.allowsMachineRoot = allowsMachineRoot
         self.leastIsolation = leastIsolation
         self.configurationFile = configurationFile
         networkOption = network
@@ -198,6 +201,7 @@ final class WorkspaceRun {
         plan.writable = configuration.writable
         plan.isConfined = mode == .none || !EgressPolicy(configuration.network.egress).isOpen
         plan.commands = state.commands
+        maskMachine(&plan)
         guard let network else { return plan }
         var link = LinkPlan(addresses: network.own.addresses, routes: network.own.routes)
         link.mtu = configuration.network.mtu ?? 1500
@@ -207,6 +211,17 @@ final class WorkspaceRun {
         plan.resolvConf = files?.texts[ContainerFiles.resolverPath]
         plan.hosts = files?.texts[ContainerFiles.hostsPath]
         return plan
+    }
+
+    /// Where root inside would be the machine's root, the machine's files are kept from it, unless the user wants otherwise.
+    private func maskMachine(_ plan: inout RingPlan) {
+        guard Ring0.mapsMachineRoot else { return }
+        if allowsMachineRoot {
+            return say(
+                "--allow-machine-root: root inside can change this machine's settings and lift this container's limits")
+        }
+        plan.masksMachine = true
+        plan.isolation = .masked
     }
 
     private func forwarderPlan(

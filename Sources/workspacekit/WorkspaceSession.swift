@@ -30,10 +30,15 @@ struct ForwarderPlan {
 
 /// Something had to be given up that was required.
 struct Degradation: Error, CustomStringConvertible {
-    let failure: StageFailure
-    let isolation: Isolation
+    private let reason: String
+    private let isolation: Isolation
 
-    var description: String { "\(failure): this is \(isolation.rawValue) at most, and --require asks for more" }
+    init(because failure: StageFailure? = nil, isolation: Isolation) {
+        reason = failure.map { "\($0)" } ?? "root inside would be this machine's root"
+        self.isolation = isolation
+    }
+
+    var description: String { "\(reason): this is \(isolation.rawValue) at most, and --require asks for more" }
 }
 
 /// ring0's event loop: from the start of the rings to the end of the last process.
@@ -155,10 +160,15 @@ final class WorkspaceSession {
         _ supervisorState: (RingPlan) throws -> Descriptor, _ report: Descriptor
     ) throws -> Ring0 {
         while true {
-            do { return try bringUpOnce(supervisorState(ringPlan), report) } catch let failure as StageFailure {
+            do {
+                if ringPlan.isolation > leastIsolation { throw Degradation(isolation: ringPlan.isolation) }
+                let rings = try bringUpOnce(supervisorState(ringPlan), report)
+                if ringPlan.isolation == .masked { say(Self.maskedText) }
+                return rings
+            } catch let failure as StageFailure {
                 guard let next = failure.wayOut, next > ringPlan.isolation else { throw failure }
                 stopForwarder()
-                if next > leastIsolation { throw Degradation(failure: failure, isolation: next) }
+                if next > leastIsolation { throw Degradation(because: failure, isolation: next) }
                 try degrade(to: next, because: failure)
             }
         }
@@ -167,6 +177,7 @@ final class WorkspaceSession {
     /// What could not be had is given up, aloud.
     private func degrade(to isolation: Isolation, because failure: StageFailure) throws {
         ringPlan.isolation = isolation
+        if isolation == .superviseOnly { ringPlan.masksMachine = false }
         guard isolation == .superviseOnly else {
             return say("\(failure): the workspace shares the container's process numbers instead (shared-pid)")
         }
@@ -178,6 +189,10 @@ final class WorkspaceSession {
         ringPlan.link = nil
         forwarder = nil
     }
+
+    private static let maskedText =
+        "root inside is this machine's root: /proc/sys, /sys and cgroups are read-only, and no containers run inside (masked). "
+        + "\"workspacekit doctor\" says what would help"
 
     private func bringUpOnce(_ configuration: Descriptor, _ report: Descriptor) throws -> Ring0 {
         let note = { [self] (text: String) in say("ring1: \(text)") }

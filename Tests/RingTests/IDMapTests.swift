@@ -70,6 +70,30 @@ struct IDMapTests {
         situation.subuid = hasHelpers ? "dev:1:10\nbroken\n:::\ndev:99999999999:65536\n" : "dev:100000:65536\n"
         #expect(IDMap.choose(situation).method == .single)
     }
+
+    @Test("the workspace has all ids of the stages but the last, one to one")
+    func workspaceIDs() {
+        let map = IDMap(
+            method: .helper,
+            users: [IDRange(inside: 0, outside: 1000, count: 1), IDRange(inside: 1, outside: 100_000, count: 65536)],
+            groups: [IDRange(inside: 0, outside: 1000, count: 1), IDRange(inside: 1, outside: 200_000, count: 65536)])
+        #expect(map.workspace.stages == 65536)
+        #expect(
+            map.workspace.users == [
+                IDRange(inside: 0, outside: 0, count: 1), IDRange(inside: 1, outside: 1, count: 65535),
+            ])
+        #expect(map.workspace.groups.last == IDRange(inside: 1, outside: 1, count: 65536))
+    }
+
+    @Test("a range of one id that is the last goes to the stages whole; a single id is everybody's")
+    func fewIDs() {
+        let two = [IDRange(inside: 5, outside: 9, count: 1), IDRange(inside: 0, outside: 7, count: 1)]
+        let ids = IDMap(method: .direct, users: two, groups: two).workspace
+        #expect(ids.stages == 5 && ids.users == [IDRange(inside: 0, outside: 0, count: 1)])
+        let one = [IDRange(inside: 0, outside: 1000, count: 1)]
+        let single = IDMap(method: .single, users: one, groups: one).workspace
+        #expect(single.stages == nil && single.users == [IDRange(inside: 0, outside: 0, count: 1)])
+    }
 }
 
 @Suite("RingPlan")
@@ -85,6 +109,9 @@ struct RingPlanTests {
         plan.hosts = hasLink ? "" : nil
         plan.isolation = hasLink ? .sharedProcesses : .superviseOnly
         if hasLink {
+            plan.workspaceIDs = WorkspaceIDs(
+                users: [IDRange(inside: 0, outside: 0, count: 1), IDRange(inside: 1, outside: 1, count: 9)],
+                groups: [IDRange(inside: 0, outside: 0, count: 7)], stages: 10)
             plan.link = LinkPlan(
                 addresses: [Subnet(IPAddress(v4: 0x0a00_0264), 24)],
                 routes: [

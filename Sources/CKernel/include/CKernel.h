@@ -146,6 +146,7 @@ int ck_unshare(int flags);
 int ck_setns(int fd, int kind);
 int ck_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
 int ck_umount(const char *target, int flags);
+int ck_mount_read_only(const char *target);                  /* mount_setattr(2), recursive */
 int ck_pivot_root(const char *new_root, const char *put_old);
 int ck_chdir(const char *path);
 /* Whether the kernel lets us: for who asks what a container allows. */
@@ -168,7 +169,7 @@ int ck_set_umask(unsigned mask);
 int ck_seccomp_forwarder(void);                              /* nothing but what a forwarder calls */
 int ck_seccomp_forbid(void);                                 /* no programs, processes, mounts, kernels */
 int ck_seccomp_ring0(void);                                  /* EPERM for other processes, kernels, file handles */
-int ck_seccomp_workspace(int confined);                      /* no AF_VSOCK; confined: no way around by socketcall */
+int ck_seccomp_workspace(int confined, int no_cgroups);      /* no AF_VSOCK; confined: nor by socketcall; no cgroup namespaces */
 
 /* ---- sockets; an address is IPv6, IPv4 as ::ffff:a.b.c.d, in two host-order words ---- */
 struct ck_endpoint { uint64_t high, low; uint32_t scope; uint16_t port; };

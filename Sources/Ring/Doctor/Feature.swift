@@ -2,6 +2,7 @@
 public enum Feature: String, Sendable, CaseIterable {
     case users = "user namespaces"
     case ids = "id maps"
+    case ownRoot = "root of its own"
     case mounts = "mounts"
     case root = "pivot_root"
     case proc = "fresh /proc"
@@ -28,6 +29,7 @@ public enum Feature: String, Sendable, CaseIterable {
         switch self {
         case .users: "no workspace of its own: tasks and services are only supervised (supervise-only)"
         case .ids: "only one user inside: apt, su, sudo and dockerd do not work"
+        case .ownRoot: "/proc/sys, /sys and cgroups are read-only inside; no containers inside (masked)"
         case .mounts, .root: "no file system of its own, so no workspace of its own (supervise-only)"
         case .proc: "the workspace shares the container's process numbers (shared-pid); no containers inside"
         case .sys: "the workspace sees the container's /sys; no containers inside"
@@ -73,6 +75,11 @@ public enum Feature: String, Sendable, CaseIterable {
                 compose: "user: \"0\", cap_add: [SETUID, SETGID]",
                 podman: "--user 0 --cap-add SETUID,SETGID",
                 kubernetes: "securityContext: {runAsUser: 0, capabilities: {add: [SETUID, SETGID]}}")
+        case .ownRoot:
+            Cure(
+                docker: "--user 33333 and an image for it (deploy/user), or userns-remap in daemon.json",
+                compose: "user: \"33333\" and an image for it, or userns-remap in daemon.json",
+                podman: "--userns=auto, or podman as an ordinary user", kubernetes: "hostUsers: false")
         case .proc, .sys:
             Cure(
                 docker: "--security-opt systempaths=unconfined",
@@ -179,7 +186,8 @@ public struct Diagnosis: Hashable, Sendable {
     /// What `run` would choose.
     public var isolation: Isolation {
         if [Feature.users, .ids, .mounts, .root].contains(where: lacks) { return .superviseOnly }
-        return lacks(.proc) ? .sharedProcesses : .full
+        if lacks(.proc) { return .sharedProcesses }
+        return findings.contains { $0.feature == .ownRoot && !$0.isPresent } ? .masked : .full
     }
 
     /// What carries its frames; nil: the network is the container's.
