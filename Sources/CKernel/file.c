@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <linux/openat2.h>
 #include <sys/epoll.h>
 #include <sys/file.h>
 #include <sys/fsuid.h>
@@ -162,6 +163,12 @@ int ck_open_place(const char *path, int follow)
     return RETRY(open(path, O_PATH | O_DIRECTORY | O_CLOEXEC | (follow ? 0 : O_NOFOLLOW)));
 }
 int ck_open_reference(const char *path, int follow) { return RETRY(open(path, O_PATH | O_CLOEXEC | (follow ? 0 : O_NOFOLLOW))); }
+
+int ck_open_in(int root, const char *path)
+{
+    struct open_how how = { .flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_IN_ROOT };
+    return RETRY((int)syscall(SYS_openat2, root, path, &how, sizeof how));
+}
 
 int ck_close_range(int first, int last) { return OR_ERRNO((int)syscall(SYS_close_range, first, last, 0)); }
 int ck_flock(int fd) { return RETRY(flock(fd, LOCK_EX | LOCK_NB)); }

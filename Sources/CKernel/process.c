@@ -190,12 +190,14 @@ static void child(const struct ck_spawn_plan *plan, int status, int go)
     if (plan->new_group && setpgid(0, 0) < 0) fail(status, CK_STEP_SESSION);
 
     /* Lift every wanted descriptor above the range first, so that placing one never closes another. */
-    int lifted[64];
-    if (plan->fd_count > 64) { errno = E2BIG; fail(status, CK_STEP_FDS); }
+    int lifted[64], entered[4];
+    if (plan->fd_count > 64 || plan->enter_count > 4) { errno = E2BIG; fail(status, CK_STEP_FDS); }
     int pipe_end = fcntl(status, F_DUPFD_CLOEXEC, 64);
     if (pipe_end < 0) fail(status, CK_STEP_FDS);
     for (int i = 0; i < plan->fd_count; i++)
         if ((lifted[i] = fcntl(plan->fds[i], F_DUPFD_CLOEXEC, 64)) < 0) fail(pipe_end, CK_STEP_FDS);
+    for (int i = 0; i < plan->enter_count; i++)
+        if ((entered[i] = fcntl(plan->enter[i], F_DUPFD_CLOEXEC, 64)) < 0) fail(pipe_end, CK_STEP_FDS);
     for (int i = 0; i < plan->fd_count; i++)
         if (dup2(lifted[i], i) < 0) fail(pipe_end, CK_STEP_FDS);
     /* Another session may have it, which a transparent start lets be. */
@@ -219,7 +221,7 @@ static void child(const struct ck_spawn_plan *plan, int status, int go)
     /* In the namespaces that it enters, others may have its ids before exec replaces our memory: nobody looks into it. */
     if (plan->enter_count > 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) fail(pipe_end, CK_STEP_ENTER);
     for (int i = 0; i < plan->enter_count; i++)
-        if (setns(plan->enter[i], 0) < 0) fail(pipe_end, CK_STEP_ENTER);
+        if (setns(entered[i], 0) < 0) fail(pipe_end, CK_STEP_ENTER);
     if (plan->enter_count > 0 && !plan->set_ids && (setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0))
         fail(pipe_end, CK_STEP_IDS);
     if (plan->set_ids) {

@@ -176,8 +176,8 @@ enum { COMPAT_ARCHITECTURE = (int)AUDIT_ARCH_ARM, COMPAT_SOCKET = 281, COMPAT_SO
 enum { CLONE3 = 435 /* the same for every architecture */, SOCKETCALL_SOCKET = 1 /* SYS_SOCKET of <linux/net.h> */ };
 
 /* Sockets to the hypervisor (vsock(7)) know no network namespace: a process would leave its own by them. The answer is that
- * of a kernel without them; every other call is allowed. i386's socketcall(2) hides the family in memory, which a filter cannot read, so that a confined
- * workspace gets no socket by it. */
+ * of a kernel without them; every other call is allowed. i386's socketcall(2) hides the family in memory, which a filter
+ * cannot read, so that a confined workspace gets no socket by it. */
 static void refuse_vsock(struct program *p, unsigned socket_call)
 {
     skip_unless(p, socket_call, 3);

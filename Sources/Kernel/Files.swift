@@ -207,6 +207,12 @@ public enum Files {
             OwnedDescriptor(owning: try check(unsafe ck_open_reference(path, followLinks ? 1 : 0), "open", path)))
     }
 
+    /// A file (O_PATH) as a process sees it whose root directory is `root`: no link leads out of it (openat2(2), since Linux 5.6).
+    public static func reference(_ path: String, in root: Descriptor) throws(KernelError) -> Descriptor {
+        defer { withExtendedLifetime(root) {} }
+        return Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open_in(root.number, path), "open", path)))
+    }
+
     /// Cuts an open file to a length.
     public static func truncate(_ file: Descriptor, to size: Int) {
         _ = ck_ftruncate(file.number, UInt64(max(0, size)))

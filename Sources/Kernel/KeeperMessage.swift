@@ -4,6 +4,8 @@ internal import CKernel
 public enum KeptFile {
     /// The workspace's /etc/resolv.conf, and what is to stand in it.
     public static let resolverCopy: UInt64 = 9 << 56, resolverMade: UInt64 = 10 << 56
+    /// The root directory as the workspace sees it.
+    public static let workspaceRoot: UInt64 = 11 << 56
 }
 
 /// What a process and the keeper of what must outlive it tell each other: messages of one size, so that the keeper, which

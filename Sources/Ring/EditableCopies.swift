@@ -28,7 +28,9 @@ struct EditableCopies {
     private static let patience = 10
 
     /// Readable when a mount was added or removed; nil where nothing is to be kept.
-    let mounts: Descriptor?
+    private(set) var mounts: Descriptor?
+    /// The root directory as the workspace sees it; nil: as this process does.
+    private(set) var workspaceRoot: Descriptor?
     /// /etc/resolv.conf as it is to be, for ``KeptFile/resolverMade``.
     private let made: Descriptor?
     private var copies: [Copy] = []
@@ -67,6 +69,18 @@ struct EditableCopies {
         return (copy.file, made)
     }
 
+    /// The workspace's mounts are no longer this process's: they are what counts.
+    mutating func watch(_ workspace: WorkspaceMounts) {
+        guard mounts != nil else { return }
+        mounts = workspace.table
+        workspaceRoot = workspace.root
+    }
+
+    private func status(_ path: String) -> FileStatus? {
+        guard let workspaceRoot else { return Files.status(path) }
+        return (try? Files.reference(path, in: workspaceRoot)).flatMap { Files.status(of: $0) }
+    }
+
     /// The mounts have changed, or the files outside.
     mutating func changed(at now: MonotonicInstant) { dueAt = dueAt ?? max(now, lookedAt + Self.interval) }
 
@@ -86,9 +100,13 @@ struct EditableCopies {
         for index in copies.indices {
             let copy = copies[index]
             let own = Files.status(of: copy.file)
-            if let own, Files.status(copy.path)?.isSameFile(as: own) == true {
+            if let own, status(copy.path)?.isSameFile(as: own) == true {
                 copies[index].failures = 0
                 continue
+            }
+            // Bound here and not there, because root inside has unmounted it: bound anew it shows there again.
+            if workspaceRoot != nil, let own, Files.status(copy.path)?.isSameFile(as: own) == true {
+                try? Mounts.detach(copy.path)
             }
             var problem = "does not exist in the container: the workspace has none either"
             do throws(KernelError) {

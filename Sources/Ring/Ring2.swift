@@ -34,9 +34,11 @@ public enum Ring2 {
                     .enter()
                 try Sandbox.restrictWorkspace(confined: plan.isConfined, withoutCgroups: plan.masksMachine)
             }
-            let copies = try EditableCopies(plan) { try? channel.send(.note($0)) }
+            var copies = try EditableCopies(plan) { try? channel.send(.note($0)) }
             CurrentProcess.raiseOpenFilesLimit()
-            let namespaces = try plan.workspaceIDs.map { (ids) throws(KernelError) in try leaveWorkspace(ids, plan) }
+            let namespaces = try plan.workspaceIDs.map { (ids) throws(KernelError) in
+                try leaveWorkspace(ids, plan, &copies)
+            }
             try channel.send(.ready)
             // ring0 answers once the forwarder is up.
             guard case .go? = try channel.next(within: .seconds(30)) else { return 71 }
@@ -51,11 +53,14 @@ public enum Ring2 {
 
     /// Makes the workspace's mount namespace, and becomes a user whom the workspace does not have. What the supervisor starts
     /// units in: the descriptors that it gets.
-    private static func leaveWorkspace(_ ids: WorkspaceIDs, _ plan: RingPlan) throws(KernelError) -> [Descriptor] {
+    private static func leaveWorkspace(
+        _ ids: WorkspaceIDs, _ plan: RingPlan, _ copies: inout EditableCopies
+    ) throws(KernelError) -> [Descriptor] {
         let users = Descriptor(OwnedDescriptor(owning: StageDescriptor.users))
         // Read-only in the workspace, where the lock of a mount keeps what it was made with; writable here.
         if plan.masksMachine { ControlGroups.setWritable(false) }
-        let mounts = try WorkspaceNamespaces.makeMounts(users: users)
+        let mounts = try WorkspaceMounts(users: users)
+        copies.watch(mounts)
         if plan.masksMachine { ControlGroups.setWritable(true) }
         if let user = ids.stages {
             try CurrentProcess.become(user: user, keeping: .ofStages)
@@ -64,7 +69,7 @@ public enum Ring2 {
             CurrentProcess.setDumpable(true)
             if plan.isolation.hasOwnProcesses { try CurrentProcess.setDeathSignal(.kill) }
         }
-        return [users, mounts]
+        return [users, mounts.namespace]
     }
 }
 
@@ -129,6 +134,7 @@ private struct WorkspaceLife: ~Copyable {
                 life.store.keep(key, try descriptor.duplicate())
             }
         }
+        if let root = copies.workspaceRoot { life.store.keep(KeptFile.workspaceRoot, try root.duplicate()) }
         return life
     }
 

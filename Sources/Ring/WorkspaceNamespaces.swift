@@ -19,7 +19,7 @@ internal import SystemPackage
 ///
 /// KERNEL: whoever has a capability in a user namespace has it in those below too (user_namespaces(7)). What a mount
 /// namespace has from one whose user namespace is another is locked in it: it cannot be unmounted, moved or remounted with
-/// fewer restrictions; that also holds for what comes later by propagation (mount_namespaces(7)).
+/// fewer restrictions (mount_namespaces(7)).
 struct WorkspaceNamespaces {
     /// The workspace's user namespace.
     let users: Descriptor
@@ -54,12 +54,34 @@ struct WorkspaceNamespaces {
         for (kind, descriptor) in others { try enterNamespace(kind, descriptor) }
     }
 
-    /// The workspace's mount namespace, as this process's mounts are now; what this process mounts later shows in it too.
-    static func makeMounts(users: Descriptor) throws(KernelError) -> Descriptor {
+}
+
+/// The workspace's mount namespace, as ring2 holds it.
+struct WorkspaceMounts {
+    /// Itself, to enter.
+    let namespace: Descriptor
+    /// Its root directory: paths from there lead through its mounts.
+    let root: Descriptor
+    /// Its table of mounts (proc_pid_mounts(5)), which a poller says the changes of.
+    let table: Descriptor
+
+    /// Makes it, with the mounts that this process has now. What this process mounts and unmounts later, it does there too.
+    ///
+    /// KERNEL: a mount that arrives by propagation is not locked itself, so that root inside may unmount it again.
+    init(users: Descriptor) throws(KernelError) {
         try Mounts.mount("none", on: "/", flags: [.isShared, .recursive])
-        return try makeNamespaces(.mount, in: users) { (pid) throws(KernelError) in
-            try Files.open("/proc/\(pid)/ns/mnt", flags: 0)
+        self = try makeNamespaces(.mount, in: users) { (pid) throws(KernelError) in
+            try Self(
+                namespace: Files.open("/proc/\(pid)/ns/mnt", flags: 0),
+                root: Files.reference(directory: "/proc/\(pid)/root"),
+                table: Files.open("/proc/\(pid)/mounts", flags: 0))
         }
+    }
+
+    private init(namespace: Descriptor, root: Descriptor, table: Descriptor) {
+        self.namespace = namespace
+        self.root = root
+        self.table = table
     }
 }
 

@@ -22,6 +22,10 @@ PYTHON = "/usr/bin/python3"
 POD4, WORLD4 = "198.18.0.2", "198.18.0.1"
 POD6, WORLD6 = "fd18::2", "fd18::1"
 USER, PLAIN_USER = 47001, 47002  # with and without a range in /etc/subuid
+# Root here is the machine's root. Containers inside need what such a workspace is kept from.
+CONTAINERS_INSIDE = ["--allow-machine-root"]
+MASKED_LINE = ("workspacekit: root inside is this machine's root: /proc/sys, /sys and cgroups are read-only, and no containers run inside "
+               "(masked). \"workspacekit doctor\" says what would help\n")
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from conftest import POD4, USER, WORLD4, tagged, until
+from conftest import CONTAINERS_INSIDE, POD4, USER, WORLD4, tagged, until
 from images import busybox_root, docker_archive
 
 DOCKER = shutil.which("docker", path="/usr/bin:/usr/sbin")
@@ -38,7 +38,8 @@ def state(space):
 @pytest.mark.parametrize("user", [None, USER], ids=["root", "ordinary-user"])
 def test_docker_in_a_workspace(workspace, lab, image, user):
     # Another MTU than Docker would take by itself.
-    space = workspace(EXAMPLE + "  network: {mtu: 1400, forwards: [\"8090\"]}\n", user=user, environment=PATH, arguments=["--require", "full"]).started()
+    space = workspace(EXAMPLE + "  network: {mtu: 1400, forwards: [\"8090\"]}\n", user=user, environment=PATH,
+                      arguments=["--require", "full", *([] if user else CONTAINERS_INSIDE)]).started()
     docker = lambda *arguments, check=True: space.exec("docker", *map(str, arguments), check=check)
     # The task was the first to ask; the daemon started for it, and it did not fail meanwhile.
     until(lambda: re.search(r"\[hello\] Docker \S+ answers inside", space.stdout), 30, lambda: "the task: " + space.stdout + space.stderr + space.cli("logs").stdout)
@@ -120,7 +121,7 @@ def test_docker_in_a_workspace(workspace, lab, image, user):
 
 
 def test_runc_and_crun_alone(workspace, image):
-    space = workspace(environment=PATH, arguments=["--require", "full"]).started()
+    space = workspace(environment=PATH, arguments=["--require", "full", *CONTAINERS_INSIDE]).started()
     for runtime in ("runc", "crun"):
         bundle = space.folder / runtime
         (bundle / "rootfs").mkdir(parents=True)
@@ -147,7 +148,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [grpc]
   address = "{place}/sock"
 """)
-    space = workspace(config, environment=PATH).started()
+    space = workspace(config, environment=PATH, arguments=CONTAINERS_INSIDE).started()
     until(lambda: space.status()["containerd"].get("isHealthy"), 20, lambda: "containerd: " + space.stdout)
     ctr = lambda *arguments: space.exec("ctr", "--address", f"{place}/sock", *map(str, arguments)).stdout
     # An image as docker save and skopeo write them: one layer and its configuration.
@@ -165,7 +166,8 @@ def test_podman_alone(workspace, lab, image, user):
     home = lab.folder / f"home-{user}"
     home.mkdir()
     os.chown(home, user or 0, user or 0)
-    space = workspace("workspacekit: {writable: [/etc, /run, /var/lib, /var/cache], network: {forwards: [\"8091\"]}}\n", environment={**PATH, "HOME": str(home)}, user=user, arguments=["--require", "full"]).started()
+    space = workspace("workspacekit: {writable: [/etc, /run, /var/lib, /var/cache], network: {forwards: [\"8091\"]}}\n", environment={**PATH, "HOME": str(home)}, user=user,
+                      arguments=["--require", "full", *([] if user else CONTAINERS_INSIDE)]).started()
     place = space.folder / "podman"
     podman = lambda *arguments: space.exec("podman", "--root", str(place), "--runroot", "/run/podman-test", "--network-backend", "netavark", *map(str, arguments)).stdout
     podman("import", image, "base:1")

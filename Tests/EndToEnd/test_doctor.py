@@ -134,7 +134,7 @@ def test_a_command_ends_it_with_its_status(workspace):
 
 
 def test_what_is_required_is_not_given_up(workspace, lab):
-    space = workspace("", through=NO_USERS["sysctl"], arguments=["--require", "full"], command=["true"])
+    space = workspace("", through=NO_USERS["sysctl"], arguments=["--require", "masked"], command=["true"])
     assert space.wait() == 71 and "this is supervise-only at most, and --require asks for more" in space.stderr
     assert "max_user_namespaces" in space.stderr
     space = workspace("", through=MASKED, arguments=["--require", "masked"], command=["true"])

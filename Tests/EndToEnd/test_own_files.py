@@ -137,12 +137,22 @@ def test_nothing_outside_is_written(workspace, etc, way):
         space.cli("net reset", check=False)
         assert file.read_text() == text
     space.exec("sh", "-c", "kill $(cat /run/umounts)")
-    # The workspace's copy of it moved away, and the container's file in its place.
-    space.exec("sh", "-c", "rm -rf /dev/.workspacekit; umount /etc/resolv.conf", check=False)
+    # The workspace's copy of it removed, and what was bound anew after the rename unmounted: the container's file shows.
+    space.exec("sh", "-c", "rm -rf /dev/.workspacekit/*; umount /etc/resolv.conf", check=False)
     until(lambda: space.cli("net status", check=False).returncode == 1, 10, "the problem")
     assert "not the workspace's own" in space.cli("net status", check=False).stdout
     space.cli("net reset", check=False)
     assert file.read_text() == text
+
+
+def test_the_copy_of_the_start_stays_where_it_is(workspace, etc):
+    """Root inside does not get it out of the way: the mount is the stages'."""
+    text = (etc / "resolv.conf").read_text()
+    space = workspace("").started()
+    space.exec("sh", "-c", "umount /etc/resolv.conf; umount -l /etc/resolv.conf; rm /etc/resolv.conf; mv /etc/resolv.conf /etc/moved", check=False)
+    assert inside(space) == OWN + "search example.test\n"
+    space.exec("sh", "-c", "echo nameserver 198.18.0.10 >/etc/resolv.conf")
+    assert (etc / "resolv.conf").read_text() == text
 
 
 @pytest.mark.parametrize("when", ["at the start", "later"])
@@ -206,10 +216,13 @@ EGRESS = 'workspacekit: {network: {egress: {default: deny, allow: ["*.ok.test"]}
 
 
 def test_what_the_workspace_can_write_does_not_choose_the_servers_of_its_policy(workspace, etc, lab, servers):
-    """The container's resolv.conf, written by the workspace's root through another mount of it."""
+    """The container's resolv.conf, a link that the workspace's root leads elsewhere."""
     servers({"198.18.0.10": "answer"}, names=[WORLD4])
+    (etc / "real").write_text(f"nameserver {WORLD4}\n")
+    link(etc / "resolv.conf", "real")
     space = workspace(EGRESS).started()
-    space.exec("sh", "-ec", "mkdir -p /run/m; mount --bind /etc /run/m; echo nameserver 198.18.0.10 >/run/m/resolv.conf")
+    space.exec("sh", "-ec", "echo nameserver 198.18.0.10 >/etc/theirs; ln -sfn theirs /etc/resolv.conf")
+    assert (etc / "resolv.conf").read_text() == "nameserver 198.18.0.10\n", "outside it leads there"
     until(lambda: "is not followed" in space.stderr, 10, "the note")
     assert dig(space, "a.ok.test") == [WORLD4]
     assert asked(lab, "198.18.0.10") == []

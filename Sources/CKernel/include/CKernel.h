@@ -58,6 +58,7 @@ int ck_stat_open(int fd, struct ck_stat *out);                           /* of a
 int ck_open_regular(const char *path, int flags, unsigned mode);         /* never waits; EISDIR or EINVAL for what is no regular file */
 int ck_change_owner(int fd, unsigned uid, unsigned gid);                 /* of an open file, O_PATH too */
 int ck_open_place(const char *path, int follow);                         /* O_PATH | O_DIRECTORY */
+int ck_open_in(int root, const char *path);                             /* O_PATH; links end in the root (openat2(2)) */
 int ck_open_reference(const char *path, int follow);                     /* O_PATH */
 extern const int ck_read_only, ck_read_no_link, ck_append, ck_update, ck_update_existing; /* flags; what is written to is never a link */
 int ck_close_range(int first, int last);                                 /* close_range(2), both included */

@@ -28,7 +28,7 @@ final class Keeper {
         /// The forwarder's table of flows.
         case flowTable
         /// ``KeptFile``
-        case resolverCopy, resolverMade
+        case resolverCopy, resolverMade, workspaceRoot
 
         var rawValue: UInt64 {
             func value(_ kind: UInt64, _ id: Int, _ rest: UInt32 = 0) -> UInt64 {
@@ -45,6 +45,7 @@ final class Keeper {
             case .flowTable: value(8, 0)
             case .resolverCopy: KeptFile.resolverCopy
             case .resolverMade: KeptFile.resolverMade
+            case .workspaceRoot: KeptFile.workspaceRoot
             }
         }
 
@@ -61,6 +62,7 @@ final class Keeper {
             case 8: self = .flowTable
             case KeptFile.resolverCopy >> 56: self = .resolverCopy
             case KeptFile.resolverMade >> 56: self = .resolverMade
+            case KeptFile.workspaceRoot >> 56: self = .workspaceRoot
             default: return nil
             }
         }

@@ -6,17 +6,21 @@ struct ResolverCopy {
     private static let path = "/etc/resolv.conf"
     private static let limit = 65_536
     private let file: Descriptor, made: Descriptor
+    /// The workspace's root directory, which has mounts that this process does not see.
+    private let root: Descriptor?
 
     /// What ring2 left; nil where the workspace has no file of its own.
     init?(_ kept: [Keeper.Key: Descriptor]) {
         guard let file = kept[.resolverCopy], let made = kept[.resolverMade] else { return nil }
         self.file = file
         self.made = made
+        root = kept[.workspaceRoot]
     }
 
     /// What is not as it was made.
     var problems: [String] {
-        guard let own = Files.status(of: file), Files.status(Self.path)?.isSameFile(as: own) == true else {
+        let seen = root.map { root in (try? Files.reference(Self.path, in: root)).flatMap { Files.status(of: $0) } }
+        guard let own = Files.status(of: file), (seen ?? Files.status(Self.path))?.isSameFile(as: own) == true else {
             return ["\(Self.path) is not the workspace's own file"]
         }
         let text = String(decoding: Self.content(file), as: UTF8.self)

@@ -1,4 +1,4 @@
-"""As root inside: stops the supervisor, takes copies of its sockets, and sends ring0 and ring2 more than they answer."""
+"""Stops a supervisor, takes copies of its sockets, and sends ring0 and ring2 more than they answer: `flood.py PID`."""
 
 import ctypes
 import os
@@ -15,17 +15,7 @@ def message(*words):
     return b"".join(len(word).to_bytes(4, "little") + word for word in (text.encode() for text in words))
 
 
-def find(name):
-    for entry in os.listdir("/proc"):
-        try:
-            if entry.isdigit() and open(f"/proc/{entry}/cmdline", "rb").read().split(b"\0")[1] == name:
-                return int(entry)
-        except (OSError, IndexError):
-            pass
-    sys.exit("no such process")
-
-
-pid = find(b"supervise")
+pid = int(sys.argv[1])
 process = os.pidfd_open(pid)
 sockets = []
 for number in range(3, 64):

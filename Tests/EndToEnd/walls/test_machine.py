@@ -6,11 +6,10 @@ import pathlib
 
 import pytest
 
-from conftest import BINARY, PYTHON, USER
+from conftest import BINARY, MASKED_LINE, PYTHON, USER
 from test_doctor import MASKED, doctor
 
 MACHINE = str(pathlib.Path(__file__).parent / "machine.py")
-SAID = "workspacekit: root inside is this machine's root: /proc/sys, /sys and cgroups are read-only, and no containers run inside (masked)"
 
 
 def attack(space, by="root"):
@@ -24,7 +23,7 @@ def attack(space, by="root"):
 @pytest.mark.parametrize("network", ["sandbox", "none", "host"])
 def test_nothing_of_the_machine_is_writable(workspace, network, by):
     space = workspace("", arguments=["--network", network]).started()
-    assert space.stderr.count(SAID) == 1
+    assert space.stderr.count(MASKED_LINE) == 1
     assert attack(space, by) == set()
     assert json.loads(space.cli("status", "--json").stdout)["isolation"] == "masked"
     assert "this workspace is masked" in space.cli("status").stderr
@@ -46,7 +45,7 @@ def test_nor_in_a_workspace_in_it(workspace):
 
 def test_an_ordinary_user_s_workspace_is_not_masked_and_gets_nothing_either(workspace):
     space = workspace("", user=USER).started()
-    assert SAID not in space.stderr and json.loads(space.cli("status", "--json").stdout)["isolation"] == "full"
+    assert MASKED_LINE not in space.stderr and json.loads(space.cli("status", "--json").stdout)["isolation"] == "full"
     # Its own cgroups, its own /proc and /sys, and settings of its own user and IPC namespace.
     own = ("mounted ", "made ", "/sys/fs/cgroup", "/proc/sys/user/", "/proc/sys/fs/mqueue/", "/proc/sys/kernel/")
     per_namespace = {f"/proc/sys/kernel/{name}" for name in (
@@ -83,6 +82,6 @@ def test_the_way_out_is_named_and_asked_for(workspace, lab):
 
 def test_allowed_by_name_it_is_said_aloud(workspace):
     space = workspace("", arguments=["--allow-machine-root", "--require", "full"]).started()
-    assert "--allow-machine-root: root inside can change this machine's settings" in space.stderr and SAID not in space.stderr
+    assert "--allow-machine-root: root inside can change this machine's settings" in space.stderr and MASKED_LINE not in space.stderr
     assert space.exec("sh", "-c", "exec 3<>/proc/sys/kernel/core_pattern").returncode == 0
     assert space.exec("unshare", "--cgroup", "true").returncode == 0

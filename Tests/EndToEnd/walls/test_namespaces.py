@@ -102,7 +102,7 @@ def test_a_workspace_in_a_workspace_holds_as_well(workspace):
 
 def test_network_and_containers_are_the_workspaces_own(workspace):
     """What its root may do is as before: its user namespace owns its network, host name and mounts."""
-    space = workspace("").started()
+    space = workspace("", user=USER).started()
     script = f"""set -e
     ip tuntap add other mode tap; ip link set other up; ip link del other
     echo 1 > /proc/sys/net/ipv4/ip_forward

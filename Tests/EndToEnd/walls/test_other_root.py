@@ -43,7 +43,7 @@ def test_it_comes_up_and_obeys_the_containers_root(workspace, capabilities):
     if capabilities == LEAST:  # no CAP_DAC_OVERRIDE
         assert (logs.returncode, "Permission denied" in logs.stderr) == (1, True), logs
     else:
-        assert "1000          1" in logs.stdout
+        assert "1001       1001" in logs.stdout, "of the stages, whose root is user 1000"
     outside(space, capabilities, "stop")
     assert space.wait() == 0
     left = {entry.name for entry in space.state.iterdir()}
