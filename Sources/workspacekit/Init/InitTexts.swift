@@ -1,5 +1,17 @@
 internal import Control
 
+/// # Theory of operation
+///
+/// What a binary called as tini or dumb-init prints is part of the interface that it stands in for. Where the suites of those
+/// programs compare an output as a whole, it is theirs to the byte, and these texts are not ours to improve:
+///
+///     dumb-init 1.2.5   tests/cli_test.py: version, help, the errors for no arguments, a wrong option and a wrong -r;
+///                       tests/proxies_signals_test.py and others: the debug lines with [dumb-init] (InitMessage)
+///     tini 0.19         test/run_inner_tests.py and its outer tests look for phrases: "tini version", "supervision of a valid
+///                       init process", "more verbose", "zombie reaping won't work", "Reaped zombie process with pid="
+///
+/// Everything else, tini's help around these phrases and the licence too, is in our own words.
+
 extension InitPersonality {
     /// The answer to `--version`.
     var version: String {
@@ -16,7 +28,7 @@ extension InitPersonality {
     /// The lines for a command line that cannot be used.
     func complaint(_ error: InitUsageError, _ program: String) -> String {
         if self == .dumbInit {
-            // dumb-init's suite compares these texts as a whole.
+            // Compared as a whole: see above.
             switch error {
             case .option(let error): return "\(program): \(error.message)\n"
             case .rewrite:
@@ -41,7 +53,7 @@ extension InitPersonality {
         return "\(program): \(text)\n" + usage(program)
     }
 
-    /// dumb-init's suite compares this text as a whole.
+    /// Compared as a whole: see above.
     private func dumbInitUsage(_ program: String) -> String {
         version + """
             Usage: \(program) [option] command [[arg] ...]
@@ -65,7 +77,7 @@ extension InitPersonality {
             """
     }
 
-    /// tini's suite looks for "supervision of a valid init process" and "more verbose".
+    /// Our words around the phrases that tini's suite looks for.
     private func tiniUsage(_ program: String) -> String {
         let isOurs = self == .workspacekit
         return """
