@@ -152,11 +152,12 @@ struct Plan: ParsableCommand {
 
 struct Reload: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Read the configuration again, and do what follows.",
+        abstract: "Read the configuration again, and apply what has changed.",
         discussion: """
-            A running workspace follows its files by itself; this does it now, also where files cannot be watched, and starts
-            services that were skipped for want of a program that is there now. Returns when what is to stop has stopped and
-            what can start runs. Ports outside are opened and closed a moment later. Exit code 0; 78 when the configuration cannot be used.
+            A running workspace follows its files by itself. This command does it at once, also where files cannot be watched,
+            and starts services that were skipped because a program was missing, if the program is there now. Returns when the
+            units that are to stop have stopped and those that can start run; ports outside are opened and closed a moment
+            later. Exit code 0; 78 when the configuration cannot be used.
 
               workspacekit reload
             """)

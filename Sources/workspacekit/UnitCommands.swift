@@ -91,7 +91,7 @@ struct WaitOption: ParsableArguments {
 
 struct Start: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Start tasks or services that ended, were stopped or skipped, or are waiting for a connection.",
+        abstract: "Start tasks or services that ended, were stopped, or are waiting for a connection.",
         discussion: """
             Returns when they run, and have said that they are ready where the configuration has "ready". Exit code 1 when one
             cannot be started, with the reason.

@@ -207,9 +207,11 @@ final class WorkspaceSession {
         self.rings = rings
         switch rings.idMap?.method {
         case .single?:
-            say(
-                "only one user id is mapped, so apt, sudo and dockerd do not work inside: install uidmap and add a range "
-                    + "for this user to /etc/subuid and /etc/subgid")
+            let cure =
+                CurrentProcess.effectiveUser == 0
+                ? "add CAP_SETUID and CAP_SETGID"
+                : "install uidmap and add a range for this user to /etc/subuid and /etc/subgid"
+            say("only one user id is mapped, so apt, sudo and dockerd do not work inside: \(cure)")
         case .direct? where rings.idMap?.users.first.map({ $0.inside == 0 && $0.outside != 0 }) == true:
             say(
                 "root inside is user \(rings.idMap?.users.first?.outside ?? 0) outside: to keep the container's root, "

@@ -55,6 +55,10 @@ def test_docker_in_a_workspace(workspace, lab, image, user):
 
     # Run, build both ways, exec, stop.
     assert docker("run", "--rm", "base:1", "id", "-u").stdout == "0\n"
+    # Without cgroups of its own, as docs/operations.md says.
+    refused = docker("run", "--rm", "--cpus", "1", "base:1", "id", "-u", check=False)
+    assert refused.returncode != 0 and "executable file not found" not in refused.stderr and "CPU" in refused.stderr
+    assert docker("run", "--rm", "-m", "64m", "base:1", "id", "-u").stdout == "0\n"
     context = space.folder / "context"
     context.mkdir()
     (context / "Dockerfile").write_text("ARG BASE=none\nFROM ${BASE}\nRUN echo built >/made\nCMD [\"cat\", \"/made\"]\n")

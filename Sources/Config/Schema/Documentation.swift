@@ -75,12 +75,23 @@ public enum Documentation {
         case .integer(let range):
             range.upperBound == .max ? "number from \(range.lowerBound)" : "\(range.lowerBound) to \(range.upperBound)"
         case .choice(let words, _): words.map { "`\($0)`" }.joined(separator: ", ")
-        case .list(let element): "list of " + type(element) + "s"
+        case .list(let element): "list of " + several(element)
         case .record: "mapping"
-        case .table(_, let value): "mapping of names to \(type(value))s"
+        case .table(_, let value): "mapping of names to \(several(value))"
         case .variables: "variables"
         case .anything: "any"
         case .oneOf(let shapes, _): shapes.map(type).joined(separator: " or ")
+        }
+    }
+
+    private static func several(_ shape: Shape) -> String {
+        switch shape {
+        case .oneOf(let shapes, _): shapes.map(several).joined(separator: " or ")
+        case .integer: "numbers, " + type(shape)
+        case .text(.address): "IP addresses"
+        case .text(.egressRule): "networks or names"
+        case .text(.listener): "paths or ports"
+        default: type(shape) + "s"
         }
     }
 

@@ -72,10 +72,10 @@ enum GitpodKeys {
             "port", .text(.portRange), "A port, or a range of them", example: "3000-3010",
             required: true),
         Key("name", .string, "Shown with the port", example: "web"),
-        Key("description", .string, "Shown with the port", example: "the shop"),
+        Key("description", .string, "Shown by `ports --json`", example: "the shop"),
         Key(
             "onOpen", .choice(["open-browser", "open-preview", "notify", "ignore", "ignore-completely"]),
-            "What an editor does when something listens; `ignore-completely` hides the port, and it is not forwarded",
+            "What an editor does when something listens. `open-browser` and `open-preview` also say that HTTP is spoken there; `ignore-completely` hides the port, and it is not forwarded",
             default: .string("notify")),
         Key(
             "visibility", .choice(["private", "public"]), "Who may reach the port in Gitpod's service",

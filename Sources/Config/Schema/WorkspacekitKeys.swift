@@ -3,7 +3,8 @@ enum WorkspacekitKeys {
     static let root: [Key] = [
         Key("network", .record(network), "The workspace's network"),
         Key(
-            "user", .text(.user), "Whom tasks run as; without, root inside, who is the container's user",
+            "user", .text(.user),
+            "The user that tasks run as. Without it, root inside, which is the user outside who started the workspace",
             example: "gitpod"),
         Key(
             "services", .table(names: .name, .record(service)), "Programs that are kept running",
@@ -104,7 +105,7 @@ enum WorkspacekitKeys {
             "restart", .text(.restart),
             "`no`, `always`, `on-failure[:max]` (8 in a row), `unless-stopped`. 500 ms, doubled up to 30 s with up to 10 % jitter, forgotten after 30 s up",
             example: "on-failure:3", default: .string("no")),
-        Key("user", .text(.user), "Whom it runs as", example: "postgres"),
+        Key("user", .text(.user), "The user that it runs as", example: "postgres"),
         Key(
             "working_dir", .text(.path),
             "Where it runs; relative to the workspace directory; with `${NAME}` as `environment`",
@@ -157,7 +158,8 @@ enum WorkspacekitKeys {
                         "RLIMIT_\($0.rawValue.uppercased()); -1 is unlimited")
                 }), "Limits of its processes (setrlimit(2))", example: "{nofile: 65536}"),
         Key(
-            "oom_score_adj", .integer(-1000...1000), "Who is killed first when memory runs out: 1000 is, -1000 is not",
+            "oom_score_adj", .integer(-1000...1000),
+            "How early the kernel kills it when memory runs out: 1000 first, -1000 never",
             example: "500", default: .integer(0)),
         Key(
             "mem_limit", .text(.size), "Memory of all its processes together; where cgroup2 is delegated",
@@ -169,10 +171,10 @@ enum WorkspacekitKeys {
             example: "200"),
         Key(
             "kill_mode", .choice(["control-group", "mixed", "process-group"]),
-            "Who gets the stop signal, and what is killed once its process has ended, or was to end and has not. `control-group`: its process group gets the signal, and all that it started is killed. `mixed`: only its main process gets the signal, for one that ends its workers itself, such as gunicorn or celery. `process-group`: what left the group lives on, for one whose processes are to outlive it, such as dockerd",
+            "Which processes get the stop signal, and which are killed once the main process has ended or its grace is over. `control-group`: the process group gets the signal, and everything that the unit started is killed. `mixed`: only the main process gets the signal, for programs that end their workers themselves, such as gunicorn or celery. `process-group`: processes that left the group live on, for programs whose processes are to outlive them, such as dockerd",
             default: .string("control-group")),
-        Key("nice", .integer(-20...19), "How it yields the processors to others: 19 always, -20 never", example: "10"),
-        Key("umask", .text(.mask), "Permissions that files it makes do not have", example: "\"027\""),
+        Key("nice", .integer(-20...19), "Its scheduling priority: 19 is the lowest, -20 the highest", example: "10"),
+        Key("umask", .text(.mask), "Permission bits that files it makes do not get", example: "\"027\""),
         Key(
             "tty", .boolean, "It runs on a terminal of its own, for `workspacekit attach`", default: .boolean(false)),
         Key("logging", .record(logging), "Its log files"),
@@ -186,7 +188,9 @@ enum WorkspacekitKeys {
     static let listener: [Key] = [
         Key("path", .text(.absolutePath), "Where the socket is", required: true),
         Key("mode", .text(.mask), "Its permissions; without, everybody may connect", example: "\"0660\""),
-        Key("group", .text(.name), "Whose group it is; without, that of whom the service runs as", example: "docker"),
+        Key(
+            "group", .text(.name), "The group that owns it; without, the group of the user that the service runs as",
+            example: "docker"),
     ]
 
     static let dependency: [Key] = [
@@ -194,7 +198,7 @@ enum WorkspacekitKeys {
             "condition", .choice(DependencySpec.Condition.allCases.map(\.rawValue)), "What must have happened",
             default: .string("service_started")),
         Key(
-            "required", .boolean, "Without it, it starts too: when that one is skipped or has failed",
+            "required", .boolean, "`false`: it also starts when that one is skipped or has failed",
             default: .boolean(true)),
     ]
 

@@ -75,7 +75,8 @@ extension Supervisor {
                 return
             }
             if request.verb == .restart, case .skipped(let reason) = engine.states[id] {
-                connection.send(ControlResponse(error: "\(name) is skipped: \(reason)"))
+                connection.send(
+                    ControlResponse(error: "\(name) is skipped: \(reason). hint: workspacekit reload looks again"))
                 return
             }
             ids.append(id)

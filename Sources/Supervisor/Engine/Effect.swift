@@ -48,7 +48,8 @@ extension Engine {
         case .ended(let ending, let byRequest):
             if byRequest { return .failed("\(name) was stopped") }
             return isFailureToStart(ending, id) ? .failed("\(name): \(ending)") : .met
-        case .skipped(let reason): return .skipped("\(name) is skipped: \(reason)")
+        case .skipped(let reason):
+            return .skipped("\(name) is skipped: \(reason). hint: workspacekit reload looks again")
         }
     }
 
