@@ -55,6 +55,7 @@ def test_the_state_directory_serves_both_kinds_of_start(workspace, lab):
     for round, capabilities in enumerate([None, WITHOUT, None, LEAST]):
         space = start(workspace, capabilities, folder=folder, environment={"ROUND": str(round)})
         assert json.loads(space.cli("status", "--json").stdout).get("rootOutside") == (OTHER if capabilities else None)
+        until(lambda: f"[a] from {round}\n" in space.stdout, 10, "the task's output")
         space.cli("stop")
         space.wait()
         assert f"from {round}\n" in (space.state / "logs/a.log").read_text() and "cannot" not in space.stderr
