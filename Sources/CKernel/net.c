@@ -270,6 +270,13 @@ int ck_peer_credentials(int fd, int *pid, unsigned *uid, unsigned *gid)
     return 0;
 }
 
+int ck_peer_handle(int fd)
+{
+    int handle = -1;
+    socklen_t n = sizeof handle;
+    return getsockopt(fd, SOL_SOCKET, 77 /* SO_PEERPIDFD */, &handle, &n) < 0 ? -errno : handle;
+}
+
 int ck_is_unconnected_tcp(int fd)
 {
     static const int names[] = { SO_DOMAIN, SO_TYPE, SO_PROTOCOL, SO_ACCEPTCONN };

@@ -171,6 +171,8 @@ public final class ControlClient {
     /// The connection.
     public private(set) var connection: ControlConnection
     private let state: StateDirectory
+    /// This process's user namespace, which only what is in it can open.
+    private let proof = try? Files.open("/proc/self/ns/user", flags: 0)
 
     /// Connects; throws ENOENT or ECONNREFUSED when no workspace runs there, and EPERM when another user may serve it: it would
     /// hear what is asked, and get the descriptors that go with it.
@@ -194,11 +196,22 @@ public final class ControlClient {
         return try CurrentProcess.asUser(user) { () throws(KernelError) in try LocalSocket.connect(socket) }
     }
 
+    /// Sends a request.
+    public func send(_ request: ControlRequest, descriptors: [Descriptor] = []) {
+        guard let proof else {
+            connection.send(request, descriptors: descriptors)
+            return
+        }
+        var request = request
+        request.hasProof = true
+        connection.send(request, descriptors: descriptors + [proof])
+    }
+
     /// Sends a request and waits for an answer; nil when the workspace ended meanwhile. `exec` is not sent twice.
     public func ask(_ request: ControlRequest, descriptors: [Descriptor] = []) -> ControlResponse? {
         for _ in 0..<100 {
             // A server that refuses has answered and closed already: its answer counts, not that ours came too late.
-            connection.send(request, descriptors: descriptors)
+            send(request, descriptors: descriptors)
             if let answer = answer() { return answer }
             guard request.verb != .exec, reconnect() else { return nil }
         }

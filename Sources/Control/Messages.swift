@@ -38,6 +38,9 @@ public struct ControlRequest: Codable, Hashable, Sendable {
     public var noWait: Bool?
     /// For `attach`: without the terminal itself; with what was printed last.
     public var readOnly: Bool?, replay: Bool?
+    /// The last descriptor beside the request is the client's user namespace: what runs outside proves with it that it is no
+    /// process of another workspace.
+    public var hasProof: Bool?
     /// `NAME=value`, besides the workspace's environment; for `variables`: to be put down, where `names` are taken away.
     public var environment: [String]?
 

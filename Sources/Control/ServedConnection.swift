@@ -19,6 +19,8 @@ public final class ServedConnection {
     public let descriptor: Descriptor
     /// The client's user.
     public let peer: ControlPeer
+    /// The client has shown that it runs where the workspace was started.
+    public var isProven = false
     /// Descriptors that came and were not yet taken.
     public var received: [Descriptor] = []
     /// Nothing can be sent any more: the client is gone, or did not keep to a bound.

@@ -41,6 +41,9 @@ extension FileStatus {
         bornAt = WallInstant(nanoseconds: raw.born_ns)
     }
 
+    /// What tells it from every other file that is open or exists meanwhile, as text.
+    public var identity: String { "\(device):\(inode)" }
+
     /// Whether both are of one file, which then is open or exists all the while.
     public func isSameFile(as other: FileStatus) -> Bool { device == other.device && inode == other.inode }
 }

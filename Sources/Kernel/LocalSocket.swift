@@ -89,6 +89,20 @@ public enum LocalSocket {
         return unsafe ck_peer_credentials(socket, &pid, &uid, &gid) == 0 ? (pid, uid, gid) : nil
     }
 
+    /// The user namespace of the process that connected, told by its number in this process's PID namespace; nil where it has
+    /// none, has ended, or may not be looked into.
+    ///
+    /// KERNEL: the number may be another process's by now; the handle of the one that connected (SO_PEERPIDFD, since Linux 6.5)
+    /// says whether it has ended.
+    public static func peerUserNamespace(_ socket: Int32) -> FileStatus? {
+        guard let pid = peer(socket)?.pid, pid > 0 else { return nil }
+        let handle = ck_peer_handle(socket)
+        defer { if handle >= 0 { _ = OwnedDescriptor(owning: handle) } }
+        guard let users = Files.status("/proc/\(pid)/ns/user") else { return nil }
+        let hasEnded = handle >= 0 && ck_poll(handle, 1 /* POLLIN */, 0) != 0
+        return hasEnded ? nil : users
+    }
+
     /// Sends bytes, with descriptors beside the first of them (SCM_RIGHTS); at most 8 descriptors. Never waits for room.
     public static func send(_ socket: Int32, _ bytes: [UInt8], descriptors: [Int32] = []) -> IOOutcome {
         send(socket, bytes, from: 0, count: bytes.count, descriptors: descriptors)

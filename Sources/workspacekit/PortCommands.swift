@@ -27,7 +27,7 @@ struct Ports: ParsableCommand {
             if json { print(prettyJSON(ports)) } else { show(ports) }
             while watch {
                 pause(.milliseconds(200))
-                client.connection.send(ControlRequest(.ports))
+                client.send(ControlRequest(.ports))
                 guard let now = client.answer()?.ports else { return }
                 for port in now where !ports.contains(port) { writeLine("+ \(visibleText(sentence(port)))\n", to: 1) }
                 for port in ports where !now.contains(where: { $0.port == port.port && $0.transport == port.transport })

@@ -266,7 +266,7 @@ struct Wait: ParsableCommand {
         request.names = [name]
         request.condition = condition
         let client = connect(state.directory)
-        client.connection.send(request)
+        client.send(request)
         guard waitReadable(client.connection.descriptor.number, timeout) else {
             fail("\(name) is not \(condition.rawValue) yet: the time is over", 124)
         }

@@ -81,6 +81,7 @@ final class WorkspaceRun {
             /// What the supervisor is told, which depends on what could be had.
             func supervisorState(_ rings: RingPlan) throws -> Descriptor {
                 plan.isolation = rings.isolation.rawValue
+                plan.outside = Files.status("/proc/self/ns/user")?.identity ?? ""
                 plan.link = rings.link.map { link in
                     WorkspaceLink(
                         name: link.name, mtu: link.mtu, queueLength: link.queueLength, addresses: link.addresses,

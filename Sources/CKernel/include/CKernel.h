@@ -206,6 +206,7 @@ long ck_discard_received(int fd, size_t count);                          /* recv
 int ck_set_peek_offset(int fd, int offset);                              /* SO_PEEK_OFF */
 int ck_unix_bind(int fd, const char *path);
 int ck_unix_connect(int fd, const char *path);
+int ck_peer_handle(int fd);                                 /* SO_PEERPIDFD: a descriptor, since Linux 6.5 */
 int ck_peer_credentials(int fd, int *pid, unsigned *uid, unsigned *gid);
 long ck_send_fds(int fd, const void *buffer, size_t count, const int *fds, int fd_count);
 long ck_receive_fds(int fd, int waits, void *buffer, size_t count, int *fds, int capacity, int *fd_count);

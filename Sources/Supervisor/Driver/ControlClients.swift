@@ -127,13 +127,31 @@ extension Supervisor {
 
     /// Whoever runs the workspace may do everything: its root, who is the caller of `run`, inside and outside. Other users of
     /// the workspace, who have a number in its PID namespace, are guests, who may look and wait; any other user is refused.
+    ///
+    /// Ids are the same in each workspace of a container, so they do not say which one a process is of: its user namespace does.
     func peer(of socket: Descriptor) -> ControlPeer? {
         guard let peer = LocalSocket.peer(socket.number) else { return nil }
-        if peer.uid == plan.owner {
-            return ControlPeer(uid: peer.uid, isInside: peer.pid != 0, isGuest: false)
+        let isInside: Bool
+        if let users = namespaces.first.flatMap({ Files.status("/proc/self/fd/\($0)") }) {
+            isInside = LocalSocket.peerUserNamespace(socket.number)?.isSameFile(as: users) == true
+        } else {
+            isInside = peer.pid != 0
         }
-        guard CurrentProcess.parent == 1, peer.pid != 0 else { return nil }
+        if peer.uid == plan.owner {
+            return ControlPeer(uid: peer.uid, isInside: isInside, isGuest: false)
+        }
+        guard CurrentProcess.parent == 1, isInside else { return nil }
         return ControlPeer(uid: peer.uid, isInside: true, isGuest: true)
+    }
+
+    /// Whether the client may ask. What is not in the workspace shows that it is in ring0's user namespace, by a descriptor of that.
+    ///
+    /// KERNEL: a process opens its own user namespace and, with ioctl_ns(2), those below it, never the one above.
+    private func mayAsk(_ request: ControlRequest, _ connection: ServedConnection) -> Bool {
+        let proof = request.hasProof == true ? connection.received.popLast() : nil
+        if connection.peer.isInside || connection.isProven || !plan.hasNamespaces { return true }
+        connection.isProven = proof.flatMap { Files.status(of: $0) }?.identity == plan.outside
+        return connection.isProven
     }
 
     /// Serves clients in turn, for as long as a turn of the loop may.
@@ -144,10 +162,12 @@ extension Supervisor {
             case .nothingYet: break
             case .closed: endConnection(connection.descriptor.number)
             case .line(let line):
-                if let request = ControlConnection.decode(ControlRequest.self, line) {
+                let request = ControlConnection.decode(ControlRequest.self, line)
+                if let request, mayAsk(request, connection) {
                     answer(request, connection)
                 } else {
-                    connection.send(ControlResponse(error: "not understood"))
+                    let refusal = "refused: this comes from another workspace, or from a user namespace inside"
+                    connection.send(ControlResponse(error: request == nil ? "not understood" : refusal))
                 }
                 // Descriptors are passed with the request that takes them.
                 if !connection.hasInput { connection.received = [] }

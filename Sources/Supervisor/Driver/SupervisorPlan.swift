@@ -37,6 +37,9 @@ public struct SupervisorPlan: Hashable, Sendable {
     /// What of it all is the workspace's own, in a word for those who ask for its status.
     public var isolation = "full"
 
+    /// The user namespace of ring0, as a process in it can show it: `DEVICE:INODE`.
+    public var outside = ""
+
     /// The workspace has namespaces of its own, which this process is not in: its units are started in them.
     var hasNamespaces: Bool { isolation != "supervise-only" }
 
@@ -68,6 +71,7 @@ public struct SupervisorPlan: Hashable, Sendable {
                 files.path, files.name, workspaceDirectory, stateDirectory, isQuiet ? "quiet" : "",
                 "\(budget.nanoseconds)",
                 "\(command.count)", start.rawValue, isolation, files.isNamed ? "named" : "",
+                outside,
             ] + (link?.fields ?? WorkspaceLink.noFields)
         let described = sources.flatMap { [$0.name, $0.role.rawValue, "\($0.bytes.count)"] }
         return ChannelMessage("supervise", head + command + described).encoded + Self.marker + sources.flatMap(\.bytes)
@@ -80,7 +84,7 @@ public struct SupervisorPlan: Hashable, Sendable {
             let message = ChannelMessage(decoding: bytes[..<split]), message.kind == "supervise"
         else { return nil }
         let f = message.fields
-        let head = 10 + WorkspaceLink.noFields.count
+        let head = 11 + WorkspaceLink.noFields.count
         guard f.count >= head, let budget = Int64(f[5]), let count = Int(f[6]), count >= 0, f.count >= head + count,
             let start = StartKind(rawValue: f[7]),
             (f.count - head - count) % 3 == 0
@@ -100,6 +104,7 @@ public struct SupervisorPlan: Hashable, Sendable {
             stateDirectory: f[3], command: Array(f[head..<(head + count)]), start: start, isQuiet: !f[4].isEmpty,
             budget: .nanoseconds(budget))
         isolation = f[8]
-        link = WorkspaceLink(fields: Array(f[10..<head]))
+        outside = f[10]
+        link = WorkspaceLink(fields: Array(f[11..<head]))
     }
 }
