@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from conftest import BINARY, PYTHON, WORLD4, WORLD6, until
+from conftest import BINARY, POD4, PYTHON, USER, WORLD4, WORLD6, until
 from test_net import flows, net
 
 CONFIG = """
@@ -123,9 +123,12 @@ def test_of_several_search_lines_the_last_one_counts(workspace, lab):
     etc = lab.folder / "etc"
     try:
         (etc / "resolv.conf").write_text(f"nameserver {WORLD4}\nsearch first.test\nsearch second.test third.test\n")
-        space = workspace(CONFIG).started()
+        space = workspace(CONFIG, user=USER).started()  # who cannot write the file outside: it is followed
         status = lambda name: re.search(r"status: (\w+)", dig(space, name)).group(1)
         assert [status(f"www.{name}.test") for name in ("first", "second", "third")] == ["REFUSED", "NXDOMAIN", "NXDOMAIN"]
+        (etc / "resolv.conf").write_text(f"nameserver {WORLD4}\nsearch fourth.test\n")
+        until(lambda: status("www.fourth.test") == "NXDOMAIN", 10, "the other domain")
+        assert status("www.second.test") == "REFUSED"
     finally:
         (etc / "resolv.conf").write_text(f"nameserver {WORLD4}\nsearch example.test\n")
 
@@ -170,6 +173,39 @@ while time.monotonic() < end:
 print("went on")
 """
     assert space.exec(PYTHON, "-c", script).stdout == "went on\n"
+
+
+def test_only_who_was_pinged_answers(space, lab):
+    """A host that the rules do not name answers a ping of another one: it must not be heard."""
+    forger = lab.popen_in(lab.world, [PYTHON, "-c", f"""
+import socket
+hear, say = (socket.socket(socket.AF_INET, socket.SOCK_RAW, 1) for _ in range(2))
+hear.settimeout(20); say.bind(("198.18.0.10", 0)); print("ready", flush=True)
+while True:
+    packet = hear.recv(2000)
+    if packet[16:20] != bytes([198, 18, 0, 11]) or packet[20] != 8: continue
+    reply = bytearray(packet[20:]); reply[0] = 0; reply[2:4] = bytes(2)
+    total = sum(int.from_bytes(reply[n:n + 2], "big") for n in range(0, len(reply), 2))
+    total = (total & 0xffff) + (total >> 16); total = ~((total & 0xffff) + (total >> 16)) & 0xffff
+    reply[2:4] = total.to_bytes(2, "big")
+    say.sendto(bytes(reply), ("{POD4}", 0)); print("sent", flush=True)
+"""], stdout=subprocess.PIPE, text=True)
+    try:
+        assert forger.stdout.readline() == "ready\n"
+        result = space.exec("sh", "-c", f"""{PYTHON} -c '
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1); s.settimeout(0.1)
+deadline = time.monotonic() + 2.5
+while time.monotonic() < deadline:
+    try: packet, peer = s.recvfrom(2000)
+    except TimeoutError: continue
+    if packet[20] == 0: print(peer[0])
+' & ping -c 3 -i 0.3 -s 56 -W 2 198.18.0.11 >/dev/null; wait""")
+        assert forger.stdout.readline() == "sent\n", "the false answer"
+        assert set(result.stdout.split()) == {"198.18.0.11"}, result.stdout
+    finally:
+        forger.kill()
+        forger.wait()
 
 
 def test_denials_are_told_and_counted(space):

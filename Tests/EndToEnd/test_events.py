@@ -139,6 +139,9 @@ def test_a_full_disk_loses_events_and_says_so(workspace, lab):
         lab.in_pod("rm", str(small / "filler"))
         space.cli("restart", "a")
         until(lambda: re.search(r"events are written again; \d+ are missing", space.stderr), 10, "the notice")
+        # What was cut short spoils no line but its own: a line with an end is whole.
+        lines = lab.in_pod("cat", str(space.state / "events.jsonl")).stdout.splitlines()
+        assert [json.loads(line)["event"] for line in lines if line.endswith("}")][-1] == "ready"
         before = len(read(space, "a"))
         space.cli("restart", "a")
         until(lambda: "started" in names(read(space, "a")[before:]), 10, "what comes next")

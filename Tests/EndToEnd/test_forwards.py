@@ -94,6 +94,7 @@ def test_edits_and_another_forwarder(workspace, lab):
     (space.folder / ".gitpod.yml").write_text(config(['"8183:80"', '"5353:53/udp"'], server))
     until(lambda: ask(lab.in_world, POD4, 8183) == f"80/tcp {WORLD4}", 10, "the new forward")
     assert ask(lab.in_world, POD4, 8180) == "ConnectionRefusedError"
+    assert set(states(space)) == {"*:8183", "*:5353"}, "what is gone is not shown"
     assert ask(lab.in_world, POD4, 5353, udp=True) == f"53/udp {WORLD4} 1"
     assert re.search("setting workspacekit.network.forwards: changed, without a restart", space.stderr) and space.status()["server"]["restarts"] == 0
     # The sockets stay while a forwarder that dies is followed by another.

@@ -129,6 +129,20 @@ CLIENTS, CLIENTS_OF_ONE, SPLICE = TOTAL // 2, TOTAL // 2 * 3 // 4, 6
 # TCP: greets, and says what it is told; UDP: says what it is told.
 
 
+def test_connections_that_are_refused_take_nothing(space):
+    """However many there were, one after the other."""
+    found = inside(space, f"""
+import json
+refused = 0
+for _ in range({TOTAL} // 2 + 20):
+    try: socket.create_connection(("{WORLD4}", 9), 5)
+    except ConnectionRefusedError: refused += 1
+with socket.create_connection(("{WORLD4}", 7), 5) as s: s.sendall(b"x"); answer = s.recv(1).decode()
+print(json.dumps([refused, answer]))
+""")
+    assert found == [TOTAL // 2 + 20, "x"]
+
+
 def test_a_name_server_that_another_takes_the_place_of_takes_nothing(workspace, lab, servers):
     """The first server's connection is closed when the next one is asked: it counts no longer, however often."""
     servers({"198.18.0.10": "answer tcp=absent", "198.18.0.11": "answer"})

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import subprocess
 import textwrap
 
 import pytest
@@ -110,6 +111,31 @@ def test_time_to_live_is_counted(space):
         print(socket.inet_ntoa(answer[26:30]), answer[34], answer[35], answer[42:].startswith(b"\\x45") and answer[62:66].hex())
         """)
     assert out.split() == ["10.0.2.2", "11", "0", "0fa0829a"]
+
+
+def test_datagrams_that_come_at_once_keep_their_time_to_live(space, lab):
+    """The forwarder sends several of one size together: not those that differ in what their headers say."""
+    server = lab.popen_in(lab.world, [PYTHON, "-c", """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(0, 12, 1); s.bind(("198.18.0.10", 4714)); s.settimeout(10); print("ready", flush=True)
+for _ in range(200):
+    data, control, _, _ = s.recvmsg(2000, 100)
+    print(data[0], int.from_bytes(control[0][2][:4], "little"), flush=True)
+"""], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout.readline() == "ready\n"
+        space.exec(PYTHON, "-c", """
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.connect(("198.18.0.10", 4714))
+for _ in range(50):
+    for hops in (60, 60, 30, 60): s.setsockopt(0, 2, hops); s.send(bytes([hops]) * 700)
+    time.sleep(0.002)
+""")
+        pairs = [tuple(map(int, server.stdout.readline().split())) for _ in range(200)]
+        assert set(pairs) == {(60, 59), (30, 29)}
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_a_segment_of_no_connection_is_reset(space):

@@ -181,6 +181,7 @@ workspacekit: {services: {s: {command: "sh -c 'test $NOTIFY_FD = 3 && sleep 1; e
 
 NOTIFY = """
 import os, socket, time
+if os.path.exists("silent"): time.sleep(1000)
 address = os.environ["NOTIFY_SOCKET"]
 s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 s.connect("\\0" + address[1:] if address[0] == "@" else address)
@@ -199,6 +200,12 @@ def test_readiness_by_sd_notify(workspace, user):
     assert state(space, "s")["isReady"] is False
     space.cli("wait", "s", "--for", "ready", "--timeout", "10s")
     assert "serving" in space.cli("status").stdout
+    # What one process said is not another's word.
+    (space.folder / "silent").touch()
+    space.cli("restart", "s", "--no-wait")
+    until(lambda: state(space, "s")["restarts"] > 0 or state(space, "s")["isReady"] is False, 10, "the restart")
+    until(lambda: state(space, "s")["state"] == "running", 10, "the next process")
+    assert "statusText" not in state(space, "s")
 
 
 def test_readiness_by_a_line_of_the_log(workspace):
