@@ -4,6 +4,7 @@ import importlib.util
 import json
 import pathlib
 import re
+import signal
 
 import pytest
 
@@ -97,6 +98,17 @@ def test_what_missing_capabilities_cost_root(workspace, capabilities, said, isol
     space = workspace("tasks: [{name: t, command: cat /proc/self/uid_map}]\n",
                       through=["setpriv", f"--bounding-set={capabilities}", f"--inh-caps={capabilities}"]).started()
     assert said in space.stderr and json.loads(space.cli("status", "--json").stdout)["isolation"] == isolation
+
+
+@pytest.mark.parametrize("again", [signal.SIGINT, signal.SIGQUIT])
+def test_a_second_signal_ends_the_workspace_at_once(workspace, again):
+    space = workspace("workspacekit: {services: {s: {command: [sh, -c, \"trap '' TERM; echo up; while :; do sleep 1; done\"], stop_grace_period: 7s}}}\n",
+                      arguments=["--network", "none"])
+    until(lambda: "[s] up" in space.stdout, 10, "the service")
+    space.process.terminate()
+    until(lambda: "stopping (again to stop at once)" in space.stderr, 5, "the stop")
+    space.process.send_signal(again)
+    assert space.wait(5) == 137 and "stopped at once" in space.stderr
 
 
 @pytest.fixture

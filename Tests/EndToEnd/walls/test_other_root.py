@@ -44,6 +44,10 @@ def test_it_comes_up_and_obeys_the_containers_root(workspace, capabilities):
         assert (logs.returncode, "Permission denied" in logs.stderr) == (1, True), logs
     else:
         assert "1001       1001" in logs.stdout, "of the stages, whose root is user 1000"
+    scrape = ["curl", "-s", "--unix-socket", str(space.state / "metrics.sock"), "http://x/metrics"]
+    user = ["setpriv", "--reuid", str(OTHER), "--regid", str(OTHER), "--clear-groups"]
+    assert "workspacekit_info" not in space.lab.in_pod(*scrape, check=False).stdout
+    assert "workspacekit_info" in space.lab.in_pod(*user, *scrape).stdout
     outside(space, capabilities, "stop")
     assert space.wait() == 0
     left = {entry.name for entry in space.state.iterdir()}
