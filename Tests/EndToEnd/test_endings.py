@@ -296,3 +296,16 @@ def test_every_connection_of_a_forwarder_that_is_killed_is_reset_on_both_sides(w
         assert space.exec(PYTHON, "-c", ASKING.replace('"5\\n"', '"hello"'), WORLD4, "7", "3").stdout == "3\n"
     finally:
         end(*programs)
+
+
+def test_so_are_those_of_the_forwarders_after_it(workspace, lab):
+    space = workspace("").started()
+    for _ in range(3):
+        holding = start(space, lab, None, PYTHON, script(lab, "holding", HOLDING), WORLD4)
+        try:
+            slirp = space.stage("slirp")
+            os.kill(slirp, signal.SIGKILL)
+            assert holding.stdout.readline() == "['ECONNRESET'] 40\n"
+            until(lambda: space.stage("slirp") != slirp, 10, "another forwarder")
+        finally:
+            end(holding)

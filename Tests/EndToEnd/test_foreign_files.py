@@ -103,6 +103,22 @@ def test_a_state_directory_that_others_write_in_is_not_used(lab, place, mode, gr
     assert result.returncode == 64 and "other users may change what is in it" in result.stderr
 
 
+def test_an_owner_who_is_not_mapped_is_not_believed_where_others_may_make_directories(lab):
+    """In a user namespace every such owner shows as one: in /tmp, anybody can have made it; in a closed directory nobody can."""
+    closed = lab.folder / "closed-parent"
+    closed.mkdir(mode=0o755)
+    open_parent = lab.folder / "open-parent"
+    open_parent.mkdir()
+    open_parent.chmod(0o1777)
+    said = {}
+    for parent in (closed, open_parent):
+        directory = parent / "state"
+        directory.mkdir()
+        os.chown(directory, PLAIN_USER, PLAIN_USER)
+        said[parent] = lab.in_pod("unshare", "--user", "--map-root-user", BINARY, "status", "--state-dir", str(directory), check=False).stderr
+    assert "belongs to another user" in said[open_parent] and "belongs to another user" not in said[closed], said
+
+
 def test_a_lock_that_is_a_link_makes_no_file(lab, workspace):
     space = workspace("", command=["true"])
     assert space.wait() == 0

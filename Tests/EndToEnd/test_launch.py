@@ -241,6 +241,20 @@ tasks: [{name: own, env: {PATH: "/usr/bin:/bin"}, command: "gp version > own-pat
         assert space.lab.in_pod("sh", "-c", f"ls -A {folder} 2>/dev/null | grep -x gp", check=False).stdout == ""
 
 
+def test_no_command_of_the_container_is_hidden(workspace, lab):
+    """Directories with something in them stay as they are; one of the others has gp."""
+    full = "/usr/local/sbin"
+    lab.in_pod("mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", full)
+    try:
+        lab.in_pod("sh", "-c", f"printf '#!/bin/sh\\necho mine\\n' > {full}/wk-mine; chmod 755 {full}/wk-mine")
+        space = workspace("tasks: [{name: t, command: sleep 1000}]\n").started()
+        assert space.exec("env", "-i", "/bin/sh", "-c", f"{full}/wk-mine; ls {full}").stdout == "mine\nwk-mine\n"
+        assert space.exec("/usr/local/games/gp", "version").stdout
+        space.stop()
+    finally:
+        lab.in_pod("umount", "-l", full)
+
+
 BASHRC = """
 case $- in *i*) ;; *) return;; esac
 shopt -s extglob

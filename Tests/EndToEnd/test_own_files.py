@@ -122,6 +122,41 @@ def test_what_was_edited_inside_stays_until_it_is_reset(workspace, etc):
     until(lambda: inside(space) == OWN + "search last.test\n", 10, lambda: inside(space))
 
 
+def test_a_file_that_the_workspace_puts_in_the_copys_place_is_not_bound(workspace, etc):
+    """Only the very file that was made is: what is written through its descriptor must be what is seen."""
+    space = workspace("").started()
+    space.exec("sh", "-ec", "cd /dev/.workspacekit; rm etc-resolv.conf; echo nameserver 198.18.0.99 > etc-resolv.conf")
+    assert inside(space).startswith(OWN)
+    replace(etc / "resolv.conf", f"nameserver {WORLD4}\nsearch later.test\n")
+    until(lambda: "/etc/resolv.conf is the container's: the workspace has removed its copy" in space.stderr, 10, lambda: space.stderr)
+    assert "198.18.0.99" not in inside(space)
+
+
+def test_links_that_lead_in_a_circle_hold_nothing_up(workspace, etc):
+    space = workspace("").started()
+    link(etc / "circle-a", "circle-b")
+    link(etc / "circle-b", "circle-a")
+    link(etc / "resolv.conf", "circle-a")
+    # ring0 goes on: it looks at both files, and follows what comes next.
+    replace(etc / "hosts", "198.18.0.77 later.invalid\n")
+    until(lambda: "later.invalid" in inside(space, "/etc/hosts"), 10, "the other file")
+    replace(etc / "resolv.conf", f"nameserver {WORLD4}\nsearch after.test\n")
+    until(lambda: "after.test" in inside(space), 10, "the file that came next")
+
+
+def test_directories_that_lead_nowhere_any_more_are_not_watched(workspace, etc):
+    space = workspace("").started()
+    ring0 = f"/proc/{space.process.pid}/fdinfo"
+    watches = lambda: sum(line.startswith("inotify ") for fd in os.listdir(ring0) for line in open(f"{ring0}/{fd}"))
+    before = watches()
+    for number in range(12):
+        (etc / f"w{number}").mkdir()
+        (etc / f"w{number}/resolv.conf").write_text(f"nameserver {WORLD4}\nsearch w{number}.test\n")
+        link(etc / "resolv.conf", f"w{number}/resolv.conf")
+        until(lambda: f"w{number}.test" in inside(space), 10, "the link")
+    assert watches() <= before + 2
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_nothing_outside_is_written(workspace, etc, way):
     """Not after a rename outside, and not while the workspace's root takes the copy away again and again."""

@@ -119,6 +119,16 @@ def test_each_kind_of_probe(workspace, address, check):
     assert space.cli("wait", "s", "--for", "healthy", "--timeout", "15s").returncode == 0
 
 
+@pytest.mark.parametrize("test", ["id -u > probed; id -u >> all", ["CMD", "sh", "-c", "id -u > probed"]], ids=["a shell's", "a program's"])
+def test_a_probe_runs_as_its_units_user(workspace, test):
+    space = workspace(f"workspacekit: {{services: {{s: {{command: sleep 1000, user: nobody, healthcheck: {{test: {json.dumps(test)}, interval: 200ms}}}}}}}}\n",
+                      folder=None)
+    space.folder.chmod(0o777)
+    space.started()
+    until(lambda: (space.folder / "probed").exists() and (space.folder / "probed").read_text(), 10, "the probe")
+    assert (space.folder / "probed").read_text() == space.exec("id", "-u", "nobody").stdout
+
+
 @pytest.mark.parametrize("check, reason", [
     ("port: 7110", "exit status 1: cannot connect to [::1]:7110: Connection refused"),
     ("http: 'http://localhost:7111/nothing'", "exit status 1: http://localhost:7111/nothing answers with status 404"),

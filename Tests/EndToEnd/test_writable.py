@@ -68,6 +68,18 @@ def test_root_writes_where_it_may_and_on_a_read_only_place_beside_it(inside, lab
     assert not (place / "kept-inside").exists()
 
 
+def test_a_large_tree_is_linked_beyond_a_bound(inside, place):
+    """Ten thousand entries are made again; a start must not take longer the more there are."""
+    for number in range(12):
+        (place / f"many{number:02}").mkdir()
+        for file in range(1000):
+            (place / f"many{number:02}" / str(file)).touch()
+    result = inside("sh", "-c", f"cd {place}; find . -path ./.below -prune -o -type f -print | wc -l; find many* -maxdepth 0 -type l | wc -l; cat many*/999 | wc -c",
+                    config=f"workspacekit: {{writable: [{place}]}}\n", user=USER)
+    files, links, _ = map(int, result.stdout.split())
+    assert 9000 < files <= 11_000 and links >= 1, result.stdout
+
+
 def test_a_directory_that_is_not_there_is_said(inside):
     result = inside("true", config="workspacekit: {writable: [/there/is/none]}\n")
     assert result.returncode == 0

@@ -99,4 +99,21 @@ struct DeliveryTests {
         #expect(bench.forwarder.pool.used == 0)
         InternetSocket.close(outside)
     }
+
+    /// RFC 2018: with it the workspace sends again only what is missing.
+    @Test("the workspace is told what came out of order, the latest first")
+    func selectiveAcknowledgement() throws {
+        let bench = try ForwarderBench()
+        let (peer, outside) = try connection(bench)
+        let start = peer.next
+        bench.segments = []
+        for gap in [10, 30, 20] { peer.send(.ack, [7, 7], at: start + gap) }
+        bench.turn()
+        let told = try #require(bench.segments.last).header
+        #expect(told.acknowledgement == start && told.sack.count == 3)
+        let blocks = (0..<Int(told.sack.count)).map { told.sack[$0].left - start }
+        #expect(blocks.first == 20 && Set(blocks) == [10, 20, 30])
+        #expect((0..<Int(told.sack.count)).allSatisfy { told.sack[$0].right - told.sack[$0].left == 2 })
+        InternetSocket.close(outside)
+    }
 }

@@ -88,4 +88,32 @@ struct TimerTests {
         }
         InternetSocket.close(outside)
     }
+
+    /// RFC 9293, 3.8.1; as often as Linux does for a server that does not answer.
+    @Test("a client's SYN that is lost on the link is sent again, ever later, and given up")
+    func lostSyn() throws {
+        let bench = try ForwarderBench()
+        let forward = try InternetSocket.bind(.tcp, Endpoint(.loopback4, 0))
+        try bench.ring0.send(
+            SlirpCommand.addForward(
+                id: 1, isUDP: false, guest: Endpoint(bench.layout.guest4, 8085), origin: .requested, socket: forward
+            ).message)
+        bench.turn()
+        guard case .success(let client) = InternetSocket.make(.tcp, v4: true) else {
+            throw KernelError(call: "make", errno: .ioError)
+        }
+        #expect(InternetSocket.connect(client, to: Endpoint(.loopback4, BenchOutside.port(forward))) == nil)
+        bench.until("the SYN") { !bench.segments.isEmpty }
+        bench.pass(4)
+        let flags = bench.segments.map(\.header.flags)
+        #expect(flags.count >= 2 && flags.allSatisfy { $0 == .syn }, "\(flags)")
+        bench.pass(300)
+        #expect(bench.segments.count <= 8)
+        #expect(bench.forwarder.table.count == 0)
+        bench.until("the reset") {
+            var byte: UInt8 = 0
+            return recv(client, &byte, 1, Int32(MSG_DONTWAIT)) < 0 && errno == ECONNRESET
+        }
+        InternetSocket.close(client)
+    }
 }
