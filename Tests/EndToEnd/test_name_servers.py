@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 
 import pytest
 
@@ -108,6 +109,20 @@ def test_a_server_that_is_not_there_is_followed_by_the_next(workspace, servers, 
     servers({SECOND: "answer"}, names=[dead, SECOND])
     space = workspace("").started()
     assert dig(space, "a.test", transport) == [WORLD4]
+
+
+def test_a_server_that_came_back_is_asked_first_again(workspace, servers, lab):
+    """After half a minute one query asks it beside the other; once it has answered, it is the first again."""
+    servers({SECOND: "answer delay=200"}, names=[FIRST, SECOND])
+    space = workspace("").started()
+    assert dig(space, "a.test") == [WORLD4]
+    absent_since = time.monotonic()
+    servers({FIRST: "answer"}, names=[FIRST, SECOND])
+    assert dig(space, "b.test") == [WORLD4] and asked(lab, FIRST) == []
+    time.sleep(max(0, absent_since + 30.5 - time.monotonic()))
+    assert dig(space, "c.test") == dig(space, "d.test") == [WORLD4]
+    until(lambda: asked(lab, FIRST) == ["c.test", "d.test"], 5, lambda: f"what the first was asked: {asked(lab, FIRST)}")
+    assert asked(lab, SECOND) == ["a.test", "b.test", "c.test"]
 
 
 def test_several_queries_of_one_connection_go_on_with_the_next_server(workspace, servers, lab):
