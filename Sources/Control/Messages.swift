@@ -111,6 +111,8 @@ public struct WorkspaceStatus: Codable, Hashable, Sendable {
     public var units: [UnitStatus]
     /// What of the workspace's network is not as it was made; nil for nothing.
     public var problems: [String]?
+    /// How a problem ends that `net reset` cannot mend.
+    public static let restartCure = "restart the workspace"
     /// The user outside who is root inside, where that is not the container's own root who started the workspace; else nil.
     public var rootOutside: UInt32?
     /// How often the forwarder ended and was started again, with all open connections reset; nil: never.

@@ -27,7 +27,8 @@ struct Net: ParsableCommand {
             link.hidden = hiddenNetworks(of: link)
             show(link, json: json)
             if !link.problems.isEmpty {
-                if !json { say("\"workspacekit net reset\" mends it") }
+                let isMendable = !link.problems.allSatisfy { $0.hasSuffix(WorkspaceStatus.restartCure) }
+                if !json, isMendable { say("\"workspacekit net reset\" mends it") }
                 quit(1)
             }
         }

@@ -40,7 +40,10 @@ struct Status: ParsableCommand {
                 "network: the forwarder ended \(restarts == 1 ? "once" : "\(restarts) times") and was started again; open connections were reset"
             )
         }
-        for problem in status.problems ?? [] { say("network: \(problem) (\"workspacekit net reset\" mends it)") }
+        for problem in status.problems ?? [] {
+            let isLost = problem.hasSuffix(WorkspaceStatus.restartCure)
+            say("network: \(problem)\(isLost ? "" : " (\"workspacekit net reset\" mends it)")")
+        }
     }
 
     private func answer(_ status: WorkspaceStatus) {

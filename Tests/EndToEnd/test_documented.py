@@ -86,8 +86,11 @@ def test_a_command_that_only_a_shell_understands_is_a_warning(tmp_path):
 def test_a_deleted_link_is_said_and_needs_another_start(workspace):
     space = workspace("tasks: [{name: t, command: sleep 1000}]\n").started()
     space.exec("ip", "link", "del", "tap0")
-    assert "tap0 is gone: the workspace has to be started anew" in space.cli("status").stderr
-    assert space.cli("net status", check=False).returncode == 1 and space.cli("net reset", check=False).returncode == 1
+    assert space.cli("status").stderr.endswith("workspacekit: network: tap0 is gone: restart the workspace\n")
+    status = space.cli("net status", check=False)
+    assert (status.returncode, status.stderr) == (1, "") and "tap0 is gone: restart the workspace" in status.stdout
+    reset = space.cli("net reset", check=False)
+    assert (reset.returncode, reset.stderr) == (1, "workspacekit: tap0 is gone: restart the workspace\n")
     assert space.status()["t"]["state"] == "running"
 
 

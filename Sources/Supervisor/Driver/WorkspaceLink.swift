@@ -45,10 +45,13 @@ public struct WorkspaceLink: Hashable, Sendable {
             containerNetworks: f[5].split(separator: ",").compactMap { RoutedNetwork($0) })
     }
 
+    /// What to say when the interface was deleted: its other end is lost with it.
+    var loss: String { "\(name) is gone: \(WorkspaceStatus.restartCure)" }
+
     /// What is not as it was made, in words; nothing: all is well.
     func problems(_ resolver: ResolverCopy?) -> [String] {
         guard let state = RouteNetlink.state(of: name) else {
-            return ["\(name) is gone: the workspace has to be started anew"]
+            return [loss]
         }
         var problems: [String] = []
         if !state.isUp { problems.append("\(name) is down") }
@@ -158,7 +161,8 @@ extension Supervisor {
         if request.verb == .netReset {
             resolver?.restore()
             do { try link.reset() } catch {
-                connection.send(ControlResponse(error: "\(error)"))
+                let isLost = RouteNetlink.state(of: link.name) == nil
+                connection.send(ControlResponse(error: isLost ? link.loss : "\(error)"))
                 return
             }
         }
