@@ -20,6 +20,7 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/time.h>
+#include <sys/xattr.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -295,3 +296,39 @@ const char *ck_directory_next(void *directory)
     return entry ? entry->d_name : NULL;
 }
 void ck_directory_close(void *directory) { closedir(directory); }
+
+/* Opening a device or a pipe for reading has effects; what is opened so was seen to be neither, and O_NONBLOCK is for what
+ * took its place meanwhile. */
+int ck_open_node(int at, const char *name, int readable)
+{
+    return RETRY(openat(at, name, (readable ? O_RDONLY | O_NONBLOCK | O_NOCTTY : O_PATH) | O_NOFOLLOW | O_CLOEXEC));
+}
+
+#ifndef STATX_MNT_ID
+#define STATX_MNT_ID 0x1000U
+#endif
+
+int ck_stat_node(int fd, struct ck_node *out)
+{
+    struct statx st;
+    if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_SYNC_AS_STAT, STATX_BASIC_STATS | STATX_MNT_ID, &st) < 0) return -errno;
+    *out = (struct ck_node){
+        st.stx_mask & STATX_MNT_ID ? st.stx_mnt_id : 0, makedev(st.stx_dev_major, st.stx_dev_minor), st.stx_ino, st.stx_mode,
+        st.stx_uid, st.stx_gid };
+    return 0;
+}
+
+int ck_change_mode(int fd, unsigned mode) { return OR_ERRNO(fchmod(fd, mode)); }
+
+long ck_get_attribute(int fd, const char *name, void *out, size_t count)
+{
+    ssize_t n = fgetxattr(fd, name, out, count);
+    return n >= 0 ? n : errno == ENODATA || errno == ENOTSUP ? 0 : -errno;
+}
+
+int ck_set_attribute(int fd, const char *name, const void *bytes, size_t count)
+{
+    return OR_ERRNO(fsetxattr(fd, name, bytes, count, 0));
+}
+
+long ck_read_entries(int fd, void *out, size_t count) { return OR_ERRNO(syscall(SYS_getdents64, fd, out, count)); }

@@ -16,7 +16,7 @@ struct WorkspacekitCommand: ParsableCommand {
             Run.self, Prebuild.self, Status.self, Start.self, Stop.self, Restart.self, SendSignal.self, Wait.self,
             Logs.self, Events.self, Top.self, Attach.self, Exec.self, Ports.self, Net.self, Metrics.self, Validate.self,
             Graph.self,
-            Plan.self, Reload.self, DoctorCommand.self,
+            Plan.self, Reload.self, DoctorCommand.self, ShiftRootCommand.self,
             Configuration.self, Completions.self, Init.self, VersionCommand.self,
         ])
 }

@@ -67,6 +67,15 @@ void *ck_directory_open(const char *path);                               /* open
 const char *ck_directory_next(void *directory);                          /* readdir(3): NULL at the end */
 void ck_directory_close(void *directory);
 
+/* ---- a tree whose files get other owners; nothing follows a link ---- */
+struct ck_node { uint64_t mount, device, inode; uint32_t mode, uid, gid; };
+int ck_open_node(int at, const char *name, int readable);                /* O_PATH; readable: a regular file or a directory */
+int ck_stat_node(int fd, struct ck_node *out);                           /* statx(2); mount: 0 before Linux 5.8 */
+int ck_change_mode(int fd, unsigned mode);                               /* fchmod(2) */
+long ck_get_attribute(int fd, const char *name, void *out, size_t count); /* fgetxattr(2); 0: there is none */
+int ck_set_attribute(int fd, const char *name, const void *bytes, size_t count); /* fsetxattr(2) */
+long ck_read_entries(int fd, void *out, size_t count);                   /* getdents64(2) */
+
 /* ---- clock, random ---- */
 int64_t ck_monotonic_ns(void);
 int64_t ck_realtime_ns(void);
