@@ -60,8 +60,29 @@ public enum Feature: String, Sendable, CaseIterable {
         }
     }
 
-    /// What gives it.
+    /// What gives it, in a container and on a machine.
     public var cure: Cure {
+        var cure = containerCure
+        cure.host = cure.host ?? machineCure
+        return cure
+    }
+
+    /// What gives it on one's own machine, where no flag of a container does; nil where nothing has to be done there.
+    private var machineCure: String? {
+        switch self {
+        case .tap: "modprobe tun && chmod 0666 /dev/net/tun"
+        case .fuse: "modprobe fuse"
+        case .ping: "sysctl -w net.ipv4.ping_group_range=\"0 65535\""
+        case .lowPorts: "sysctl -w net.ipv4.ip_unprivileged_port_start=0"
+        case .files: "ulimit -Hn 1048576 as root; nofile in /etc/security/limits.conf"
+        case .ownRoot: "run it as an ordinary user who has a range in /etc/subuid and /etc/subgid"
+        case .controllers, .cgroup: "systemd-run --user --scope -p Delegate=yes workspacekit run"
+        default: nil
+        }
+    }
+
+    /// What gives it in a container.
+    private var containerCure: Cure {
         switch self {
         case .users, .mounts, .root, .terminals, .nesting, .containers:
             Cure(
