@@ -25,12 +25,13 @@ struct FormatHint {
     ]
 
     private static func rule(_ text: String) -> String? {
-        if let scheme = text.firstRange(of: "://") {
+        if let end = text.firstIndex(of: ":"), text[end...].hasPrefix("://") {
             // A URL: its host, and the port that it stands for.
-            var rest = text[scheme.upperBound...].prefix { !"/?#".contains($0) }
+            var rest = text[end...].dropFirst(3).prefix { !"/?#".contains($0) }
             if let user = rest.lastIndex(of: "@") { rest = rest[rest.index(after: user)...] }
-            let hasPort = rest.last != "]" && rest.contains(":") && (rest.first != "[" || rest.contains("]:"))
-            let port = hasPort ? "" : services[text[..<scheme.lowerBound].lowercased()].map { ":\($0)" } ?? ""
+            // The colons of an IPv6 address are in brackets.
+            let hasPort = (rest.lastIndex(of: "]").map { rest[$0...] } ?? rest).contains(":")
+            let port = hasPort ? "" : services[text[..<end].lowercased()].map { ":\($0)" } ?? ""
             let meant = "\(rest)\(port)"
             return EgressRule(meant) != nil ? meant : nil
         }
