@@ -1,10 +1,14 @@
 """What the documentation says and no other test shows: keys, exit codes, messages and figures."""
 
+import datetime
 import importlib.util
 import json
 import pathlib
 import re
+import shutil
 import signal
+import subprocess
+import time
 
 import pytest
 
@@ -149,3 +153,48 @@ def test_the_figures_of_readme_are_what_was_measured():
     up, down = figure("TCP, 1 flow up"), figure("TCP, 1 flow down")
     costs = figure("forwarder's CPU, bulk up, 1"), figure("forwarder's CPU, bulk down, 1")
     assert f"| **workspacekit** | **{up}** | **{down}** | **{costs[0]} / {costs[1]}** |" in text
+
+
+def test_json_of_what_commands_did(workspace):
+    space = workspace("tasks: [{name: t, command: sleep 1000}]\nworkspacekit: {services: {s: {command: sleep 1000}}}\n").started()
+    until(lambda: space.status()["s"]["state"] == "running", 10, "the service")
+
+    def told(verb, *words):
+        return [(unit["name"], unit["state"]) for unit in json.loads(space.cli(verb, *words, "--json").stdout)]
+
+    assert told("wait", "s", "--for", "started") == [("s", "running")]
+    assert told("stop", "s") == [("s", "stopped")] and told("start", "s") == [("s", "running")]
+    assert told("restart", "s", "t") == [("s", "running"), ("t", "running")] and told("signal", "CONT", "t") == [("t", "running")]
+    (space.folder / ".gitpod.yml").write_text("tasks: [{name: t, command: sleep 1001}]\n")
+    reloaded = json.loads(space.cli("reload", "--json").stdout)
+    assert reloaded["isValid"] and {"s", "t"} == {change["name"] for change in reloaded["changes"]}
+    space.exec("ip", "link", "set", "tap0", "down")
+    assert json.loads(space.cli("net reset", "--json").stdout)["problems"] == []
+
+
+def test_some_of_the_events(workspace):
+    space = workspace("tasks: [{name: t, command: sleep 1000}]\n", arguments=["--network", "none"]).started()
+    until(lambda: space.status()["t"]["state"] == "running", 10, "the task")
+    lines = space.cli("events").stdout.splitlines()
+    assert len(lines) >= 3 and space.cli("events", "-n", "1").stdout.splitlines() == lines[-1:]
+    assert space.cli("events", "--since", "1h").stdout.splitlines() == lines
+    assert space.cli("events", "--since", "2000-01-01T00:00:00Z", "t").stdout.splitlines() == [line for line in lines if " task t " in line]
+    time.sleep(1.1)
+    assert space.cli("events", "--since", "1s").stdout == ""
+    mark = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    space.cli("restart", "t")
+    new = space.cli("events", "--since", mark).stdout.splitlines()
+    assert new and all(" task t " in line for line in new) and space.cli("events").stdout.splitlines() == lines + new
+
+
+@pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
+def test_a_capture_keeps_the_beginning_of_packets(workspace, tmp_path):
+    space = workspace("tasks: [{name: t, command: sleep 1000}]\n").started()
+    file = tmp_path / "trace.pcapng"
+    capture = space.lab.popen_in(space.lab.pod, [*space.prefix, BINARY, "net", "capture", "--state-dir", str(space.state), "-w", str(file), "--snap", "60", "-c", "2", "icmp"],
+                                 env=space.environment, stderr=subprocess.PIPE)
+    until(lambda: file.exists() and file.stat().st_size > 0, 10, "the capture")
+    space.exec("ping", "-c", "1", "-s", "500", "10.0.2.2")
+    assert capture.wait(10) == 0
+    lengths = [(int(a), int(b)) for a, b in re.findall(r"^(\d+)\t(\d+)$", run("tshark", "-r", file, "-T", "fields", "-e", "frame.cap_len", "-e", "frame.len").stdout, re.M)]
+    assert lengths == [(60, 542), (60, 542)]
