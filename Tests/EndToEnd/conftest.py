@@ -26,6 +26,10 @@ USER, PLAIN_USER = 47001, 47002  # with and without a range in /etc/subuid
 CONTAINERS_INSIDE = ["--allow-machine-root"]
 MASKED_LINE = ("workspacekit: root inside is this machine's root: /proc/sys, /sys and cgroups are read-only, and no containers run inside "
                "(masked). \"workspacekit doctor\" says what would help\n")
+# Settings of an IPC, UTS or PID namespace, which its owner may change.
+PER_NAMESPACE = {f"/proc/sys/kernel/{name}" for name in (
+    "auto_msgmni", "msg_next_id", "msgmax", "msgmnb", "msgmni", "sem", "sem_next_id", "shm_next_id", "shm_rmid_forced", "shmall", "shmmax",
+    "shmmni", "pid_max", "domainname", "hostname", "ns_last_pid")}
 LIBC = ctypes.CDLL(None, use_errno=True)
 PR_SET_PDEATHSIG = 1
 

@@ -23,6 +23,7 @@ IDS = ["--cap-drop", "ALL", "--cap-add", "SETUID", "--cap-add", "SETGID", "--cap
 SECCOMP = ["--security-opt", f"seccomp={DEPLOY}/seccomp.json"]
 UNMASKED = ["--security-opt", "systempaths=unconfined"]
 TUN = ["--device", "/dev/net/tun"]
+OF_USER = ["--cap-drop", "ALL", "--cap-add", "SETUID", "--cap-add", "SETGID", *SECCOMP, *UNMASKED]  # an image whose user is not root
 ALL = [*IDS, "--security-opt", "no-new-privileges", *SECCOMP, *UNMASKED, *TUN]
 
 

@@ -109,6 +109,30 @@ def test_under_userns_remap(lab):
         assert ids == ["0", "0", "65535"], "of the container's own, but the stages'"
         outside = engine("exec", made, "cat", "/proc/self/uid_map").stdout.split()
         assert outside == ["0", "600000", "65536"]
+        environment = {**os.environ, "DOCKER": str(engine.wrapper())}
+        result = subprocess.run([DEPLOY / "docker-run.sh", "workspace:1", "--require", "full", "--", "sh", "-c", "id -u; exit 5"],
+                                env=environment, capture_output=True, text=True, timeout=60)
+        assert (result.returncode, result.stdout) == (5, "0\n"), result.stderr
+        check_docker_inside(engine, name())
+
+
+def check_docker_inside(engine, name):
+    """examples/docker with the machine's dockerd, in a container that is given the least privileges for it."""
+    config = (DEPLOY.parent / "examples/docker/.gitpod.yml").read_text().replace(', group: docker', "")
+    programs = [word for folder in ("/usr", "/lib", "/lib64", "/etc/alternatives") for word in ("-v", f"{folder}:{folder}:ro")]
+    binary = engine.folder / "root/usr/bin/workspacekit"
+    engine("create", "--name", name, *ALL, *programs, "-v", f"{binary}:/workspacekit:ro", "-v", f"{name}:/workspace", "--tmpfs", "/var/lib", "--entrypoint", "/workspacekit",
+           "-e", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "workspace:1", "run", "--require", "full")
+    (engine.folder / "docker-inside").mkdir()
+    (engine.folder / "docker-inside/.gitpod.yml").write_text(config)
+    shutil.copy(engine.folder / "image.tar", engine.folder / "docker-inside")
+    engine("cp", f"{engine.folder}/docker-inside/.", f"{name}:/workspace")
+    engine("start", name)
+    until(lambda: re.search(r"\[hello\] Docker \S+ answers inside", engine.logs(name)), 30, lambda: "the task: " + engine.logs(name))
+    docker = lambda *arguments: engine("exec", name, "/workspacekit", "exec", "--", "docker", *arguments).stdout
+    docker("import", "/workspace/image.tar", "base:1")
+    assert docker("run", "--rm", "base:1", "id", "-u") == "0\n"
+    assert docker("run", "--rm", "base:1", "wget", "-qO-", f"http://{engine.gateway}:8000/") == "hello from world\n"
 
 
 def check_workspace(engine, container, flags, isolation, network):
@@ -144,6 +168,21 @@ def test_the_shipped_script_gives_a_whole_workspace(engine):
         assert findings[feature]["state"] == "ok", findings[feature]
 
 
+@pytest.mark.parametrize("user,rights", [("", True), ("0", True), ("root:root", True), ("33333", False), ("gitpod:gitpod", False)])
+def test_the_shipped_script_gives_an_image_what_its_user_needs(tmp_path, user, rights):
+    """Root gets what keeps it root and no new privileges; another user gets its id maps by file capabilities."""
+    docker = tmp_path / "docker"
+    # Another registry's image is not there before it is pulled.
+    docker.write_text(f"""#!/bin/sh
+case $1 in pull) touch {tmp_path}/pulled ;; image) test -e {tmp_path}/pulled && echo {shlex.quote(user)} ;; *) printf '%s\n' "$@" ;; esac
+""")
+    docker.chmod(0o755)
+    flags = subprocess.run([DEPLOY / "docker-run.sh", "image", "argument"], env={**os.environ, "DOCKER": str(docker)}, check=True, capture_output=True, text=True).stdout.split("\n")
+    given = {flags[at + 1] for at, word in enumerate(flags) if word == "--cap-add"}
+    assert given == {"SETUID", "SETGID"} | ({"SETFCAP", "SYS_CHROOT"} if rights else set())
+    assert ("no-new-privileges" in flags) == rights and flags[-3:] == ["image", "argument", ""]
+
+
 def test_kill_leaves_nothing_and_orphans_are_reaped(engine, container):
     name = container(*ALL)
     until(lambda: "hello from a task" in engine.logs(name), 10, "the task")
@@ -169,13 +208,13 @@ def test_a_full_disk_is_said_and_the_workspace_goes_on(engine, container):
 def test_the_profile_is_what_its_rule_makes():
     made = subprocess.run([PYTHON, DEPLOY / "seccomp.py"], check=True, capture_output=True, text=True).stdout
     assert made == (DEPLOY / "seccomp.json").read_text()
-    # What the README shows first are these flags, and no others but the volume's and the name's.
+    # What the README shows first are the flags for an image whose user is not root, and no others but the volume's and the name's.
     readme = (DEPLOY.parent / "README.md").read_text()
     shown = shlex.split(readme[readme.index("docker run"):readme.index("workspacekit: up in")].replace("\\\n", " "))
-    assert shown[2:] == ["--rm", "--name", "dev", "-v", "dev:/workspace", *TUN, *IDS, "--security-opt", "seccomp=deploy/seccomp.json", *UNMASKED, "workspace"]
+    assert shown[2:] == ["--rm", "--name", "dev", "-v", "dev:/workspace", *TUN, *IDS[:6], "--security-opt", "seccomp=deploy/seccomp.json", *UNMASKED, "workspace"]
     compose = (DEPLOY / "compose.yaml").read_text()
     script = (DEPLOY / "docker-run.sh").read_text()
-    for flag in ("no-new-privileges", "systempaths=unconfined", "apparmor=unconfined", "SETUID", "SETGID", "SETFCAP", "SYS_CHROOT", "ping_group_range", "/dev/net/tun", "seccomp.json"):
+    for flag in ("systempaths=unconfined", "apparmor=unconfined", "SETUID", "SETGID", "SETFCAP", "SYS_CHROOT", "ping_group_range", "/dev/net/tun", "seccomp.json"):
         assert flag in compose and flag in script, flag
 
 

@@ -1,4 +1,5 @@
-"""The Dockerfile's own image, on a Debian base: what the README says one starts with. Docker in it, its users, its files."""
+"""The Dockerfile's own image, on a Debian base: what the README says one starts with. Docker in it, its users, its files, and
+that the machine's root is nowhere in it."""
 
 import json
 import os
@@ -9,8 +10,8 @@ import time
 
 import pytest
 
-from conftest import BINARY, until
-from containers import ALL, DEPLOY, GATEWAY, SECCOMP, UNMASKED, needs_docker, removed_afterwards, running_engine
+from conftest import BINARY, PER_NAMESPACE, PYTHON, until
+from containers import ALL, DEPLOY, GATEWAY, OF_USER, TUN, needs_docker, removed_afterwards, running_engine
 from images import REPOSITORY, busybox_root, debian_tar, has_room, toolchain_context
 
 pytestmark = needs_docker
@@ -28,15 +29,14 @@ def engine(lab, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def image(engine):
-    """The Dockerfile's last stage with the binary that is there; see test_the_dockerfile_builds_and_runs for all of it."""
-    last = (REPOSITORY / "Dockerfile").read_text().split("FROM ${BASE}\n")[1].replace("--from=build /src/dist/", "")
+    """The Dockerfile's stages after the build's with the binary that is there; see test_the_dockerfile_builds_and_runs for all of it."""
+    stages = (REPOSITORY / "Dockerfile").read_text().split("RUN make build\n")[1].replace("--from=build /src/dist/", "")
     context = engine.folder / "last"
     context.mkdir()
     shutil.copy(BINARY, context / "workspacekit")
-    (context / "Dockerfile").write_text(f"FROM debian:1\n{last}")
-    engine("build", "-t", "workspace:1", context)
-    (context / "Dockerfile").write_text("FROM workspace:1\nRUN useradd -u 33333 -m gitpod && chown gitpod /workspace && grep gitpod /etc/subuid\nUSER gitpod\n")
-    engine("build", "-t", "ordinary:1", context)
+    (context / "Dockerfile").write_text(f"ARG BASE=debian:1\n{stages}")
+    engine("build", "-t", "workspace:1", context, timeout=400)
+    engine("build", "--target", "root", "-t", "root:1", context)
     return "workspace:1"
 
 
@@ -83,11 +83,10 @@ class Container:
 EXAMPLE = (REPOSITORY / "examples/docker/.gitpod.yml").read_text() + "  network: {forwards: [\"8090\"]}\n"
 
 
-@pytest.mark.parametrize("flags,variant", [(ALL, "workspace:1"), ([*SECCOMP, *UNMASKED], "ordinary:1"),
-                                           ([*ALL, "--read-only", "--tmpfs", "/run", "--tmpfs", "/tmp"], "workspace:1")],
-                         ids=["root, least privileges", "ordinary user, no tun", "read-only root"])
-def test_docker_in_a_container(engine, started, flags, variant):
-    space = started(EXAMPLE, *flags, image=variant)
+@pytest.mark.parametrize("flags", [[*OF_USER, *TUN], OF_USER, [*OF_USER, *TUN, "--read-only", "--tmpfs", "/run:uid=33333,gid=33333", "--tmpfs", "/tmp"]],
+                         ids=["least privileges", "no tun", "read-only root"])
+def test_docker_in_a_container(engine, started, flags):
+    space = started(EXAMPLE, *flags)
     until(lambda: re.search(r"\[hello\] Docker \S+ answers inside", engine.logs(space.name)), 30, lambda: "the task: " + engine.logs(space.name))
     assert space.status()["isolation"] == "full"
     docker = lambda *arguments: space.exec("docker", *arguments).stdout
@@ -111,13 +110,20 @@ def test_docker_in_a_container(engine, started, flags, variant):
 # ---- users
 
 def test_packages_users_and_setuid_programs(engine, started):
-    space = started("tasks: [{command: sleep 1000}]\n", *SECCOMP, *UNMASKED)
+    space = started("tasks: [{command: sleep 1000}]\n", *OF_USER, "--sysctl", "net.ipv4.ping_group_range=0 65535")
     run = lambda script: space.exec("sh", "-ec", script).stdout
+    assert run("id -u; echo $HOME; touch $HOME/file /etc/file /usr/file /var/lib/file /workspace/file; stat -c %U:%G /etc/shadow /var/mail") == "0\n/root\nroot:shadow\nroot:mail\n"
     run("adduser --quiet --disabled-password --gecos '' dev; echo 'dev ALL=(ALL) NOPASSWD:ALL' >/etc/sudoers.d/dev; echo dev:secret | chpasswd")
     assert run("su - dev -c 'id -un; echo $HOME'") == "dev\n/home/dev\n"
-    assert run("su dev -c 'sudo id -u; sudo -u nobody id -un'") == "0\nnobody\n"
+    assert run("su dev -c 'sudo -n id -u; sudo -n -u nobody id -un'") == "0\nnobody\n"
+    assert run("su dev -c 'echo secret | su dev -c id\\ -un' 2>/dev/null") == "dev\n"
     assert run("install -m 4755 /usr/bin/id /usr/local/bin/id-of-root; su dev -c /usr/local/bin/id-of-root").startswith("uid=1000(dev) gid=1000(dev) euid=0(root)")
     assert "1 received" in run(f"su dev -c 'ping -c 1 -W 2 {GATEWAY}'")
+    # A capability that is given inside counts inside.
+    assert run("cp /usr/bin/cat /usr/local/bin/netcat; setcap cap_net_raw=ep /usr/local/bin/netcat; su dev -c 'netcat /proc/self/status' | grep CapEff") == "CapEff:\t0000000000002000\n"
+    # What the engine makes or mounts, and what the outside runs.
+    of_the_engine = {"/", "/.dockerenv", "/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/mtab", "/etc/resolv.conf"}
+    assert set(run("find / -xdev -uid 65534").split()) - of_the_engine == {"/usr/bin/newuidmap", "/usr/bin/newgidmap"}
     # apt drops its privileges, dpkg unpacks files of many owners.
     package = ("mkdir -p /tmp/p/DEBIAN /tmp/p/usr/share/hello; echo hi >/tmp/p/usr/share/hello/file; chown www-data /tmp/p/usr/share/hello/file\n"
                "printf 'Package: hello-there\nVersion: 1\nArchitecture: all\nMaintainer: x <x@example.org>\nDescription: x\n' >/tmp/p/DEBIAN/control\n"
@@ -126,6 +132,56 @@ def test_packages_users_and_setuid_programs(engine, started):
     run(package + "apt-get install -y -qq /tmp/hello-there.deb >/dev/null")
     assert run("stat -c %U /usr/share/hello/file; id -un hello-there") == "www-data\nhello-there\n"
     assert run("apt-get remove -y -qq hello-there >/dev/null; test ! -e /usr/share/hello/file && echo gone") == "gone\n"
+    # What was installed is there after a restart of the container.
+    engine("restart", "-t", "12", space.name)
+    until(lambda: space.status(), 15, lambda: "the workspace: " + engine.logs(space.name))
+    assert space.status()["isolation"] == "full" and run("su dev -c 'sudo -n id -u'") == "0\n"
+
+
+# ---- the machine's root
+
+WALLS = REPOSITORY / "Tests/EndToEnd/walls"
+# The image has no Python; the machine's is of the same Debian.
+PROGRAMS = [word for folder in ("/usr", "/lib", "/lib64", WALLS) for word in ("-v", f"{folder}:/machine{folder}:ro")]
+
+
+@pytest.fixture
+def attacked(engine, image):
+    def attack(script, *words):
+        """In the image as docker-run.sh starts it."""
+        flags = [*PROGRAMS, "-e", "LD_LIBRARY_PATH=/machine/usr/lib/x86_64-linux-gnu:/machine/usr/lib/aarch64-linux-gnu", "-e", "PYTHONHOME=/machine/usr"]
+        result = subprocess.run([DEPLOY / "docker-run.sh", image, "--require", "full", "--", f"/machine{PYTHON}", f"/machine{WALLS}/{script}", *words],
+                                env={**os.environ, "DOCKER": str(engine.wrapper()), "DOCKER_FLAGS": " ".join(flags)}, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 0, result
+        found = json.loads(result.stdout.splitlines()[-1])
+        assert found["tried"] > 1
+        return set(found["got"])
+    return attack
+
+
+def test_no_stage_is_reached(attacked):
+    assert attacked("trespass.py", "processes", "workspacekit", "supervisor") == set()
+
+
+def test_no_mount_is_undone(attacked):
+    assert attacked("trespass.py", "mounts", "/tmp") == set()
+
+
+def test_nothing_of_the_machine_is_writable(attacked):
+    got = attacked("machine.py", "/tmp")
+    # Its own cgroups, /proc and /sys, and settings of its own namespaces.
+    own = ("mounted ", "made ", "/sys/fs/cgroup", "/proc/sys/user/", "/proc/sys/fs/mqueue/")
+    assert {path for path in got if not path.startswith(own)} - PER_NAMESPACE == set()
+
+
+def test_nothing_inside_is_the_machine_s_root(engine, started):
+    space = started("tasks: [{command: sleep 1000}]\n", *OF_USER)
+    outside = engine("top", space.name, "-eo", "pid,uid,gid,comm").stdout.splitlines()[1:]
+    assert len(outside) > 4 and not [line for line in outside if "0" in line.split()[1:3]], outside
+    for place in ("/proc/sys/kernel/core_pattern", "/proc/sys/vm/swappiness", "/proc/sysrq-trigger"):
+        assert space.exec("sh", "-c", f"exec 3<>{place}", check=False).returncode != 0, place
+
+
 
 
 # ---- files
@@ -147,10 +203,11 @@ def test_volumes_of_kubernetes_and_names_stay_right(engine, started):
     (folder / "map").mkdir(parents=True)
     config_map(folder / "map", "first", 1)
     (folder / "token").write_text("secret token")
-    (folder / "token").chmod(0o400)
     (folder / "app.conf").write_text("by subPath")
-    space = started("tasks: [{command: sleep 1000}]\n", *ALL, "-v", f"{folder}/map:/etc/config:ro", "--mount", f"type=bind,src={folder}/token,dst=/run/secrets/token,readonly",
-                    "-v", f"{folder}/app.conf:/etc/app/app.conf:ro", "--hostname", "my-workspace", "--add-host", "registry.local:198.18.0.1", "--tmpfs", "/root:size=8m")
+    (folder / "token").chmod(0o400)
+    os.chown(folder / "token", 33333, 33333)  # fsGroup and the like are the cluster's to set
+    space = started("tasks: [{command: sleep 1000}]\n", *OF_USER, *TUN, "-v", f"{folder}/map:/etc/config:ro", "--mount", f"type=bind,src={folder}/token,dst=/run/secrets/token,readonly",
+                    "-v", f"{folder}/app.conf:/etc/app/app.conf:ro", "--hostname", "my-workspace", "--add-host", "registry.local:198.18.0.1", "--tmpfs", "/root:size=8m,uid=33333,gid=33333")
     run = lambda script, check=True: space.exec("sh", "-c", script, check=check)
     assert run("cat /etc/config/key /run/secrets/token /etc/app/app.conf").stdout == "firstsecret tokenby subPath"
     config_map(folder / "map", "second", 2)

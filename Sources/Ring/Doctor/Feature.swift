@@ -98,8 +98,8 @@ public enum Feature: String, Sendable, CaseIterable {
                 kubernetes: "securityContext: {runAsUser: 0, capabilities: {add: [SETUID, SETGID]}}")
         case .ownRoot:
             Cure(
-                docker: "--user 33333 and an image for it (deploy/user), or userns-remap in daemon.json",
-                compose: "user: \"33333\" and an image for it, or userns-remap in daemon.json",
+                docker: "an image whose user is not root, as the Dockerfile makes it, or userns-remap in daemon.json",
+                compose: "an image whose user is not root, as the Dockerfile makes it, or userns-remap in daemon.json",
                 podman: "--userns=auto, or podman as an ordinary user", kubernetes: "hostUsers: false")
         case .proc, .sys:
             Cure(
