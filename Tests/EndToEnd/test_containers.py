@@ -286,3 +286,11 @@ def test_podman_with_the_flags_that_doctor_names(lab, tmp_path_factory):
         raise AssertionError((flags, found))
     result = run(flags, "run", "--require", "masked", "--workspace", "/workspace", "--", "sh", "-c", f"id -u; wget -qO- http://{WORLD4}:8000/")
     assert (result.returncode, result.stdout) == (0, "0\nhello from world\n"), result.stderr
+    # With users of its own, as by --userns=auto, it is all there; a root directory must belong to them.
+    mapped = lab.folder / "podman-mapped"
+    subprocess.run(["cp", "-a", root, mapped], check=True)
+    subprocess.run(["chown", "-hR", "600000:600000", mapped], check=True)
+    root = mapped
+    flags += ["--uidmap", "0:600000:65536", "--gidmap", "0:600000:65536"]
+    result = run(flags, "run", "--require", "full", "--workspace", "/workspace", "--", "sh", "-c", f"cat /proc/self/uid_map; wget -qO- http://{WORLD4}:8000/")
+    assert (result.returncode, result.stdout.split()) == (0, [*"0 0 65535".split(), *"hello from world".split()]), result

@@ -184,6 +184,14 @@ def test_nothing_inside_is_the_machine_s_root(engine, started):
 
 
 
+def test_the_image_for_root_is_masked_where_the_engine_has_no_user_namespaces(engine, image):
+    run = lambda least: subprocess.run([DEPLOY / "docker-run.sh", "root:1", "--require", least, "--", "sh", "-c", "exec 3<>/proc/sys/kernel/core_pattern"],
+                                       env={**os.environ, "DOCKER": str(engine.wrapper())}, capture_output=True, text=True, timeout=60)
+    assert run("full").returncode == 71
+    masked = run("masked")
+    assert masked.returncode == 2 and "Read-only file system" in masked.stderr, masked
+
+
 # ---- files
 
 def config_map(folder, value, number):
