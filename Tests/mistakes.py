@@ -12,6 +12,7 @@ nine in ten are noticed, or when some could not be tried. No mistake is begun on
 import argparse
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -47,7 +48,21 @@ def misfit(entry):
         return f"its text occurs {count} times in {entry['file']}"
     if entry["old"] == entry["new"] or ("pytest" in entry) == ("unit" in entry):
         return "it changes nothing, or does not name tests of one kind"
-    return None
+    return missing_tests(entry)
+
+
+def missing_tests(entry):
+    """Which tests the entry names that do not exist, or None."""
+    if "unit" in entry:
+        suites = "".join(path.read_text() for path in (ROOT / "Tests").rglob("*.swift"))
+        return None if f"struct {entry['unit']} " in suites else f"there is no suite {entry['unit']}"
+    file, *rest = entry["pytest"]
+    if not (ROOT / file).is_file():
+        return f"{file} does not exist"
+    words = set(re.findall(r"\w+", rest[1] if rest else "")) - {"and", "or", "not"}
+    text = (ROOT / file).read_text()
+    unknown = sorted(word for word in words if word not in text)
+    return f"{file} has no {', '.join(unknown)}" if unknown else None
 
 
 def call(command, folder, **environment):
