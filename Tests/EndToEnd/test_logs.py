@@ -269,7 +269,8 @@ def test_open_files_are_bounded_whatever_the_units(workspace):
 
     space = workspace(services([f"s{n}" for n in range(120)]), arguments=["--network", "none"], through=["prlimit", "--nofile=256:256"]).started()
     until(lambda: [unit["state"] for unit in space.status().values()] == ["running"] * 120, 60, "all units")
-    assert space.stdout.count("] up\n") == 120 and "Too many open files" not in space.stderr
+    until(lambda: space.stdout.count("] up\n") == 120, 20, "all that they print")
+    assert "Too many open files" not in space.stderr
     space.stop()
 
     def open_logs():

@@ -55,7 +55,7 @@ tasks:
                 return True
             client.wait()
         until(connected, 15, "a client")
-        up = until(lambda: next((f for f in flows(space)["flows"] if f["unit"] == "up" and f["bytesDown"] > 3000), None), 10, "the flow")
+        up = until(lambda: next((f for f in flows(space)["flows"] if f.get("unit") == "up" and f["bytesDown"] > 3000), None), 10, "the flow")
         assert up["transport"] == "tcp" and up["state"] == "established" and up["direction"] == "out"
         assert up["remote"] == f"{WORLD4}:7" and up["local"].startswith("10.0.2.100:") and up["bytesUp"] > 3000 and up["pid"] == space.status()["up"]["pid"]
         assert up["roundTripSeconds"] < 1 and up["ageSeconds"] > up["idleSeconds"] >= 0

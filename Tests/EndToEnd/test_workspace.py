@@ -409,6 +409,7 @@ def test_status_logs_restart_exec_and_stop(workspace):
     before = space.status()["talker"]["pid"]
     space.cli("restart", "talker")
     until(lambda: space.status()["talker"].get("pid") not in (None, before), 5, "the restart")
+    until(lambda: space.stdout.count("said ") == 2, 10, "the next process's word")
     assert space.exec("sh", "-c", "exit 6", check=False).returncode == 6
     assert space.exec("cat", input="through\n").stdout == "through\n"
     space.cli("stop")
