@@ -46,7 +46,7 @@ COPY --from=shifted / /
 # A container has no CAP_SYS_ADMIN, and without it newuidmap works by file capabilities only; these are for the outside.
 RUN for helper in newuidmap:cap_setuid newgidmap:cap_setgid; do path=$(command -v "${helper%:*}") && \
     chown 0:0 "$path" && chmod 755 "$path" && setcap "${helper#*:}=ep" "$path" || exit 1; done
-# Where commands find the workspace, whoever the user is.
+# Commands of every user of the container find the workspace there.
 ENV WORKSPACEKIT_STATE_DIR=/run/workspacekit
 ARG USER_ID=33333
 USER ${USER_ID}:${USER_ID}

@@ -35,7 +35,8 @@ def image(engine):
     context.mkdir()
     shutil.copy(BINARY, context / "workspacekit")
     (context / "Dockerfile").write_text(f"ARG BASE=debian:1\n{stages}")
-    engine("build", "-t", "workspace:1", context, timeout=400)
+    # BuildKit, which is twice as fast at it; the other one by BuildKit's predecessor.
+    engine("build", "-t", "workspace:1", context, timeout=400, env={**os.environ, "DOCKER_BUILDKIT": "1"})
     engine("build", "--target", "root", "-t", "root:1", context)
     return "workspace:1"
 
