@@ -215,6 +215,7 @@ final class Supervisor {
             if let lost = stalls.woke(at: .now) {
                 perform { engine, now, actions in engine.handle(.stalled(lost), at: now, into: &actions) }
             }
+            var hasOutput = false
             for index in 0..<count {
                 let event = poller.event(index)
                 let number = Int32(truncatingIfNeeded: event.token & 0xffff_ffff)
@@ -234,11 +235,16 @@ final class Supervisor {
                     perform { engine, now, actions in
                         engine.handle(.connectionArrived(id), at: now, into: &actions)
                     }
-                case Token.outputs: readOutputs()
+                case Token.outputs: hasOutput = true
                 default: break  // the console, which is written at the end of each turn
                 }
             }
             serveClients()
+            // Units may print without an end: what clients asked for goes first.
+            if hasOutput {
+                settleClients()
+                readOutputs()
+            }
             // Most of what wakes us is an orphan's end, which changes nothing.
             if let due = engine.nextDeadline, due <= .now {
                 perform { engine, now, actions in engine.advance(to: now, into: &actions) }

@@ -27,6 +27,9 @@ final class UnitLog {
     private var times: Descriptor?
     private let openLogs: OpenLogs
     private let scratch: ReadBuffer
+    /// How much is taken at once: less where its lines take long to show, so that everything else has its turn soon.
+    private var portion = ReadBuffer.size
+    private static let leastPortion = 8192, timeForPortion = Duration.milliseconds(1)
     private var splitter = LineSplitter()
     /// The last of the output, while it cannot be written.
     private(set) var ring: [UInt8] = []
@@ -86,25 +89,32 @@ final class UnitLog {
         retryAt = .now + Self.retryAfter
     }
 
-    /// Takes what is in the unit's pipe or terminal, up to 64 KiB; `eachPiece` gets it as it comes, `eachLine` by lines,
+    /// Takes what is in the unit's pipe or terminal, up to 64 KiB, or what about a millisecond suffices for; `eachPiece` gets it as it comes, `eachLine` by lines,
     /// once they are shown.
     func take(
         from pipe: Int32, eachPiece: (ArraySlice<UInt8>) -> Void, eachLine: ((ArraySlice<UInt8>) -> Void)?
     ) -> IOOutcome {
         if file == nil, retryAt.map({ $0 <= .now }) ?? true { open() }
         if file != nil { openLogs.use(self) }
+        let begin = MonotonicInstant.now
         var outcome = takeIntoFile(pipe)
         // A terminal, or there is no file: it goes through our memory.
         if outcome == .failed(.invalidArgument) || file == nil { outcome = takeThroughMemory(pipe) }
         if case .bytes(let count) = outcome { show(count, eachPiece, eachLine) }
+        adaptPortion(to: .now - begin)
         return outcome
+    }
+
+    private func adaptPortion(to duration: Duration) {
+        if duration > Self.timeForPortion { portion = max(Self.leastPortion, portion / 2) }
+        if duration < Self.timeForPortion / 4 { portion = min(ReadBuffer.size, portion * 2) }
     }
 
     /// Moves what is there into the file, and reads it back into the buffer. Without a file afterwards, nothing was moved.
     private func takeIntoFile(_ pipe: Int32) -> IOOutcome {
         guard var current = file else { return .wouldBlock }
         var size = Files.size(of: current.number)
-        let coming = min(readableCount(pipe), scratch.bytes.count)
+        let coming = min(readableCount(pipe), portion)
         if size > 0, size + coming > sizeLimit {
             rotate()
             guard let next = file else { return .wouldBlock }
@@ -190,5 +200,6 @@ final class UnitLog {
 
 /// Room for one read of any unit's output: there is only ever one at a time.
 final class ReadBuffer {
-    fileprivate var bytes = [UInt8](repeating: 0, count: 65536)
+    fileprivate static let size = 65536
+    fileprivate var bytes = [UInt8](repeating: 0, count: size)
 }
