@@ -229,7 +229,7 @@ extension StageFailure {
             call == "make namespaces" || call.hasPrefix("mount") || call.hasPrefix("bind")
             || call.hasPrefix("change the mount") || call == "pivot_root to"
             || call.hasPrefix("write")
-                && underlying.subject.contains("_map")
+                && underlying.subject.hasSuffix("_map")
         return isRefused ? .superviseOnly : nil
     }
 }
