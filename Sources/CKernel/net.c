@@ -220,6 +220,12 @@ long ck_peek_after(int fd, void *scratch, size_t skip, void *buffer, size_t coun
     return (size_t)n > skip ? n - (ssize_t)skip : n == 0 && skip == 0 ? 0 : -EAGAIN;
 }
 
+long ck_unread(int fd)
+{
+    int count = 0;
+    return ioctl(fd, FIONREAD, &count) < 0 ? -errno : count;
+}
+
 long ck_discard_received(int fd, size_t count)
 {
     /* KERNEL: a read ends before the byte of urgent data, and begins at it. There is one such byte at most. */

@@ -6,6 +6,7 @@
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <stddef.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -123,6 +124,11 @@ int ck_seccomp_forwarder(void)
     load_argument(&p, 2);
     mask(&p, PROT_EXEC);
     require(&p, 0, 0);
+    answer(&p, SECCOMP_RET_ALLOW);
+    /* ioctl: how much of a socket is unread. */
+    skip_unless(&p, SYS_ioctl, 5);
+    load_argument(&p, 1);
+    require(&p, FIONREAD, FIONREAD);
     answer(&p, SECCOMP_RET_ALLOW);
     /* tgkill: abort(3) signals the process itself. */
     skip_unless(&p, SYS_tgkill, 5);

@@ -188,6 +188,9 @@ public enum InternetSocket {
     @inline(__always)
     public static func discard(_ socket: Int32, _ count: Int) { _ = ck_discard_received(socket, count) }
 
+    /// So many bytes lie in the receive queue, peeked at or not.
+    public static func unread(_ socket: Int32) -> Int { max(0, ck_unread(socket)) }
+
     /// Keeps the byte of urgent data in the stream (SO_OOBINLINE). TCP sockets that ``make(_:v4:)`` makes do so from the start;
     /// connections inherit it from their listener.
     public static func keepUrgentInline(_ socket: Int32) { _ = ck_keep_urgent_inline(socket) }

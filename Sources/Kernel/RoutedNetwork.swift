@@ -32,14 +32,22 @@ public struct RoutedNetwork: Hashable, Sendable, CustomStringConvertible {
     public static func all() throws(KernelError) -> [RoutedNetwork] {
         let netlink = try RouteNetlink()
         var found: [RoutedNetwork] = []
+        var seen: Set<RoutedNetwork> = []
+        var names: [UInt32: String] = [:]
         for family in [UInt8(2), 10] {
-            for (subnet, index) in try netlink.routedNetworks(family) {
-                let network = RoutedNetwork(subnet, on: index.flatMap(Self.interfaceName) ?? "")
-                if !found.contains(network) { found.append(network) }
+            // A router may have very many.
+            for (subnet, index) in try netlink.routedNetworks(family).prefix(Self.limit) {
+                let index = index ?? 0
+                let name = names[index] ?? Self.interfaceName(index) ?? ""
+                names[index] = name
+                let network = RoutedNetwork(subnet, on: name)
+                if seen.insert(network).inserted { found.append(network) }
             }
         }
         return found
     }
+
+    private static let limit = 10_000
 
     private static func interfaceName(_ index: UInt32) -> String? {
         var name = [CChar](repeating: 0, count: Int(IF_NAMESIZE))

@@ -115,7 +115,7 @@ def test_a_configured_overlap_is_said(workspace, lab, guest):
 
     def doctor(*arguments):
         shown = subprocess.run([*guest.container, BINARY, "doctor", *arguments], capture_output=True, text=True, cwd=space.folder, timeout=30)
-        assert shown.returncode == 0, shown
+        assert shown.returncode in (0, 1), shown  # what else this machine lacks is not asked here
         return shown.stdout
     row = lambda text: next(row for row in json.loads(text)["findings"] if row["feature"] == "addresses")
     assert row(doctor("--json"))["state"] == "ok"

@@ -263,3 +263,28 @@ print(json.dumps(ask(last, 5)))
     assert inside(space, OUTBOUND) == 100
     inbound = [flow for flow in flows(space)["flows"] if flow["transport"] == "udp"]
     assert 0 < len(inbound) <= CLIENTS_OF_ONE
+
+
+def test_ports_of_ended_connections_serve_others_after_a_second(workspace):
+    """Else many short connections to one endpoint search the workspace's ports for long, and find none in the end."""
+    space = workspace("tasks: [{command: exec sleep 1000}]\n").started()
+    space.exec("sh", "-c", "echo '40000 40099' >/proc/sys/net/ipv4/ip_local_port_range")
+    shown = space.exec(PYTHON, "-c", f"""
+import socket, time
+def connect(count):
+    done = 0
+    for _ in range(count):
+        with socket.socket() as s:
+            s.settimeout(10)
+            try:
+                s.connect(("{WORLD4}", 7)); s.sendall(b"x"); done += s.recv(1) == b"x"
+                s.shutdown(socket.SHUT_WR); s.recv(1)
+            except OSError as error:
+                print(error)
+                break
+    return done
+first = connect(100)
+time.sleep(2.2)
+print(first, connect(90))
+""").stdout
+    assert shown == "100 90\n", shown

@@ -93,7 +93,7 @@ def test_ports_follow_a_reload_which_does_not_wait_for_them(workspace, lab):
     space = workspace(base).started()
     answers = lambda port: lab.in_pod("curl", "-s", "-m", "5", "-o", "/dev/null", f"http://{POD4}:{port}/", check=False).returncode
     until(lambda: space.exec("curl", "-s", "127.0.0.1:8400", check=False).returncode == 0, 10, "the server")
-    assert "Ports outside are opened and closed a moment later." in " ".join(lab.in_pod(BINARY, "reload", "--help").stdout.split())
+    assert "ports outside are opened and closed a moment later" in " ".join(lab.in_pod(BINARY, "reload", "--help").stdout.split())
     for port, text in ((8400, "ports: [{port: 8400}]\n"), (9400, 'workspacekit: {network: {forwards: ["9400:8400"]}}\n')):
         for extra, wanted in ((text, 0), ("", 7)):
             (space.folder / ".gitpod.yml").write_text(base + extra)

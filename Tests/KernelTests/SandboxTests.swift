@@ -53,6 +53,18 @@ struct SandboxTests {
         }
     }
 
+    @Test("under the filter, an ioctl other than the one for unread bytes ends the process")
+    func devices() async {
+        await #expect(processExitsWith: .exitCode(7)) {
+            try enter()
+            exit(InternetSocket.unread(0) >= 0 ? 7 : 1)
+        }
+        await #expect(processExitsWith: .signal(31)) {
+            try enter()
+            _ = ioctl(0, UInt(0x5451), 0)  // FIOCLEX
+        }
+    }
+
     @Test("under the filter, a signal to itself arrives")
     func signals() async {
         await #expect(processExitsWith: .signal(9)) {

@@ -245,6 +245,64 @@ struct EdgeTests {
         InternetSocket.close(outside)
     }
 
+    @Test("what ends with a whole segment is pushed too; with more behind it not", arguments: [1, 2, 5])
+    func pushOfWholeSegments(_ count: Int) throws {
+        let bench = try ForwarderBench()
+        let (peer, outside) = try connection(bench, .established)
+        peer.acknowledges = false
+        BenchOutside.write(outside, [UInt8](repeating: 7, count: count * 1460))
+        for _ in 0..<5 { bench.turn() }
+        let flags = bench.segments.filter { !$0.payload.isEmpty }.map(\.header.flags)
+        #expect(flags == [TCPFlags](repeating: .ack, count: count - 1) + [[.ack, .psh]])
+        InternetSocket.close(outside)
+    }
+
+    /// Four segments are under way, of which the workspace's kernel says what it says.
+    private func retransmissions(_ offset: Bool?, _ says: (BenchPeer) -> Void) throws -> [Int] {
+        let bench = try ForwarderBench(peeksWithOffset: offset)
+        let (peer, outside) = try connection(bench, .established)
+        peer.acknowledges = false
+        BenchOutside.write(outside, (0..<5840).map { UInt8($0 / 1460) })
+        for _ in 0..<5 { bench.turn() }
+        bench.segments = []
+        says(peer)
+        for _ in 0..<5 { bench.turn() }
+        InternetSocket.close(outside)
+        return bench.segments.filter { !$0.payload.isEmpty }.map { segment in
+            #expect(Set(segment.payload) == [UInt8((segment.header.sequence - peer.expected) / 1460)])
+            return segment.header.sequence - peer.expected
+        }
+    }
+
+    @Test("three duplicate acknowledgements, or a SACK block, make the hole sent again", arguments: [nil, false])
+    func fastRetransmit(_ offset: Bool?) throws {
+        let twice = try retransmissions(offset) { peer in for _ in 0..<2 { peer.send(.ack) } }
+        #expect(twice.isEmpty)
+        let thrice = try retransmissions(offset) { peer in for _ in 0..<3 { peer.send(.ack) } }
+        #expect(thrice == [0])
+        let first = try retransmissions(offset) { peer in
+            let start = peer.expected
+            peer.send(.ack, sack: [SACKBlock(left: start + 1460, right: start + 5840)])
+        }
+        #expect(first == [0])
+        // A hole of several segments is sent whole: what lies before a block is lost (RFC 6675).
+        let three = try retransmissions(offset) { peer in
+            let start = peer.expected
+            peer.send(.ack, sack: [SACKBlock(left: start + 4380, right: start + 5840)])
+        }
+        #expect(three == [0, 1460, 2920])
+        // A partial acknowledgement names the next hole.
+        let partial = try retransmissions(offset) { peer in
+            let start = peer.expected
+            peer.send(.ack, sack: [SACKBlock(left: start + 1460, right: start + 2920)])
+            peer.bench.turn()
+            peer.bench.segments = []
+            peer.send(
+                .ack, acknowledging: start + 2920, sack: [SACKBlock(left: start + 4380, right: start + 5840)])
+        }
+        #expect(partial == [2920])
+    }
+
     @Test("connections of a forwarder that is gone are reset in the next one", arguments: [0, 100])
     func lostConnections(_ lostOnTheLink: Int) throws {
         let old = try ForwarderBench()

@@ -143,13 +143,14 @@ final class BenchPeer {
 
     func send(
         _ flags: TCPFlags, _ payload: [UInt8] = [], at sequence: SequenceNumber? = nil,
-        acknowledging: SequenceNumber? = nil
+        acknowledging: SequenceNumber? = nil, sack: [SACKBlock] = []
     ) {
         var header = TCPHeader(
             sourcePort: local.port, destinationPort: remote.port, sequence: sequence ?? next,
             acknowledgement: acknowledging ?? expected, flags: flags, window: window)
         if flags.contains(.syn) { header.maximumSegment = 1460 }
         if flags.contains(.syn) { header.sackPermitted = true }
+        for block in sack { header.sack.append(block) }
         var bytes = [UInt8](repeating: 0, count: header.emittedLength)
         bytes.withUnsafeMutableBytes {
             var out = $0.mutableBytes

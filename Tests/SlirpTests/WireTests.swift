@@ -63,6 +63,19 @@ struct WireTests {
             try TCPHeader(parsing: $0)
         }
         #expect(read.headerLength == syn.emittedLength)
+        // The options stand as Linux has them: nothing tells the forwarder's SYN from a kernel's.
+        var options = TCPHeader(
+            sourcePort: 1, destinationPort: 2, sequence: SequenceNumber(0), acknowledgement: SequenceNumber(0),
+            flags: .syn, window: 0)
+        (options.maximumSegment, options.windowScale, options.sackPermitted) = (1460, 8, true)
+        func emitted() -> [UInt8] {
+            Array(emit(options.emittedLength) { options.emit(into: &$0, at: 0, checksum: 0) }[20...])
+        }
+        #expect(emitted() == [2, 4, 5, 180, 1, 1, 4, 2, 1, 3, 3, 8])
+        options.timestamps = TCPTimestamps(value: 5, echo: 6)
+        #expect(emitted() == [2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 0, 5, 0, 0, 0, 6, 1, 3, 3, 8])
+        options.sackPermitted = false
+        #expect(emitted() == [2, 4, 5, 180, 1, 1, 8, 10, 0, 0, 0, 5, 0, 0, 0, 6, 1, 3, 3, 8])
         read.headerLength = syn.headerLength
         #expect(read == syn)
 

@@ -212,6 +212,7 @@ long ck_receive(int fd, void *buffer, size_t count);                     /* MSG_
 long ck_peek(int fd, void *buffer, size_t count);                        /* MSG_PEEK | MSG_DONTWAIT */
 long ck_peek_after(int fd, void *scratch, size_t skip, void *buffer, size_t count); /* without SO_PEEK_OFF */
 long ck_discard_received(int fd, size_t count);                          /* recv(NULL, MSG_TRUNC) */
+long ck_unread(int fd);                                                  /* ioctl(FIONREAD) */
 int ck_set_peek_offset(int fd, int offset);                              /* SO_PEEK_OFF */
 int ck_unix_bind(int fd, const char *path);
 int ck_unix_connect(int fd, const char *path);

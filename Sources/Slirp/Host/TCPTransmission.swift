@@ -113,7 +113,9 @@ extension Forwarder {
                 table[index].bytesDown += UInt64(count)
                 table[index].activeAt = now.nanoseconds
                 // The last of what is readable, or of what the window takes now, is pushed (RFC 9293, 3.9.1.2).
-                let isLast = count < room || room < limit
+                let isLast =
+                    count < room || room < limit
+                    || InternetSocket.unread(table[index].socket) <= underWay + count
                 let flags: TCPFlags = isLast ? [.ack, .psh] : .ack
                 send(makeHeader(index, flags, at: table[index].tcp.sendNext), index, count: count)
                 table[index].tcp.sent(count, at: now)
@@ -149,17 +151,22 @@ extension Forwarder {
         arm(index)
     }
 
+    /// Sends the first hole again, all of it: what a SACK block lies behind is lost, as the tap does not reorder.
     mutating func retransmitHole(_ index: Int) {
         let state = table[index].tcp
         var data = state.sendNext - state.sendUnacknowledged
         if state.marks.contains(.finSent) { data -= 1 }
-        let count = min(state.hole(limit: payloadLimit(index)), data)
+        let limit = payloadLimit(index)
+        let count = min(state.hole(limit: max(limit, Self.share / 4)), data)
         table.counters.retransmitted += 1
         if count > 0 {
             if hasPeekOffset { _ = InternetSocket.setPeekOffset(table[index].socket, 0) }
-            if case .bytes(let n) = peek(index, skipping: 0, count: count), n > 0 {
-                let flags: TCPFlags = n == data ? [.ack, .psh] : .ack
-                send(makeHeader(index, flags, at: state.sendUnacknowledged), index, count: n)
+            var done = 0
+            while done < count, case .bytes(let n) = peek(index, skipping: done, count: min(limit, count - done)), n > 0
+            {
+                done += n
+                let flags: TCPFlags = done == data ? [.ack, .psh] : .ack
+                send(makeHeader(index, flags, at: state.sendUnacknowledged + (done - n)), index, count: n)
             }
             if hasPeekOffset { _ = InternetSocket.setPeekOffset(table[index].socket, data) }
         } else if state.marks.contains(.finSent) {

@@ -67,6 +67,13 @@ struct TCPTimestamps: Hashable, Sendable {
 
     /// Whether `a` is older than `b`, modulo 2^32.
     @inline(__always) static func isOlder(_ a: UInt32, than b: UInt32) -> Bool { Int32(bitPattern: a &- b) < 0 }
+
+    /// Writes the option behind two bytes that align it.
+    @inline(__always) func emit(into out: inout MutableRawSpan, at offset: Int, after padding: UInt32) {
+        out.put32(padding << 16 | 0x080a, offset)
+        out.put32(value, offset + 4)
+        out.put32(echo, offset + 8)
+    }
 }
 
 /// A segment's header and the options we understand.
@@ -153,7 +160,10 @@ struct TCPHeader: Hashable, Sendable {
     @inline(__always)
     var emittedLength: Int {
         let base = timestamps == nil ? 20 : 20 + TCPTimestamps.length
-        if flags.contains(.syn) { return base + 4 + (windowScale != nil ? 4 : 0) + (sackPermitted ? 4 : 0) }
+        if flags.contains(.syn) {
+            // With timestamps SACK-permitted takes the place of their padding.
+            return base + 4 + (windowScale != nil ? 4 : 0) + (sackPermitted && timestamps == nil ? 4 : 0)
+        }
         return sack.count == 0 ? base : base + 4 + 8 * Int(sack.count)
     }
 
@@ -173,23 +183,26 @@ struct TCPHeader: Hashable, Sendable {
         if length > 20 { emitOptions(into: &out, at: offset + 20) }
     }
 
+    /// In the order that Linux has: nobody tells the far end from its kernel by it.
+    private func emitSynOptions(into out: inout MutableRawSpan, at offset: Int) {
+        out.put32(0x0204_0000 | UInt32(maximumSegment ?? 536), offset)
+        var at = offset + 4
+        if let timestamps {
+            timestamps.emit(into: &out, at: at, after: sackPermitted ? 0x0402 : 0x0101)
+            at += TCPTimestamps.length
+        } else if sackPermitted {
+            out.put32(0x0101_0402, at)
+            at += 4
+        }
+        if let windowScale { out.put32(0x0103_0300 | UInt32(windowScale), at) }
+    }
+
     private func emitOptions(into out: inout MutableRawSpan, at offset: Int) {
+        if flags.contains(.syn) { return emitSynOptions(into: &out, at: offset) }
         var at = offset
         if let timestamps {
-            out.put32(0x0101_080a, at)
-            out.put32(timestamps.value, at + 4)
-            out.put32(timestamps.echo, at + 8)
+            timestamps.emit(into: &out, at: at, after: 0x0101)
             at += TCPTimestamps.length
-        }
-        if flags.contains(.syn) {
-            out.put32(0x0204_0000 | UInt32(maximumSegment ?? 536), at)
-            at += 4
-            if let windowScale {
-                out.put32(0x0103_0300 | UInt32(windowScale), at)
-                at += 4
-            }
-            if sackPermitted { out.put32(0x0101_0402, at) }
-            return
         }
         if sack.count == 0 { return }
         out.put32(0x0101_0500 | UInt32(2 + 8 * sack.count), at)
