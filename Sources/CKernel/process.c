@@ -389,10 +389,10 @@ int ck_mount(const char *source, const char *target, const char *type, unsigned 
     return OR_ERRNO(mount(source, target, type, flags, data));
 }
 int ck_umount(const char *target, int flags) { return OR_ERRNO(umount2(target, flags)); }
-int ck_mount_read_only(const char *target)
+int ck_mount_read_only(const char *target, int on, int recursive)
 {
-    struct mount_attr attributes = { .attr_set = MOUNT_ATTR_RDONLY };
-    return OR_ERRNO((int)syscall(SYS_mount_setattr, AT_FDCWD, target, AT_RECURSIVE, &attributes, sizeof attributes));
+    struct mount_attr attributes = { .attr_set = on ? MOUNT_ATTR_RDONLY : 0, .attr_clr = on ? 0 : MOUNT_ATTR_RDONLY };
+    return OR_ERRNO((int)syscall(SYS_mount_setattr, AT_FDCWD, target, recursive ? AT_RECURSIVE : 0, &attributes, sizeof attributes));
 }
 int ck_pivot_root(const char *new_root, const char *put_old)
 {

@@ -73,6 +73,8 @@ public struct MountFlags: OptionSet, Sendable {
     public static let bind = MountFlags(rawValue: 4096)
     /// MS_REC
     public static let recursive = MountFlags(rawValue: 16384)
+    /// MS_UNBINDABLE
+    public static let isUnbindable = MountFlags(rawValue: 1 << 17)
     /// MS_PRIVATE
     public static let isPrivate = MountFlags(rawValue: 1 << 18)
     /// MS_SHARED
@@ -100,7 +102,14 @@ public enum Mounts {
 
     /// Makes the mount at `target` and all below it read-only (mount_setattr(2), since Linux 5.12).
     public static func setReadOnly(_ target: String) throws(KernelError) {
-        _ = try check(unsafe ck_mount_read_only(target), "mount read-only", target)
+        _ = try check(unsafe ck_mount_read_only(target, 1, 1), "mount read-only", target)
+    }
+
+    /// Makes the mount at `target` alone read-only, or writable again.
+    public static func setReadOnly(onlyAt target: String, _ isReadOnly: Bool) throws(KernelError) {
+        _ = try check(
+            unsafe ck_mount_read_only(target, isReadOnly ? 1 : 0, 0), isReadOnly ? "mount read-only" : "mount writable",
+            target)
     }
 
     /// Makes the working directory the root and puts the old root below it (pivot_root(2), the "." "." form).

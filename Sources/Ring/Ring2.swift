@@ -59,9 +59,12 @@ public enum Ring2 {
         let users = Descriptor(OwnedDescriptor(owning: StageDescriptor.users))
         // Read-only in the workspace, where the lock of a mount keeps what it was made with; writable here.
         if plan.masksMachine { ControlGroups.setWritable(false) }
+        let state = plan.filesystem.root == .shared ? nil : plan.filesystem.state
+        if let state { try Mounts.setReadOnly(onlyAt: state, true) }
         let mounts = try WorkspaceMounts(users: users)
         copies.watch(mounts)
         if plan.masksMachine { ControlGroups.setWritable(true) }
+        if let state { try Mounts.setReadOnly(onlyAt: state, false) }
         if let user = ids.stages {
             try CurrentProcess.become(user: user, keeping: .ofStages)
             try CurrentProcess.setFileUser(0)

@@ -80,8 +80,8 @@ public struct RingPlan: Hashable, Sendable {
     public var hostName: String
     /// Contents of the workspace's own /etc/resolv.conf and /etc/hosts; nil leaves the container's.
     public var resolvConf: String?, hosts: String?
-    /// Directories in which the workspace's root is to make files even where the container does not let it.
-    public var writable: [String] = []
+    /// What of the container's files the workspace sees, and where it may write.
+    public var filesystem = FilesystemPlan()
     /// A directory with the commands that the workspace brings, for shells that choose a PATH of their own; nil for none.
     public var commands: String?
     /// What of it all is the workspace's own.
@@ -120,7 +120,7 @@ extension RingPlan {
             workspaceIDs.map { [Self.text($0.users), Self.text($0.groups), $0.stages.map(String.init) ?? ""] }
             ?? ["", "", ""]
         var fields: [String] = [network.rawValue, stagingDirectory, hostName, isolation.rawValue] + budgets
-        fields += [optional(resolvConf), optional(hosts), writable.joined(separator: "\n")]
+        fields += [optional(resolvConf), optional(hosts), filesystem.text]
         fields += ["\(isConfined)", commands ?? ""] + ids + ["\(masksMachine)"]
         if let link {
             fields += [
@@ -167,7 +167,8 @@ extension RingPlan {
             stopGrace: .nanoseconds(stop))
         self.link = link
         self.isolation = isolation
-        writable = fields[8].split(separator: "\n").map(String.init)
+        guard let filesystem = FilesystemPlan(text: fields[8]) else { return nil }
+        self.filesystem = filesystem
         isConfined = fields[9] == "true"
         masksMachine = fields[14] == "true"
         commands = fields[10].isEmpty ? nil : fields[10]

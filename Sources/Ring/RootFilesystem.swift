@@ -18,8 +18,16 @@ struct RootFilesystem {
     /// ring1's part: everything but /proc.
     func assemble() throws(KernelError) {
         try Mounts.mount("none", on: "/", flags: [.isSlave, .recursive])
-        try Mounts.mount("/", on: root, flags: [.bind, .recursive])
-        try Mounts.mount("none", on: root, flags: [.isPrivate, .recursive])
+        if isShared {
+            try Mounts.mount("/", on: root, flags: [.bind, .recursive])
+            try Mounts.mount("none", on: root, flags: [.isPrivate, .recursive])
+        } else {
+            var own = try OwnRoot(root: root, plan: plan.filesystem, note: note)
+            try own.build()
+            try makeResolverFiles()
+        }
+        for path in plan.filesystem.readOnlyFiles { try protect(path) }
+        for path in plan.filesystem.hidden { try hide(path) }
         try coverUnwritable()
         bindCommands()
         try mountDevices()
@@ -27,10 +35,63 @@ struct RootFilesystem {
         mountControlGroups()
     }
 
+    private var isShared: Bool { plan.filesystem.root == .shared }
+
+    /// A link of the container's may lead to what /run has no more: the copies of these files need something to lie over.
+    private func makeResolverFiles() throws(KernelError) {
+        for (path, text) in [("/etc/resolv.conf", plan.resolvConf), ("/etc/hosts", plan.hosts)] where text != nil {
+            let target = root + RootPath(root).target(of: path)
+            guard Files.status(target) == nil, Files.status(path) != nil else { continue }
+            let parent = target.split(separator: "/").dropLast().map { "/" + $0 }.joined()
+            try? Files.makeDirectories(parent)
+            try? Files.touch(target)
+        }
+    }
+
+    /// Makes a file one that only the outside changes.
+    ///
+    /// KERNEL: a file or directory that something is mounted on is neither removed nor renamed. The directories that lead to the
+    /// file are bound over themselves, or root inside would put others in their place.
+    private func protect(_ path: String) throws(KernelError) {
+        guard let target = resolve(path), Files.status(target)?.kind == .regular else { return try bindOutside(path) }
+        let places = ([plan.filesystem.workspace] + plan.filesystem.writable).map { RootPath(root).target(of: $0) }
+        let place = places.filter { target.hasPrefix("\(root)\($0)/") }.max { $0.utf8.count < $1.utf8.count }
+        var at = root + (place ?? "")
+        for name in target.dropFirst(at.utf8.count).split(separator: "/").dropLast() where place != nil {
+            at += "/\(name)"
+            try Mounts.mount(at, on: at, flags: [.bind, .recursive])
+        }
+        // Of the container's, not of a layer over it.
+        try Mounts.mount(place == nil ? path : target, on: target, flags: .bind)
+        try Mounts.setReadOnly(target)
+    }
+
+    /// A file in a directory that is empty inside, such as /tmp.
+    private func bindOutside(_ path: String) throws(KernelError) {
+        guard !isShared, Files.status(path)?.kind == .regular else { return }
+        let target = root + RootPath(root).target(of: path)
+        try Files.makeDirectories(target.split(separator: "/").dropLast().map { "/" + $0 }.joined())
+        try Files.touch(target)
+        try Mounts.mount(path, on: target, flags: .bind)
+        try Mounts.setReadOnly(target)
+    }
+
+    /// Makes a directory or file empty inside.
+    private func hide(_ path: String) throws(KernelError) {
+        guard let target = resolve(path) else { return }
+        guard Files.isDirectory(target) else {
+            try Mounts.mount("/dev/null", on: target, flags: .bind)
+            return try Mounts.setReadOnly(target)
+        }
+        try Mounts.mount(
+            "tmpfs", on: target, type: "tmpfs", flags: [.readOnly, .noSetuid, .noDevices, .noExecute],
+            options: "mode=555,size=4k")
+    }
+
     /// Where the workspace's root could make no file (a read-only root, or one that belongs to ids which are not mapped), a
     /// tmpfs lies over the directory, and leads to what was there.
     private func coverUnwritable() throws(KernelError) {
-        for path in plan.writable {
+        for path in plan.filesystem.writable {
             guard let target = resolve(path), Files.isDirectory(target) else {
                 note("writable: there is no directory \(path) in the container")
                 continue
@@ -64,7 +125,8 @@ struct RootFilesystem {
         guard let commands = plan.commands, (try? Files.makeDirectory(root + commands)) != nil else { return }
         for path in Self.commandDirectories {
             guard let target = resolve(path), Files.isDirectory(target), Files.entries(target).isEmpty else { continue }
-            try? Mounts.mount(root + commands, on: target, flags: .bind)
+            guard (try? Mounts.mount(root + commands, on: target, flags: .bind)) != nil, !isShared else { continue }
+            try? Mounts.setReadOnly(target)
         }
     }
 
@@ -77,27 +139,7 @@ struct RootFilesystem {
     }
 
     /// The file that `path` leads to inside the new root, without a link in it; nil when it leads nowhere.
-    private func resolve(_ path: String) -> String? {
-        var at = ""
-        var names = Array(path.split(separator: "/").reversed())
-        var links = 0
-        while let name = names.popLast() {
-            if name == "." { continue }
-            if name == ".." {
-                at = at.split(separator: "/").dropLast().map { "/" + $0 }.joined()
-                continue
-            }
-            guard let target = Files.linkTarget("\(root)\(at)/\(name)") else {
-                at += "/\(name)"
-                continue
-            }
-            links += 1
-            guard links <= 40 else { return nil }
-            names += target.split(separator: "/").reversed()
-            if target.hasPrefix("/") { at = "" }
-        }
-        return Files.status(root + at, followLinks: false) == nil ? nil : root + at
-    }
+    private func resolve(_ path: String) -> String? { RootPath(root).resolve(path) }
 
     private func mountDevices() throws(KernelError) {
         let dev = root + "/dev"

@@ -18,8 +18,8 @@ internal import TerminalText
 final class WorkspaceRun {
     private let configurationFile: String?
     private let networkOption: NetworkMode?
-    private let workspaceDirectory: String
-    private let state: StateDirectory
+    let workspaceDirectory: String
+    let state: StateDirectory
     private let command: [String]
     private let start: StartKind
     private let leastIsolation: Isolation
@@ -66,6 +66,7 @@ final class WorkspaceRun {
                 "network.egress cannot be enforced in the container's own network: leave out --network host, or the rules",
                 ExitCodes.configuration)
         }
+        let filesystem = filesystemPlan(configuration, mode, files)
         let grace = configuration.stopGrace ?? .seconds(8)
         takeStateDirectory()
         defer { leaveStateDirectory() }
@@ -77,7 +78,7 @@ final class WorkspaceRun {
                 budget: max(grace - .milliseconds(1500), .milliseconds(200)))
             let plannedNetwork = mode == .sandbox ? plannedNetwork(configuration) : nil
             let files = plannedNetwork.map { containerFiles(configuration, $0.layout) }
-            let ringPlan = ringPlan(configuration, mode, grace, plannedNetwork, files)
+            let ringPlan = ringPlan(configuration, mode, grace, plannedNetwork, files, filesystem)
             /// What the supervisor is told, which depends on what could be had.
             func supervisorState(_ rings: RingPlan) throws -> Descriptor {
                 plan.isolation = rings.isolation.rawValue
@@ -194,13 +195,13 @@ final class WorkspaceRun {
 
     private func ringPlan(
         _ configuration: WorkspaceConfiguration, _ mode: NetworkMode, _ grace: Duration, _ network: PlannedNetwork?,
-        _ files: ContainerFiles?
+        _ files: ContainerFiles?, _ filesystem: FilesystemPlan
     ) -> RingPlan {
         var plan = RingPlan(
             network: mode, stagingDirectory: state.rings, hostName: hostName, supervisor: ["supervise"],
             stopGrace: max(grace - .milliseconds(500), .milliseconds(500)))
-        plan.writable = configuration.writable
-        plan.isConfined = mode == .none || !EgressPolicy(configuration.network.egress).isOpen
+        plan.filesystem = filesystem
+        plan.isConfined = isConfined(configuration, mode)
         plan.commands = state.commands
         maskMachine(&plan)
         guard let network else { return plan }

@@ -182,7 +182,10 @@ final class WorkspaceSession {
             return say("\(failure): the workspace shares the container's process numbers instead (shared-pid)")
         }
         // Whoever must be kept in is not let out because the walls could not be built.
-        let isKeptIn = ringPlan.network == .none || forwarder?.egress.isOpen == false
+        let filesystem = ringPlan.filesystem
+        let isKeptIn =
+            ringPlan.network == .none || forwarder?.egress.isOpen == false || filesystem.root != .shared
+            || !filesystem.hidden.isEmpty
         if isKeptIn { throw failure }
         say("\(failure): tasks and services are only supervised, with nothing of their own (supervise-only)")
         ringPlan.network = .host

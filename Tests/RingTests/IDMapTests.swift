@@ -105,7 +105,9 @@ struct RingPlanTests {
             supervisor: ["supervise", ""], stopGrace: .milliseconds(7500))
         plan.resolvConf = "nameserver 10.0.2.3\n"
         plan.commands = hasLink ? "/run/x y/bin" : nil
-        plan.writable = hasLink ? ["/etc", "/run x"] : []
+        plan.filesystem.writable = hasLink ? ["/etc", "/run x"] : []
+        plan.filesystem.root = hasLink ? .private : .shared
+        plan.filesystem.readOnlyFiles = hasLink ? ["/etc/c onfig.yml"] : []
         plan.hosts = hasLink ? "" : nil
         plan.isolation = hasLink ? .sharedProcesses : .superviseOnly
         if hasLink {

@@ -156,7 +156,7 @@ int ck_unshare(int flags);
 int ck_setns(int fd, int kind);
 int ck_mount(const char *source, const char *target, const char *type, unsigned long flags, const char *data);
 int ck_umount(const char *target, int flags);
-int ck_mount_read_only(const char *target);                  /* mount_setattr(2), recursive */
+int ck_mount_read_only(const char *target, int on, int recursive); /* mount_setattr(2) */
 int ck_pivot_root(const char *new_root, const char *put_old);
 int ck_chdir(const char *path);
 /* Whether the kernel lets us: for who asks what a container allows. */

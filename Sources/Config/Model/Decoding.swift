@@ -15,7 +15,9 @@ extension WorkspaceConfiguration {
         services =
             ours["services"]?.pairs.map { ServiceSpec(name: $0.key.text ?? "", decoding: $0.value, $0.key) } ?? []
         stopGrace = ours["shutdown"]?["grace"]?.duration
-        writable = ours["writable"]?.texts ?? []
+        filesystem.root = ours["filesystem"]?["root"]?.text
+        filesystem.writable = (ours["filesystem"]?["writable"] ?? ours["writable"])?.texts ?? []
+        filesystem.hidden = ours["filesystem"]?["hidden"]?.texts ?? []
         for (key, value) in ours["tasks"]?.pairs ?? [] {
             guard let index = tasks.firstIndex(where: { $0.name == key.text }) else { continue }
             tasks[index].options = UnitOptions(decoding: value)

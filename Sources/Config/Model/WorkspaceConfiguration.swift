@@ -24,12 +24,19 @@ public struct WorkspaceConfiguration: Hashable, Sendable {
     public var user: UserSpec?
     /// How long everything may take to stop.
     public var stopGrace: Duration?
-    /// Directories, by absolute paths, in which the workspace's root is to make files even where the container does not
-    /// let it.
-    public var writable: [String] = []
+    /// `workspacekit.filesystem`.
+    public var filesystem = FilesystemSpec()
 
     /// An empty configuration.
     public init() {}
+}
+
+extension WorkspaceConfiguration {
+    /// The setting that restricts where the workspace may connect to; nil for none. With one the root is not shared.
+    public var policy: String? {
+        if network.mode == "none" { return "network.mode: none" }
+        return network.egress.isEmpty ? nil : "network.egress"
+    }
 }
 
 /// A variable and its value.
@@ -116,6 +123,17 @@ public struct NetworkSpec: Hashable, Sendable {
     public var egress = EgressSpec()
     /// Ports outside that always lead inside.
     public var forwards: [ForwardSpec] = []
+}
+
+/// `workspacekit.filesystem`. Paths are absolute.
+public struct FilesystemSpec: Hashable, Sendable {
+    /// `shared`, `read-only` or `private`.
+    public var root: String?
+    /// Directories in which the workspace's root makes files that stay, or at least does so even where the container does not
+    /// let it.
+    public var writable: [String] = []
+    /// Files and directories that are empty inside.
+    public var hidden: [String] = []
 }
 
 /// `workspacekit.network.egress`.

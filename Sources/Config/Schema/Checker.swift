@@ -191,6 +191,7 @@ final class Checker {
         case .deprecated:
             if !isForeign { report(.warning, .deprecated, key, path, "deprecated, and without effect here") }
             isForeign = true
+        case .replaced(let other): report(.warning, .deprecated, key, path, "deprecated: write it as \(other)")
         }
         return check(value, known.shape, path)
     }

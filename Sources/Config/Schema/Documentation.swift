@@ -103,6 +103,7 @@ public enum Documentation {
             case .effective: ""
             case .foreign: ". Speaks to other tools: checked, and without effect here"
             case .deprecated: ". Deprecated, and without effect here"
+            case .replaced(let other): ". Deprecated: write `\(other)`"
             case .later: ". Known, and without effect in this version"
             }
         return (key.isRequired ? "Required. " : "") + key.summary + suffix

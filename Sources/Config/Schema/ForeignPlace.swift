@@ -1,6 +1,6 @@
 /// Keys in a place where nothing reads them: where they belong, or what to write instead.
 struct ForeignPlace {
-    private enum Place { case root, ours, task, service, unit, network, egress, other }
+    private enum Place { case root, ours, task, service, unit, network, egress, filesystem, other }
     private let place: Place
     private let path: String
 
@@ -14,6 +14,7 @@ struct ForeignPlace {
             case (nil, _): path.isEmpty ? .root : .ours
             case ("workspacekit"?, 1): .ours
             case ("network"?, 1): .network
+            case ("filesystem"?, 1): .filesystem
             case ("network"?, 2) where words[1] == "egress": .egress
             case ("services"?, 2): .service
             case ("tasks"?, 2): .unit
@@ -37,11 +38,14 @@ struct ForeignPlace {
                 return "write it in .gitpod.yml, outside of \"workspacekit\""
             }
             if WorkspacekitKeys.network.contains(where: { $0.name == name }) { return "write it under \"network\"" }
+            if WorkspacekitKeys.filesystem.contains(where: { $0.name == name }) {
+                return "write it under \"filesystem\""
+            }
             return nil
         case .task: return name == "environment" ? "a task's variables are its \"env\"" : ofUnit(name)
         case .service, .unit: return Self.compose[name]
         case .network: return WorkspacekitKeys.egress.contains { $0.name == name } ? "write it under \"egress\"" : nil
-        case .egress, .other: return nil
+        case .egress, .filesystem, .other: return nil
         }
     }
 
@@ -53,8 +57,8 @@ struct ForeignPlace {
 
     /// Whether a key, or what is in it, was meant to restrict the workspace.
     func isPolicy(_ name: String, _ value: Node, nearest: String?) -> Bool {
-        if place == .egress || name == "egress" || nearest == "egress" { return true }
-        let policies = ["network", "hostLoopback"]
+        if place == .egress || place == .filesystem || name == "egress" || nearest == "egress" { return true }
+        let policies = ["network", "hostLoopback", "filesystem", "hidden"]
         if place == .root || place == .ours, policies.contains(name) { return !value.isNull }
         if place == .network, WorkspacekitKeys.egress.contains(where: { $0.name == name }) { return true }
         return Self.holdsPolicy(value, depth: 0)
@@ -69,7 +73,7 @@ struct ForeignPlace {
 
     /// Where a policy belongs.
     func policyAdvice(_ name: String, _ known: [String]) -> String {
-        if place == .egress {
+        if place == .egress || place == .filesystem {
             return "a part of the policy would not hold; the keys are \(known.joined(separator: ", "))"
         }
         if let advice = advice(name) { return "it would restrict nothing here (\(advice))" }

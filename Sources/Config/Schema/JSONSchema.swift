@@ -72,7 +72,7 @@ public enum JSONSchema {
     private static func property(_ key: Key) -> Node {
         var pairs: [(String, Node)] = [("description", Node(.string(plain(key.summary))))]
         if let fallback = key.fallback { pairs.append(("default", Node(fallback))) }
-        if key.standing == .deprecated { pairs.append(("deprecated", Node(.boolean(true)))) }
+        if key.isDeprecated { pairs.append(("deprecated", Node(.boolean(true)))) }
         return Node(.mapping(Node(pairs: pairs).pairs + schema(key.shape).pairs))
     }
 

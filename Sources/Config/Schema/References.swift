@@ -22,6 +22,7 @@ struct References {
         checkNames()
         checkPorts()
         checkEgress()
+        checkFilesystem()
         let units = units()
         for unit in units { checkOptions(unit) }
         checkDependencies(units)
@@ -101,6 +102,26 @@ struct References {
             checker.report(
                 .error, .conflict, node, "workspacekit.network.egress",
                 "cannot be enforced: the workspace shares the container's network")
+        }
+    }
+
+    private func checkFilesystem() {
+        let ours = document["workspacekit"]
+        let path = "workspacekit.filesystem"
+        if let old = ours?["writable"], ours?["filesystem"]?["writable"] != nil {
+            checker.report(.error, .conflict, old, "workspacekit.writable", "only one of this and \(path).writable can hold")
+        }
+        if let node = ours?["filesystem"]?["root"], node.text == "shared", let policy = configuration.policy {
+            checker.report(
+                .error, .conflict, node, path + ".root",
+                "cannot be shared with \(policy): root inside would replace programs that run outside of it, and reach sockets there (write private or read-only)"
+            )
+        }
+        for node in ours?["filesystem"]?["hidden"]?.items ?? [] {
+            let name = "/" + (node.text ?? "").split(separator: "/").joined(separator: "/")
+            guard ["/", "/dev", "/proc", "/sys"].contains(name) else { continue }
+            checker.report(
+                .error, .badValue, node, path + ".hidden", "\(name) cannot be hidden: name the directories in it that are to be")
         }
     }
 

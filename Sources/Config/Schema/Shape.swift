@@ -36,6 +36,8 @@ public struct Key: Sendable {
         /// It speaks to another tool: checked, and without effect here.
         case foreign
         case deprecated
+        /// It does what another key does, by whose path it is to be written.
+        case replaced(by: String)
         /// Known, and without effect in this version.
         case later
     }
@@ -53,6 +55,14 @@ public struct Key: Sendable {
     public let isRequired: Bool
     /// What it does here.
     public let standing: Standing
+
+    /// A new file does not have it.
+    var isDeprecated: Bool {
+        switch standing {
+        case .deprecated, .replaced: true
+        case .effective, .foreign, .later: false
+        }
+    }
 
     init(
         _ name: String, _ shape: Shape, _ summary: String, example: String? = nil, default fallback: ScalarValue? = nil,

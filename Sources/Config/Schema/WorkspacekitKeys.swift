@@ -13,10 +13,25 @@ enum WorkspacekitKeys {
             "tasks", .table(names: .taskName, .record(unit)), "More about a task, by its name",
             example: "{web: {restart: on-failure}}"),
         Key("shutdown", .record(shutdown), "How the workspace stops"),
+        Key("filesystem", .record(filesystem), "What the workspace sees of the container's files, and where it may write"),
+        Key(
+            "writable", .list(.text(.absolutePath)), "The former name of `filesystem.writable`", example: "[/etc, /run]",
+            .replaced(by: "workspacekit.filesystem.writable")),
+    ]
+
+    static let filesystem: [Key] = [
+        Key(
+            "root", .choice(["shared", "read-only", "private"]),
+            "`shared`: the container's files. `private`: what is written outside of the writable places lies in memory and ends with the workspace. `read-only`: nothing is written there. With the last two /run and /tmp are the workspace's own. Default: `private` with a network policy (`network.mode: none`, `run --network none`, or `network.egress` that restricts), where `shared` is an error; else `shared`",
+            example: "private"),
         Key(
             "writable", .list(.text(.absolutePath)),
-            "Directories in which root inside may make files; where the container does not allow it, a tmpfs covers it, with what was there as copies and links, and what is written ends with the workspace",
-            example: "[/etc, /run]"),
+            "Directories of the container in which root inside makes files that stay; the workspace directory always is one. Where the container does not allow it, a tmpfs covers the directory, with what was there as copies and links, and what is written ends with the workspace",
+            example: "[/var/lib/docker, /home/gitpod]"),
+        Key(
+            "hidden", .list(.text(.absolutePath)),
+            "Files and directories that are empty inside: sockets of the host, secrets, other state directories",
+            example: "[/var/lib/secrets]"),
     ]
 
     static let shutdown: [Key] = [

@@ -127,7 +127,7 @@ struct Reload {
         let settings: [(String, Bool)] = [
             ("experimentalNetwork", made.experimentalNetwork != new.experimentalNetwork),
             ("workspacekit.network", withoutForwards(made.network) != withoutForwards(new.network)),
-            ("workspacekit.writable", made.writable != new.writable),
+            ("workspacekit.filesystem", made.filesystem != new.filesystem),
             ("workspacekit.shutdown.grace", made.stopGrace != new.stopGrace),
         ]
         if old.network.forwards != new.network.forwards {
