@@ -196,13 +196,17 @@ struct OwnRoot {
     /// What lies over the rest: the writable places, the state directory, the system's directories.
     private func places() throws(KernelError) {
         // What is bound from here on may contain the directory that this root lies over.
-        for path in [root, "/proc/self/fd/\(scratch.number)"] { try Mounts.mount("none", on: path, flags: .isUnbindable) }
+        for path in [root, "/proc/self/fd/\(scratch.number)"] {
+            try Mounts.mount("none", on: path, flags: .isUnbindable)
+        }
         let writable = [plan.workspace] + plan.writable.filter { !isReserved($0) }
         let points = (writable + [plan.state]).map { ($0, RootPath(root).target(of: $0)) }
         for (path, target) in points { try makePoint(path, target) }
         if plan.root == .readOnly {
             try Mounts.setReadOnly(root)
-            for path in fresh { if let target = RootPath(root).resolve(path) { try Mounts.setReadOnly(onlyAt: target, false) } }
+            for path in fresh {
+                if let target = RootPath(root).resolve(path) { try Mounts.setReadOnly(onlyAt: target, false) }
+            }
         }
         for path in ["/proc", "/sys"] where Files.isDirectory(path) {
             try Mounts.mount(path, on: root + path, flags: [.bind, .recursive])

@@ -5,8 +5,8 @@ internal import Slirp
 /// The container's /etc/resolv.conf and /etc/hosts, which the workspace's own are made of, and whose name servers the forwarder
 /// asks: as they are at the start, and as they change.
 ///
-/// The files are found from a directory that was opened at the start, and read without waiting. While the root file system is
-/// shared, the workspace may be able to write them all the same. So servers that only a change named are taken only where
+/// The files are found from a directory that was opened at the start, and read without waiting. Where the root file system is
+/// shared, or a writable place holds them, the workspace may be able to write them all the same. So servers that only a change named are taken only where
 /// anything may be asked (no loopback, no link-local address, no metadata service); and where network.egress depends on what
 /// the servers answer, a change that the workspace can have made is not taken at all.
 final class ContainerFiles {

@@ -446,10 +446,16 @@ final class WorkspaceSession {
         for note in fixedForwards.set(specs, forwarderProcess?.channel, at: .now) { say(note) }
     }
 
+    /// The policy depends on the name servers, and the workspace's root may be able to write the container's resolv.conf.
+    private var obeysNames: Bool {
+        let isOpen = ringPlan.filesystem.root == .shared || !ringPlan.filesystem.writable.isEmpty
+        return isOpen && forwarder?.egress.isOpen == false
+    }
+
     /// Passes on what has become of the container's files.
     private func followFiles(_ rings: Ring0, at now: MonotonicInstant) {
         guard let containerFiles, forwarder != nil,
-            containerFiles.look(at: now, ids: rings.idMap, obeysNames: forwarder?.egress.isOpen == false, note: say)
+            containerFiles.look(at: now, ids: rings.idMap, obeysNames: obeysNames, note: say)
         else { return }
         rings.tell(files: containerFiles.texts)
         if forwarder?.nameServers != containerFiles.servers {

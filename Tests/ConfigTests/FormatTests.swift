@@ -167,7 +167,7 @@ struct SchemaTests {
             }
         }
         let all = paths(.record(GitpodKeys.root), "")
-        #expect(all.count > 150 && all.contains("workspacekit.writable"))
+        #expect(all.count > 150 && all.contains("workspacekit.filesystem.writable"))
         let plain = text.filter { $0 != "\\" }
         // Tasks have the keys of services, which stand there, by one sentence; and limits are told together.
         for path in all where !path.hasPrefix("workspacekit.tasks.NAME") && !path.contains(".ulimits.") {

@@ -170,7 +170,7 @@ def test_podman_alone(workspace, lab, image, user):
     home = lab.folder / f"home-{user}"
     home.mkdir()
     os.chown(home, user or 0, user or 0)
-    space = workspace("workspacekit: {writable: [/etc, /run, /var/lib, /var/cache], network: {forwards: [\"8091\"]}}\n", environment={**PATH, "HOME": str(home)}, user=user,
+    space = workspace("workspacekit: {filesystem: {writable: [/etc, /run, /var/lib, /var/cache]}, network: {forwards: [\"8091\"]}}\n", environment={**PATH, "HOME": str(home)}, user=user,
                       arguments=["--require", "full", *([] if user else CONTAINERS_INSIDE)]).started()
     place = space.folder / "podman"
     podman = lambda *arguments: space.exec("podman", "--root", str(place), "--runroot", "/run/podman-test", "--network-backend", "netavark", *map(str, arguments)).stdout

@@ -255,12 +255,27 @@ def test_what_the_workspace_can_write_does_not_choose_the_servers_of_its_policy(
     servers({"198.18.0.10": "answer"}, names=[WORLD4])
     (etc / "real").write_text(f"nameserver {WORLD4}\n")
     link(etc / "resolv.conf", "real")
-    space = workspace(EGRESS).started()
+    space = workspace(EGRESS.replace("workspacekit: {", "workspacekit: {filesystem: {writable: [/etc]}, ")).started()
     space.exec("sh", "-ec", "echo nameserver 198.18.0.10 >/etc/theirs; ln -sfn theirs /etc/resolv.conf")
     assert (etc / "resolv.conf").read_text() == "nameserver 198.18.0.10\n", "outside it leads there"
     until(lambda: "is not followed" in space.stderr, 10, "the note")
     assert dig(space, "a.ok.test") == [WORLD4]
     assert asked(lab, "198.18.0.10") == []
+
+
+@pytest.mark.parametrize("attack", [
+    "ln -sfn theirs /etc/resolv.conf", "rm /etc/resolv.conf; cp /etc/theirs /etc/resolv.conf", "umount /etc/resolv.conf; cp /etc/theirs /etc/resolv.conf",
+    "mv /etc /etc2; mkdir /etc; cp /etc2/theirs /etc/resolv.conf"])
+def test_under_a_policy_it_writes_none_that_is_the_container_s(workspace, etc, lab, servers, attack):
+    servers({"198.18.0.10": "answer"}, names=[WORLD4])
+    before = sorted(path.name for path in etc.iterdir())
+    space = workspace(EGRESS).started()
+    space.exec("sh", "-c", f"echo nameserver 198.18.0.10 >/etc/theirs; {attack}", check=False)
+    assert WORLD4 in (etc / "resolv.conf").read_text() and sorted(path.name for path in etc.iterdir()) == before
+    assert dig(space, "a.ok.test", "@10.0.2.3") == [WORLD4] and asked(lab, "198.18.0.10") == []
+    # Its root cannot write the file, so that changes of it are followed.
+    replace(etc / "resolv.conf", "nameserver 198.18.0.10\n")
+    until(lambda: dig(space, "b.ok.test", "@10.0.2.3", "+time=1") and "b.ok.test" in asked(lab, "198.18.0.10"), 10, "a query")
 
 
 def test_what_it_cannot_write_is_followed_under_a_policy_too(workspace, etc):

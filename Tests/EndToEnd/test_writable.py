@@ -49,7 +49,7 @@ rm program; test ! -e program
 def test_an_ordinary_user_writes_where_nobody_outside_lets_them(inside, place, user):
     before = sorted(str(path) for path in place.rglob("*"))
     result = inside("sh", "-c", CHECK.replace("touch theirs/made", "touch theirs/made" if user == USER else ":"), "sh", str(place),
-                    config=f"workspacekit: {{writable: [{place}]}}\n", user=user)
+                    config=f"workspacekit: {{filesystem: {{writable: [{place}]}}}}\n", user=user)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == ["small", "more", "new", "changed", "small", "more", "100000", f"{place}/.below/large", "it runs"]
     # Outside nothing has changed, but where the user may write anyway.
@@ -59,7 +59,7 @@ def test_an_ordinary_user_writes_where_nobody_outside_lets_them(inside, place, u
 
 
 def test_root_writes_where_it_may_and_on_a_read_only_place_beside_it(inside, lab, place):
-    config = f"workspacekit: {{writable: [{place}]}}\n"
+    config = f"workspacekit: {{filesystem: {{writable: [{place}]}}}}\n"
     assert inside("sh", "-c", f"touch {place}/by-root; test ! -e {place}/.below", config=config).returncode == 0
     assert (place / "by-root").exists()
     through = ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'mount --bind -o ro {place} {place} && mount -o remount,ro,bind {place} && exec "$@"', "sh"]
@@ -81,19 +81,19 @@ def test_a_large_tree_is_linked_beyond_a_bound(inside, place):
 
 
 def test_a_directory_that_is_not_there_is_said(inside):
-    result = inside("true", config="workspacekit: {writable: [/there/is/none]}\n")
+    result = inside("true", config="workspacekit: {filesystem: {writable: [/there/is/none]}}\n")
     assert result.returncode == 0
     assert "writable: there is no directory /there/is/none in the container" in result.stderr
 
 
 @pytest.mark.parametrize("path", ["/", "/dev", "/proc"])
 def test_what_cannot_be_covered_is_said(inside, path):
-    result = inside("sh", "-c", "test -e /dev/null && test -e /proc/self", config=f"workspacekit: {{writable: [{path}]}}\n", user=USER)
+    result = inside("sh", "-c", "test -e /dev/null && test -e /proc/self", config=f"workspacekit: {{filesystem: {{writable: [{path}]}}}}\n", user=USER)
     assert result.returncode == 0, result.stderr
     assert f"writable: {path} cannot be covered" in result.stderr
 
 
 def test_an_edit_of_it_takes_effect_at_the_next_start(workspace):
-    space = workspace("workspacekit: {writable: [/srv]}\n").started()
-    (space.folder / ".gitpod.yml").write_text("workspacekit: {writable: [/srv, /opt]}\n")
-    until(lambda: "workspacekit.writable: takes effect at the next start of the workspace" in space.stderr, 10, lambda: space.stderr)
+    space = workspace("workspacekit: {filesystem: {writable: [/srv]}}\n").started()
+    (space.folder / ".gitpod.yml").write_text("workspacekit: {filesystem: {writable: [/srv, /opt]}}\n")
+    until(lambda: "workspacekit.filesystem: takes effect at the next start of the workspace" in space.stderr, 10, lambda: space.stderr)

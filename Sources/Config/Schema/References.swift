@@ -109,7 +109,8 @@ struct References {
         let ours = document["workspacekit"]
         let path = "workspacekit.filesystem"
         if let old = ours?["writable"], ours?["filesystem"]?["writable"] != nil {
-            checker.report(.error, .conflict, old, "workspacekit.writable", "only one of this and \(path).writable can hold")
+            checker.report(
+                .error, .conflict, old, "workspacekit.writable", "only one of this and \(path).writable can hold")
         }
         if let node = ours?["filesystem"]?["root"], node.text == "shared", let policy = configuration.policy {
             checker.report(
@@ -121,7 +122,8 @@ struct References {
             let name = "/" + (node.text ?? "").split(separator: "/").joined(separator: "/")
             guard ["/", "/dev", "/proc", "/sys"].contains(name) else { continue }
             checker.report(
-                .error, .badValue, node, path + ".hidden", "\(name) cannot be hidden: name the directories in it that are to be")
+                .error, .badValue, node, path + ".hidden",
+                "\(name) cannot be hidden: name the directories in it that are to be")
         }
     }
 

@@ -13,9 +13,12 @@ enum WorkspacekitKeys {
             "tasks", .table(names: .taskName, .record(unit)), "More about a task, by its name",
             example: "{web: {restart: on-failure}}"),
         Key("shutdown", .record(shutdown), "How the workspace stops"),
-        Key("filesystem", .record(filesystem), "What the workspace sees of the container's files, and where it may write"),
         Key(
-            "writable", .list(.text(.absolutePath)), "The former name of `filesystem.writable`", example: "[/etc, /run]",
+            "filesystem", .record(filesystem),
+            "What the workspace sees of the container's files, and where it may write"),
+        Key(
+            "writable", .list(.text(.absolutePath)), "The former name of `filesystem.writable`",
+            example: "[/etc, /run]",
             .replaced(by: "workspacekit.filesystem.writable")),
     ]
 
