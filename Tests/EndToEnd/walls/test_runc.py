@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import socket
 import subprocess
 
 import pytest
@@ -18,13 +19,13 @@ MOUNTED = [word for folder in ("/usr", "/lib", "/lib64", str(HERE)) for word in 
 STARTED_AS = {"root": [], "user": ["--user", "33333", "-e", "HOME=/tmp", "--tmpfs", "/workspace:mode=1777"]}
 
 
-def attack(engine, flags, script, *words):
+def attack(engine, flags, script, *words, more=(), script_inside=None):
     environment = {**os.environ, "DOCKER": str(engine.wrapper()), "DOCKER_FLAGS": " ".join([*MOUNTED, *flags, "--entrypoint", "/workspacekit"])}
     binary = str(engine.folder / "root/usr/bin/workspacekit")
     environment["DOCKER_FLAGS"] += f" -v {binary}:/workspacekit:ro"
     result = subprocess.run(
-        [DEPLOY / "docker-run.sh", "workspace:1", "run", "--require", "masked", "--workspace", "/workspace", "--state-dir", "/tmp/state", "--", PYTHON, HERE / script,
-         *words], env=environment, capture_output=True, text=True, timeout=120)
+        [DEPLOY / "docker-run.sh", "workspace:1", "run", "--require", "masked", "--workspace", "/workspace", "--state-dir", "/tmp/state", *more, "--", PYTHON,
+         script_inside or HERE / script, *words], env=environment, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result
     found = json.loads(result.stdout.splitlines()[-1])
     assert found["tried"] > 1
@@ -43,3 +44,32 @@ def test_no_mount_is_undone(engine, start):
 
 def test_nothing_of_the_machine_is_writable(engine):
     assert attack(engine, [], "machine.py", "/workspace") == set()
+
+
+INTRUDE = """
+import json, os, pathlib, socket, subprocess, sys
+here = sys.argv[1]
+def words(*arguments):
+    return json.loads(subprocess.run([sys.executable, here + "/intrude.py", *arguments], capture_output=True, text=True).stdout)
+listed = pathlib.Path("/proc/self/mounts").read_text()
+print(json.dumps({"got": words("connect", "/run/docker.sock", "/volume/x.sock") + words("write", "/volume/file"), "tried": 3, "mounts": listed}))
+"""
+
+
+@pytest.mark.parametrize("start", STARTED_AS)
+def test_a_private_root_keeps_the_container_s_sockets_and_files(engine, start):
+    folder = engine.folder / f"volume-{start}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "file").write_text("outside\n")
+    (folder / "file").chmod(0o666)
+    (folder / "intrude.py").write_text(INTRUDE)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "x.sock"))
+        listener.listen()
+        (folder / "x.sock").chmod(0o777)
+        flags = [*STARTED_AS[start], "-v", f"{folder}:/volume", "-v", f"{folder}/x.sock:/run/docker.sock"]
+        got = attack(engine, flags, folder / "intrude.py", str(HERE), more=["--network", "none"], script_inside="/volume/intrude.py")
+    # What it writes, it writes to its own layer.
+    assert {what for what in got if not what.startswith("/volume/file: ")} == set()
+    assert (folder / "file").read_text() == "outside\n" and sorted(path.name for path in folder.iterdir()) == ["file", "intrude.py", "x.sock"]
