@@ -38,9 +38,10 @@ struct OwnRoot {
         self.plan = plan
         self.note = note
         table = MountTable()
-        // Half of the memory for all files together.
+        // Half of the memory for all files together; each file takes a little of the kernel's too.
         let size = max(MachineLimits.current.memoryBytes / 2, 64 << 20)
-        try Mounts.mount("tmpfs", on: root, type: "tmpfs", options: "mode=755,size=\(size)")
+        try Mounts.mount(
+            "tmpfs", on: root, type: "tmpfs", options: "mode=755,size=\(size),nr_inodes=\(max(size >> 13, 1 << 16))")
         scratch = try Files.reference(directory: root)
         let place = "/proc/self/fd/\(scratch.number)"
         for name in ["root", "upper", "work", "fresh"] { try Files.makeDirectory("\(place)/\(name)") }

@@ -33,7 +33,8 @@ extension WorkspaceRun {
             plan.fresh = [Files.absolute(runtime)]
         }
         refuseImpossible(plan)
-        if isConfined || plan.root != .shared { plan.readOnlyFiles = protectedFiles(files, plan) }
+        // A root that is shared lets root inside replace the directories that lead to them.
+        if plan.root != .shared { plan.readOnlyFiles = protectedFiles(files, plan) }
         return plan
     }
 

@@ -331,6 +331,16 @@ def test_where_nothing_can_be_mounted_it_is_an_error(workspace):
         assert "supervise-only" not in space.stderr
 
 
+def test_a_workspace_in_a_private_one_is_private_too(workspace, srv, sockets):
+    space = workspace("workspacekit: {filesystem: {root: private, writable: [/srv/etc]}}\n").started()
+    script = f"""set -e; mkdir inner; echo 'workspacekit: {{filesystem: {{root: private}}}}' >inner/.gitpod.yml
+    {BINARY} run --workspace inner --state-dir $PWD/state-of-inner -- sh -c 'echo x >/srv/etc/x; echo x >/srv/bin/sh; {PYTHON} {INTRUDE} connect {" ".join(sockets)}'
+    cat /srv/bin/sh; ls /srv/etc"""
+    result = space.exec("sh", "-c", script)
+    assert result.stdout == "[]\n#!/bin/sh\necho outside\nconfig.yml\npreload\n", result
+    assert "no layer over" not in result.stderr
+
+
 def test_the_former_name_of_writable_is_read(inside, srv):
     result = inside("touch", "/srv/etc/x", config="workspacekit: {writable: [/srv/etc], filesystem: {root: private}}\n")
     assert result.returncode == 0 and (srv / "etc/x").exists()
