@@ -94,6 +94,8 @@ struct OwnRoot {
         {
             return
         }
+        // One that is closed, such as /root to an ordinary user, stays so: its layer would be root's inside, and empty.
+        guard Files.isAccessible(path, 4) || Files.isAccessible(path, 1) else { return try bindReadOnly(path) }
         if table.hasMount(below: path) {
             guard Files.entries(path).count <= Self.largestDirectory else { return try bindReadOnly(path) }
             return try fill(path)

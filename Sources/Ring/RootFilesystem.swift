@@ -25,6 +25,8 @@ struct RootFilesystem {
             var own = try OwnRoot(root: root, plan: plan.filesystem, note: note)
             try own.build()
             try makeResolverFiles()
+            // `gp` is a link to this program, which may lie where the root is empty.
+            if let program = Files.linkTarget("/proc/self/exe"), resolve(program) == nil { try bindOutside(program) }
         }
         for path in plan.filesystem.readOnlyFiles { try protect(path) }
         for path in plan.filesystem.hidden { try hide(path) }

@@ -341,6 +341,20 @@ def test_a_workspace_in_a_private_one_is_private_too(workspace, srv, sockets):
     assert "no layer over" not in result.stderr
 
 
+def test_a_program_in_tmp_is_there_and_home_is_what_it_is_without(workspace, lab):
+    binary = lab.folder / "program"
+    shutil.copy(BINARY, binary)
+    command = ["run", "--workspace", ".", "--state-dir", "st", "--network", "none", "--", "sh", "-c", "gp --version; echo $HOME; touch $0", str(binary)]
+    for user in (USER, PLAIN_USER):
+        folder = lab.folder / f"home-{user}"
+        folder.mkdir()
+        folder.chmod(0o777)
+        result = lab.in_pod("setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups", "env", "-C", str(folder), f"HOME={folder}",
+                            str(binary), *command, check=False)
+        assert result.stdout.splitlines()[-1] == str(folder) and len(result.stdout.splitlines()) == 2, result
+        assert result.returncode != 0 and "cannot touch" in result.stderr
+
+
 def test_the_former_name_of_writable_is_read(inside, srv):
     result = inside("touch", "/srv/etc/x", config="workspacekit: {writable: [/srv/etc], filesystem: {root: private}}\n")
     assert result.returncode == 0 and (srv / "etc/x").exists()
