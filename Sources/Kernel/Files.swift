@@ -210,10 +210,13 @@ public enum Files {
             OwnedDescriptor(owning: try check(unsafe ck_open_reference(path, followLinks ? 1 : 0), "open", path)))
     }
 
-    /// A file (O_PATH) as a process sees it whose root directory is `root`: no link leads out of it (openat2(2), since Linux 5.6).
-    public static func reference(_ path: String, in root: Descriptor) throws(KernelError) -> Descriptor {
+    /// The status of a file as a process sees it whose root directory is `root`: no link leads out of it (openat2(2)). A kernel
+    /// without that call (before Linux 5.6) tells what this process sees.
+    public static func status(_ path: String, in root: Descriptor) -> FileStatus? {
         defer { withExtendedLifetime(root) {} }
-        return Descriptor(OwnedDescriptor(owning: try check(unsafe ck_open_in(root.number, path), "open", path)))
+        let file = unsafe ck_open_in(root.number, path)
+        guard file >= 0 else { return Errno(rawValue: -file) == .noFunction ? status(path) : nil }
+        return status(of: Descriptor(OwnedDescriptor(owning: file)))
     }
 
     /// Cuts an open file to a length.

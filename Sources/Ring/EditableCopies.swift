@@ -77,8 +77,7 @@ struct EditableCopies {
     }
 
     private func status(_ path: String) -> FileStatus? {
-        guard let workspaceRoot else { return Files.status(path) }
-        return (try? Files.reference(path, in: workspaceRoot)).flatMap { Files.status(of: $0) }
+        workspaceRoot.map { Files.status(path, in: $0) } ?? Files.status(path)
     }
 
     /// The mounts have changed, or the files outside.

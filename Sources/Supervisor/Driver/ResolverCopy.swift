@@ -19,7 +19,7 @@ struct ResolverCopy {
 
     /// What is not as it was made.
     var problems: [String] {
-        let seen = root.map { root in (try? Files.reference(Self.path, in: root)).flatMap { Files.status(of: $0) } }
+        let seen = root.map { Files.status(Self.path, in: $0) }
         guard let own = Files.status(of: file), (seen ?? Files.status(Self.path))?.isSameFile(as: own) == true else {
             return ["\(Self.path) is not the workspace's own file"]
         }
