@@ -283,6 +283,8 @@ int ck_peer_handle(int fd)
     return getsockopt(fd, SOL_SOCKET, 77 /* SO_PEERPIDFD */, &handle, &n) < 0 ? -errno : handle;
 }
 
+int ck_parent_namespace(int fd) { return OR_ERRNO(ioctl(fd, 0xb702 /* NS_GET_PARENT */)); }
+
 int ck_is_unconnected_tcp(int fd)
 {
     static const int names[] = { SO_DOMAIN, SO_TYPE, SO_PROTOCOL, SO_ACCEPTCONN };

@@ -179,7 +179,7 @@ enum { COMPAT_ARCHITECTURE = (int)AUDIT_ARCH_I386, COMPAT_SOCKET = 359, COMPAT_S
 #else
 enum { COMPAT_ARCHITECTURE = (int)AUDIT_ARCH_ARM, COMPAT_SOCKET = 281, COMPAT_SOCKETCALL = 102, COMPAT_CLONE = 120, COMPAT_UNSHARE = 337 };
 #endif
-enum { CLONE3 = 435 /* the same for every architecture */, SOCKETCALL_SOCKET = 1 /* SYS_SOCKET of <linux/net.h> */ };
+enum { CLONE3 = 435, IO_URING_SETUP = 425 /* the same for every architecture */, SOCKETCALL_SOCKET = 1 /* SYS_SOCKET of <linux/net.h> */ };
 
 /* Sockets to the hypervisor (vsock(7)) know no network namespace: a process would leave its own by them. The answer is that
  * of a kernel without them; every other call is allowed. i386's socketcall(2) hides the family in memory, which a filter
@@ -207,8 +207,13 @@ static void refuse_cgroup_namespaces(struct program *p, unsigned clone_call, uns
     answer_if(p, CLONE3, REFUSE(ENOSYS));
 }
 
+/* io_uring makes and connects sockets by requests in memory, which no filter sees. Callers do without it, as in containers of
+ * Docker's default. */
+static void refuse_rings(struct program *p) { answer_if(p, IO_URING_SETUP, REFUSE(ENOSYS)); }
+
 static void refuse_compat(struct program *p, int confined, int no_cgroups)
 {
+    refuse_rings(p);
     if (confined) {
         skip_unless(p, COMPAT_SOCKETCALL, 4);
         load_argument(p, 0);
@@ -231,6 +236,7 @@ int ck_seccomp_workspace(int confined, int no_cgroups)
 #ifdef X32_BIT
     mask(&p, ~X32_BIT);
 #endif
+    refuse_rings(&p);
     if (no_cgroups) refuse_cgroup_namespaces(&p, SYS_clone, SYS_unshare);
     refuse_vsock(&p, SYS_socket);
     return install(&p);

@@ -171,8 +171,8 @@ public final class ControlClient {
     /// The connection.
     public private(set) var connection: ControlConnection
     private let state: StateDirectory
-    /// This process's user namespace, which only what is in it can open.
-    private let proof = try? Files.open("/proc/self/ns/user", flags: 0)
+    /// What was sent last, to be sent again with a proof.
+    private var last: (request: ControlRequest, descriptors: [Descriptor])?
 
     /// Connects; throws ENOENT or ECONNREFUSED when no workspace runs there, and EPERM when another user may serve it: it would
     /// hear what is asked, and get the descriptors that go with it.
@@ -193,18 +193,34 @@ public final class ControlClient {
         defer { withExtendedLifetime(directory) {} }
         let socket = "/proc/self/fd/\(directory.number)/control.sock"
         let user = StateHandover(directory).user(of: socket) ?? CurrentProcess.effectiveUser
-        return try CurrentProcess.asUser(user) { () throws(KernelError) in try LocalSocket.connect(socket) }
+        // A link in its place could lead to another workspace's.
+        let file = try Files.reference(socket, followLinks: false)
+        guard Files.status(of: file)?.kind == .socket else {
+            throw KernelError(call: "connect to", subject: state.socket, errno: .notPermitted)
+        }
+        defer { withExtendedLifetime(file) {} }
+        return try CurrentProcess.asUser(user) { () throws(KernelError) in
+            try LocalSocket.connect("/proc/self/fd/\(file.number)")
+        }
     }
 
     /// Sends a request.
     public func send(_ request: ControlRequest, descriptors: [Descriptor] = []) {
-        guard let proof else {
-            connection.send(request, descriptors: descriptors)
-            return
-        }
-        var request = request
+        last = (request, descriptors)
+        connection.send(request, descriptors: descriptors)
+    }
+
+    /// Sends the last request again, with this process's user namespace, which only what is in it can open. A server below the
+    /// workspace could show it to another workspace, so it does not get it.
+    private func prove() -> Bool {
+        guard var (request, descriptors) = last, request.hasProof != true,
+            !LocalSocket.isServedFromFarBelow(connection.descriptor.number),
+            let proof = try? Files.open("/proc/self/ns/user", flags: 0)
+        else { return false }
         request.hasProof = true
-        connection.send(request, descriptors: descriptors + [proof])
+        descriptors.append(proof)
+        last = (request, descriptors)
+        return connection.send(request, descriptors: descriptors)
     }
 
     /// Sends a request and waits for an answer; nil when the workspace ended meanwhile. `exec` is not sent twice.
@@ -221,7 +237,8 @@ public final class ControlClient {
     /// Waits for the next answer; nil when the connection ended.
     public func answer() -> ControlResponse? {
         guard case .line(let line) = connection.next() else { return nil }
-        return ControlConnection.decode(ControlResponse.self, line)
+        let answer = ControlConnection.decode(ControlResponse.self, line)
+        return answer?.wantsProof == true && prove() ? self.answer() : answer
     }
 
     /// Connects anew once the connection has ended; false when the workspace has.

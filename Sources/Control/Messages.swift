@@ -38,8 +38,7 @@ public struct ControlRequest: Codable, Hashable, Sendable {
     public var noWait: Bool?
     /// For `attach`: without the terminal itself; with what was printed last.
     public var readOnly: Bool?, replay: Bool?
-    /// The last descriptor beside the request is the client's user namespace: what runs outside proves with it that it is no
-    /// process of another workspace.
+    /// The last descriptor beside the request is the client's user namespace (``ControlResponse/wantsProof``).
     public var hasProof: Bool?
     /// `NAME=value`, besides the workspace's environment; for `variables`: to be put down, where `names` are taken away.
     public var environment: [String]?
@@ -65,6 +64,9 @@ public enum WaitCondition: String, Codable, Sendable, CaseIterable {
 /// What the supervisor answers: one JSON object on a line. `exec` is answered twice: when it runs, and when it ended;
 /// `reload` with `noWait` unset too: with the plan, and when it has taken effect.
 public struct ControlResponse: Codable, Hashable, Sendable {
+    /// The client is to ask again, with a descriptor of its user namespace: that shows that it is no process of another
+    /// workspace.
+    public var wantsProof: Bool?
     /// Why not; nil when it was done.
     public var error: String?
     /// For `status`.

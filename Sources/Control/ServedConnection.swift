@@ -19,8 +19,21 @@ public final class ServedConnection {
     public let descriptor: Descriptor
     /// The client's user.
     public let peer: ControlPeer
-    /// The client has shown that it runs where the workspace was started.
-    public var isProven = false
+    /// What is known of where the client runs.
+    public enum Origin: Sendable {
+        /// ring0 is asked; requests wait.
+        case asked
+        /// Nothing: it has to show it.
+        case unknown
+        /// In the workspace, or where that was started.
+        case known
+        /// Elsewhere.
+        case foreign
+    }
+    /// Where the client runs.
+    public var origin: Origin
+    /// The number of the question, while ring0 is asked.
+    public var question = 0
     /// Descriptors that came and were not yet taken.
     public var received: [Descriptor] = []
     /// Nothing can be sent any more: the client is gone, or did not keep to a bound.
@@ -37,6 +50,7 @@ public final class ServedConnection {
     public init(_ descriptor: Descriptor, peer: ControlPeer) {
         self.descriptor = descriptor
         self.peer = peer
+        origin = peer.isInside ? .known : .unknown
     }
 
     /// Whether every answer has left.
@@ -51,7 +65,7 @@ public final class ServedConnection {
     /// The next request; nothing while an answer waits for the client.
     public func next() -> Arrival {
         if isBroken { return .closed }
-        guard isDrained else { return .nothingYet }
+        guard isDrained, origin != .asked else { return .nothingYet }
         while true {
             if let line = lines.next() { return .line(line) }
             if lines.count > peer.requestLimit || received.count > Self.descriptorLimit { return .closed }
@@ -112,7 +126,7 @@ public final class ServedConnection {
     /// Has the poller say what the connection waits for. `isWaitingForTurn`: a request is there and waits for its turn.
     public func settle(_ poller: borrowing Poller, token: UInt64, isWaitingForTurn: Bool) {
         flush()
-        let interest: Readiness = !isDrained ? .writable : isWaitingForTurn ? [] : .readable
+        let interest: Readiness = !isDrained ? .writable : isWaitingForTurn || origin == .asked ? [] : .readable
         guard interest != watched else { return }
         do throws(KernelError) {
             if watched == nil {

@@ -103,6 +103,23 @@ public enum LocalSocket {
         return hasEnded ? nil : users
     }
 
+    /// A handle of the process that connected (SO_PEERPIDFD, since Linux 6.5); nil where the kernel gives none.
+    public static func peerHandle(_ socket: Int32) -> Descriptor? {
+        let handle = ck_peer_handle(socket)
+        return handle < 0 ? nil : Descriptor(OwnedDescriptor(owning: handle))
+    }
+
+    /// Whether the process that listens is known to be in a user namespace that is neither this process's nor right below it.
+    public static func isServedFromFarBelow(_ socket: Int32) -> Bool {
+        guard let pid = peer(socket)?.pid, pid > 0, let own = Files.status("/proc/self/ns/user"),
+            let users = try? Files.open("/proc/\(pid)/ns/user", flags: 0), let served = Files.status(of: users),
+            !served.isSameFile(as: own)
+        else { return false }
+        let parent = ck_parent_namespace(users.number)
+        guard parent >= 0 else { return true }
+        return Files.status(of: Descriptor(OwnedDescriptor(owning: parent)))?.isSameFile(as: own) != true
+    }
+
     /// Sends bytes, with descriptors beside the first of them (SCM_RIGHTS); at most 8 descriptors. Never waits for room.
     public static func send(_ socket: Int32, _ bytes: [UInt8], descriptors: [Int32] = []) -> IOOutcome {
         send(socket, bytes, from: 0, count: bytes.count, descriptors: descriptors)

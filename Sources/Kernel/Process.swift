@@ -64,6 +64,38 @@ public func awaitEnd(_ pid: Int32) { _ = ck_wait_end(pid) }
 @discardableResult
 public func send(_ signal: Signal, to pid: Int32) -> Bool { ck_kill(pid, signal.rawValue) == 0 }
 
+/// What a process with a handle (pidfd_open(2)) is to this one, by its user namespace.
+public enum Kinship: String, Sendable {
+    /// It is in this process's, or in one that cannot be looked into: not one below.
+    case equal
+    /// It is in one below.
+    case below
+    /// It has ended, or has no number in this process's PID namespace.
+    case unknown
+
+    /// - Parameter handle: of the process.
+    public init(of handle: Descriptor) {
+        func pid() -> Int32? {
+            let line = Files.text("/proc/self/fdinfo/\(handle.number)")?.split(separator: "\n").first {
+                $0.hasPrefix("Pid:")
+            }
+            return line?.split(separator: "\t").last.flatMap { Int32($0) }
+        }
+        guard let number = pid(), number > 0, let own = Files.status("/proc/self/ns/user") else {
+            self = .unknown
+            return
+        }
+        // KERNEL: who made a user namespace may look into all that is in it and below it (user_namespaces(7)).
+        let users = Files.status("/proc/\(number)/ns/user")
+        // The number was its own all the while.
+        guard pid() == number else {
+            self = .unknown
+            return
+        }
+        self = users.map { $0.isSameFile(as: own) } ?? true ? .equal : .below
+    }
+}
+
 /// The process group of a process; nil when there is no such process.
 public func processGroup(of pid: Int32) -> Int32? {
     let group = ck_getpgid(pid)

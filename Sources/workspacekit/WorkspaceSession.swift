@@ -345,6 +345,12 @@ final class WorkspaceSession {
         case .closed: return poller.remove(channel.descriptor.number)
         }
         if message.kind == "forwards" { return forward(message.fields.compactMap { ForwardSpec($0) }) }
+        if message.kind == "client", let handle = message.descriptors.first {
+            // The supervisor is below this user namespace, and cannot look into it.
+            let answer = message.fields.prefix(2) + [Kinship(of: handle).rawValue]
+            try? channel.send(ChannelMessage("client", Array(answer)))
+            return
+        }
         if message.kind == "ports" { return declare(DeclaredPorts(fields: message.fields)) }
         defer { CurrentProcess.releaseCode() }
         // It comes from inside: only the first one counts.

@@ -216,6 +216,7 @@ long ck_unread(int fd);                                                  /* ioct
 int ck_set_peek_offset(int fd, int offset);                              /* SO_PEEK_OFF */
 int ck_unix_bind(int fd, const char *path);
 int ck_unix_connect(int fd, const char *path);
+int ck_parent_namespace(int fd);                            /* NS_GET_PARENT of ioctl_ns(2) */
 int ck_peer_handle(int fd);                                 /* SO_PEERPIDFD: a descriptor, since Linux 6.5 */
 int ck_peer_credentials(int fd, int *pid, unsigned *uid, unsigned *gid);
 long ck_send_fds(int fd, const void *buffer, size_t count, const int *fds, int fd_count);

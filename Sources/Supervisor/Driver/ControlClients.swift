@@ -22,6 +22,8 @@ final class ControlClients {
     /// Connections with something to read, which wait for their turn: of the workspace's root, and of others.
     private var owners: [Int32] = [], guests: [Int32] = []
     private var isWaitingForTurn: Set<Int32> = []
+    /// Questions to ring0 are numbered: a descriptor's number may be another client's when the answer comes.
+    var lastAsked = 0
     private var points: [ControlPeer: Int] = [:]
     private let perUser: Int, perGuest: Int, guestsInAll: Int
 
@@ -114,10 +116,41 @@ extension Supervisor {
                 refuse(socket, "the workspace belongs to another user")
                 continue
             }
-            if !clients.admit(ServedConnection(socket, peer: peer)) {
+            let connection = ServedConnection(socket, peer: peer)
+            if !clients.admit(connection) {
                 refuse(socket, "too many connections of this user: close some, or wait")
+                continue
             }
+            askForOrigin(connection)
         }
+    }
+
+    /// Has ring0 find out whether a client that is not in the workspace is in ring0's user namespace.
+    private func askForOrigin(_ connection: ServedConnection) {
+        guard plan.hasNamespaces else {
+            connection.origin = .known
+            return
+        }
+        let number = connection.descriptor.number
+        guard !connection.peer.isInside, let handle = LocalSocket.peerHandle(number) else { return }
+        clients.lastAsked += 1
+        let question = ChannelMessage("client", ["\(number)", "\(clients.lastAsked)"], descriptors: [handle])
+        guard (try? report.send(question)) != nil else { return }
+        connection.origin = .asked
+        connection.question = clients.lastAsked
+    }
+
+    /// What ring0 found: the client's descriptor, the question, and a ``Kinship``.
+    func takeOrigin(_ fields: [String]) {
+        guard fields.count == 3, let number = Int32(fields[0]), let connection = clients[number],
+            connection.origin == .asked, connection.question == Int(fields[1])
+        else { return }
+        switch Kinship(rawValue: fields[2]) {
+        case .equal?: connection.origin = .known
+        case .below?: connection.origin = .foreign
+        case .unknown?, nil: connection.origin = .unknown
+        }
+        clients.arrived(number)
     }
 
     private func refuse(_ socket: Descriptor, _ reason: String) {
@@ -149,9 +182,10 @@ extension Supervisor {
     /// KERNEL: a process opens its own user namespace and, with ioctl_ns(2), those below it, never the one above.
     private func mayAsk(_ request: ControlRequest, _ connection: ServedConnection) -> Bool {
         let proof = request.hasProof == true ? connection.received.popLast() : nil
-        if connection.peer.isInside || connection.isProven || !plan.hasNamespaces { return true }
-        connection.isProven = proof.flatMap { Files.status(of: $0) }?.identity == plan.outside
-        return connection.isProven
+        if connection.origin == .unknown, let proof, Files.status(of: proof)?.identity == plan.outside {
+            connection.origin = .known
+        }
+        return connection.origin == .known
     }
 
     /// Serves clients in turn, for as long as a turn of the loop may.
@@ -167,7 +201,9 @@ extension Supervisor {
                     answer(request, connection)
                 } else {
                     let refusal = "refused: this comes from another workspace, or from a user namespace inside"
-                    connection.send(ControlResponse(error: request == nil ? "not understood" : refusal))
+                    var response = ControlResponse(error: request == nil ? "not understood" : refusal)
+                    if request != nil, connection.origin == .unknown { response.wantsProof = true }
+                    connection.send(response)
                 }
                 // Descriptors are passed with the request that takes them.
                 if !connection.hasInput { connection.received = [] }

@@ -156,6 +156,7 @@ extension Supervisor {
         case "stages":
             stages = message.fields
             _ = saved.add(["stages"] + stages)
+        case "client": takeOrigin(message.fields)
         case "flows":
             flowTable = message.descriptors.first
             if let flowTable { keeper.keep(.flowTable, flowTable) }

@@ -119,6 +119,8 @@ extension Supervisor {
         guard let socket = kept[.client(place)] else { return nil }
         guard let peer = peer(of: socket) else { return nil }
         let connection = ServedConnection(socket, peer: peer)
+        // It was admitted by the supervisor before.
+        connection.origin = .known
         clients.add(connection)
         return connection
     }

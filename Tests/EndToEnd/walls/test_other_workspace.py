@@ -88,3 +88,96 @@ def test_after_a_takeover_too(two):
     until(lambda: other.stage("supervise") != supervisor and other.cli("status", check=False).returncode == 0)
     result = one.exec(BINARY, "exec", "--state-dir", str(other.state), "--", "id", check=False)
     assert result.returncode != 0 and REFUSED in result.stderr
+
+
+# A server of its own in place of the control socket: it keeps each descriptor that a client shows it, and shows it to another
+# workspace.
+THIEF = r"""
+import json, os, socket, sys, time
+mine, other = sys.argv[1:3]
+os.rename(mine + "/control.sock", mine + "/former.sock")
+server = socket.socket(socket.AF_UNIX)
+server.bind(mine + "/control.sock")
+os.chmod(mine + "/control.sock", 0o666)
+server.listen()
+print("ready", flush=True)
+client, _ = server.accept()
+held, answers = [], []
+client.settimeout(10)
+data, descriptors, _, _ = socket.recv_fds(client, 65536, 8)
+held += descriptors
+client.sendall(json.dumps({"error": "refused", "wantsProof": True}).encode() + b"\n")
+try:
+    data, descriptors, _, _ = socket.recv_fds(client, 65536, 8)
+    held += descriptors
+except OSError:
+    pass
+client.close()
+for shown in [[]] + [[descriptor] for descriptor in held]:
+    attempt = socket.socket(socket.AF_UNIX)
+    attempt.connect(other + "/control.sock")
+    request = json.dumps({"verb": "stop", "names": ["waits"], "hasProof": True}).encode() + b"\n"
+    socket.send_fds(attempt, [request], shown)
+    answers.append(attempt.makefile().readline())
+os.rename(mine + "/former.sock", mine + "/control.sock")
+print(json.dumps([len(held), answers]), flush=True)
+"""
+
+
+def test_what_a_client_shows_to_a_false_server_opens_no_other_workspace(two):
+    one, other = two
+    until(lambda: other.status()["waits"]["state"] == "running")
+    thief = one.lab.popen_in(
+        one.lab.pod, [*one.prefix, BINARY, "exec", "--state-dir", str(one.state), "--", PYTHON, "-c", THIEF, str(one.state), str(other.state)],
+        stdout=-1, env=one.environment)
+    assert thief.stdout.readline() == b"ready\n"
+    one.cli("status", check=False)
+    held, answers = json.loads(thief.stdout.readline())
+    assert held == 0 and all(REFUSED in answer for answer in answers), answers
+    thief.wait()
+    assert other.status()["waits"]["state"] == "running"
+
+
+def test_a_link_in_place_of_the_socket_leads_nowhere(two):
+    one, other = two
+    one.exec("sh", "-c", f"cd {one.state}; mv control.sock real; ln -s {other.state}/control.sock control.sock")
+    result = one.cli("exec", "--", "id", check=False)
+    assert result.returncode != 0 and "uid=" not in result.stdout, result
+    one.lab.in_pod("sh", "-c", f"cd {one.state}; mv real control.sock")
+
+
+# As many descriptors in messages that nobody reads as the kernel lets a user have.
+IN_FLIGHT = r"""
+import array, os, resource, socket, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(20000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
+null = os.open("/dev/null", os.O_RDONLY)
+pairs, sent = [], 0
+try:
+    for _ in range(400):
+        pairs.append(socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM))
+        pairs[-1][0].setblocking(False)
+        try:
+            for _ in range(200):
+                pairs[-1][0].sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [null] * 253))])
+                sent += 253
+        except BlockingIOError:
+            pass
+except OSError as error:
+    print("full", error.errno, sent, flush=True)
+else:
+    print("sent", sent, flush=True)
+time.sleep(60)
+"""
+
+
+def test_descriptors_in_flight_keep_nobody_from_asking(workspace):
+    """The kernel counts them by the user outside, whom the workspace's root is."""
+    space = workspace(CONFIG, user=USER).started()
+    attack = space.lab.popen_in(
+        space.lab.pod, [*space.prefix, BINARY, "exec", "--state-dir", str(space.state), "--", PYTHON, "-c", IN_FLIGHT], stdout=-1,
+        env=space.environment)
+    assert attack.stdout.readline().split()[0] in (b"full", b"sent")
+    assert space.status()["waits"]["state"] == "running"
+    assert space.cli("stop", "waits").returncode == 0
+    attack.kill()
+    attack.wait()

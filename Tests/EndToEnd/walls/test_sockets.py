@@ -29,6 +29,16 @@ def test_no_socket_reaches_the_hypervisor(inside, network, user):
     assert inet == "inet made", result
 
 
+@pytest.mark.parametrize("network", ["none", "sandbox"])
+@pytest.mark.parametrize("user", [None, USER], ids=["root", "user"])
+def test_no_ring_of_requests_makes_sockets_past_the_filter(inside, network, user):
+    """io_uring_setup(2) has the same number on every architecture; 0x80 calls use it too."""
+    script = "import ctypes; libc = ctypes.CDLL(None, use_errno=True); buffer = ctypes.create_string_buffer(256); " \
+        "print(libc.syscall(ctypes.c_long(425), 4, buffer), ctypes.get_errno())"
+    result = inside(PYTHON, "-c", script, arguments=["--network", network], user=user)
+    assert result.stdout == "-1 38\n", result
+
+
 # int $0x80 calls by i386's numbers, also from a 64-bit program: socket(2) is 359, socketcall(2) is 102.
 COMPAT_ATTACK = r"""
 import ctypes, errno, mmap, os, struct, sys
