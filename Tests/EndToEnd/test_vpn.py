@@ -103,7 +103,7 @@ tasks:
       wg set wg0 private-key {place}/here.key peer {public["there"]} allowed-ips 10.8.0.0/24 endpoint {WORLD4}:51820 persistent-keepalive 5
       ip addr add 10.8.0.2/24 dev wg0; ip link set wg0 up
 workspacekit:
-  filesystem: {writable: [/run]}
+  filesystem: {{writable: [/run]}}
   services:
     wireguard: {{command: "sh -c 'mkdir -p /run/wireguard && exec wireguard-go -f wg0'", restart: always}}
 """, place)

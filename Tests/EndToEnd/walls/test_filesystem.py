@@ -13,14 +13,15 @@ import pytest
 from conftest import BINARY, PLAIN_USER, PYTHON, USER, until
 from test_namespaces import trespass
 
-INTRUDE = str(pathlib.Path(__file__).parent / "intrude.py")
+# By its text, because a private root does not have the directory of the tests where that lies in /tmp.
+INTRUDE = ["-c", (pathlib.Path(__file__).parent / "intrude.py").read_text()]
 STARTED_BY = {"root": None, "range": USER, "single": PLAIN_USER}
 ROOTS = ["private", "read-only"]
 
 
 def intrude(space, *words, by="root"):
     change = [] if by == "root" else ["setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups"]
-    return set(json.loads(space.exec(*change, PYTHON, INTRUDE, *map(str, words)).stdout))
+    return set(json.loads(space.exec(*change, PYTHON, *INTRUDE, *map(str, words)).stdout))
 
 
 def open_to_all(folder):
@@ -336,8 +337,10 @@ def test_where_nothing_can_be_mounted_it_is_an_error(workspace):
 
 def test_a_workspace_in_a_private_one_is_private_too(workspace, srv, sockets):
     space = workspace("workspacekit: {filesystem: {root: private, writable: [/srv/etc]}}\n").started()
-    script = f"""set -e; mkdir inner; echo 'workspacekit: {{filesystem: {{root: private}}}}' >inner/.gitpod.yml
-    {BINARY} run --workspace inner --state-dir $PWD/state-of-inner -- sh -c 'echo x >/srv/etc/x; echo x >/srv/bin/sh; {PYTHON} {INTRUDE} connect {" ".join(sockets)}'
+    (space.folder / "inner").mkdir()
+    (space.folder / "inner/intrude.py").write_text(INTRUDE[1])
+    script = f"""set -e; echo 'workspacekit: {{filesystem: {{root: private}}}}' >inner/.gitpod.yml
+    {BINARY} run --workspace inner --state-dir $PWD/state-of-inner -- sh -c 'echo x >/srv/etc/x; echo x >/srv/bin/sh; {PYTHON} intrude.py connect {" ".join(sockets)}'
     cat /srv/bin/sh; ls /srv/etc"""
     result = space.exec("sh", "-c", script)
     assert result.stdout == "[]\n#!/bin/sh\necho outside\nconfig.yml\npreload\n", result
@@ -349,7 +352,7 @@ def test_a_program_in_tmp_is_there_and_home_is_what_it_is_without(workspace, lab
     shutil.copy(BINARY, binary)
     command = ["run", "--workspace", ".", "--state-dir", "st", "--network", "none", "--", "sh", "-c", "gp --version; echo $HOME; touch $0", str(binary)]
     for user in (USER, PLAIN_USER):
-        folder = lab.folder / f"home-{user}"
+        folder = lab.folder / f"home-of-a-program-{user}"
         folder.mkdir()
         folder.chmod(0o777)
         result = lab.in_pod("setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups", "env", "-C", str(folder), f"HOME={folder}",

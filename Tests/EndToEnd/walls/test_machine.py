@@ -9,12 +9,13 @@ import pytest
 from conftest import BINARY, MASKED_LINE, PER_NAMESPACE, PYTHON, USER
 from test_doctor import MASKED, doctor
 
-MACHINE = str(pathlib.Path(__file__).parent / "machine.py")
+# By its text, because a private root does not have the directory of the tests where that lies in /tmp.
+MACHINE = ["-c", (pathlib.Path(__file__).parent / "machine.py").read_text()]
 
 
 def attack(space, by="root"):
     change = [] if by == "root" else ["setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups"]
-    found = json.loads(space.exec(*change, PYTHON, MACHINE, str(space.folder) if by == "root" else "/tmp").stdout)
+    found = json.loads(space.exec(*change, PYTHON, *MACHINE, str(space.folder) if by == "root" else "/tmp").stdout)
     assert found["tried"] > 500
     return set(found["got"])
 
@@ -37,7 +38,7 @@ def test_nor_where_process_numbers_are_shared(workspace):
 
 def test_nor_in_a_workspace_in_it(workspace):
     space = workspace("").started()
-    inner = [BINARY, "run", "--workspace", str(space.folder), "--state-dir", f"{space.folder}/inner", "--", PYTHON, MACHINE, str(space.folder)]
+    inner = [BINARY, "run", "--workspace", str(space.folder), "--state-dir", f"{space.folder}/inner", "--", PYTHON, *MACHINE, str(space.folder)]
     result = space.exec(*inner)
     assert json.loads(result.stdout)["got"] == [], result
     assert "shared-pid" in result.stderr, "its /proc is that of the outer one, whose covers are locked"

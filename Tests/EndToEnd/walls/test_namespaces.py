@@ -3,6 +3,7 @@ of it; started by root, by an ordinary user with a range of ids, by one with a s
 
 import json
 import pathlib
+import shlex
 import signal
 
 import pytest
@@ -10,11 +11,12 @@ import pytest
 from conftest import BINARY, PLAIN_USER, PYTHON, USER, until
 from test_doctor import MASKED
 
-TRESPASS = str(pathlib.Path(__file__).parent / "trespass.py")
+# By its text, because a private root does not have the directory of the tests where that lies in /tmp.
+TRESPASS = ["-c", (pathlib.Path(__file__).parent / "trespass.py").read_text()]
 STARTED_BY = {"root": None, "range": USER, "single": PLAIN_USER}
 def trespass(space, *words, by="root"):
     change = [] if by == "root" else ["setpriv", "--reuid", "1000", "--regid", "1000", "--clear-groups"]
-    result = space.exec(*change, PYTHON, TRESPASS, *words)
+    result = space.exec(*change, PYTHON, *TRESPASS, *words)
     found = json.loads(result.stdout)
     return set(found["got"]), found["tried"]
 
@@ -93,7 +95,7 @@ def test_stopping_all_that_starts_stops_not_the_supervisor(workspace):
 
 def test_a_workspace_in_a_workspace_holds_as_well(workspace):
     space = workspace("").started()
-    inner = f"{BINARY} run --workspace {space.folder} --state-dir {space.folder}/inner --quiet -- {PYTHON} {TRESPASS}"
+    inner = f"{BINARY} run --workspace {space.folder} --state-dir {space.folder}/inner --quiet -- {shlex.join([PYTHON, *TRESPASS])}"
     inner = inner.replace("--quiet ", "")
     for words in ("processes workspacekit supervisor", f"mounts {space.folder}"):
         found = json.loads(space.exec("sh", "-c", f"{inner} {words}").stdout)

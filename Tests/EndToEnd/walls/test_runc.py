@@ -48,9 +48,8 @@ def test_nothing_of_the_machine_is_writable(engine):
 
 INTRUDE = """
 import json, os, pathlib, socket, subprocess, sys
-here = sys.argv[1]
 def words(*arguments):
-    return json.loads(subprocess.run([sys.executable, here + "/intrude.py", *arguments], capture_output=True, text=True).stdout)
+    return json.loads(subprocess.run([sys.executable, "/volume/attacks.py", *arguments], capture_output=True, text=True).stdout)
 listed = pathlib.Path("/proc/self/mounts").read_text()
 print(json.dumps({"got": words("connect", "/run/docker.sock", "/volume/x.sock") + words("write", "/volume/file"), "tried": 3, "mounts": listed}))
 """
@@ -64,12 +63,13 @@ def test_a_private_root_keeps_the_container_s_sockets_and_files(engine, start):
     (folder / "file").write_text("outside\n")
     (folder / "file").chmod(0o666)
     (folder / "intrude.py").write_text(INTRUDE)
+    (folder / "attacks.py").write_text((HERE / "intrude.py").read_text())
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "x.sock"))
         listener.listen()
         (folder / "x.sock").chmod(0o777)
         flags = [*STARTED_AS[start], "-v", f"{folder}:/volume", "-v", f"{folder}/x.sock:/run/docker.sock"]
-        got = attack(engine, flags, folder / "intrude.py", str(HERE), more=["--network", "none"], script_inside="/volume/intrude.py")
+        got = attack(engine, flags, folder / "intrude.py", more=["--network", "none"], script_inside="/volume/intrude.py")
     # What it writes, it writes to its own layer.
     assert {what for what in got if not what.startswith("/volume/file: ")} == set()
-    assert (folder / "file").read_text() == "outside\n" and sorted(path.name for path in folder.iterdir()) == ["file", "intrude.py", "x.sock"]
+    assert (folder / "file").read_text() == "outside\n" and sorted(path.name for path in folder.iterdir()) == ["attacks.py", "file", "intrude.py", "x.sock"]
