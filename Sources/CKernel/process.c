@@ -218,7 +218,8 @@ static void child(const struct ck_spawn_plan *plan, int status, int go)
     if (plan->set_oom_score_adj) set_oom_score_adj(plan->oom_score_adj, pipe_end);
     if (plan->set_nice && setpriority(PRIO_PROCESS, 0, plan->nice) < 0) fail(pipe_end, CK_STEP_NICE);
     if (plan->set_umask) umask((mode_t)plan->umask);
-    /* In the namespaces that it enters, others may have its ids before exec replaces our memory: nobody looks into it. */
+    /* Until exec the child has a copy of our memory, and after setns(2) processes of the workspace may have its ids. They must
+     * not read it. */
     if (plan->enter_count > 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0) fail(pipe_end, CK_STEP_ENTER);
     for (int i = 0; i < plan->enter_count; i++)
         if (setns(entered[i], 0) < 0) fail(pipe_end, CK_STEP_ENTER);

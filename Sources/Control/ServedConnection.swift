@@ -27,8 +27,6 @@ public final class ServedConnection {
         case unknown
         /// In the workspace, or where that was started.
         case known
-        /// Elsewhere.
-        case foreign
     }
     /// Where the client runs.
     public var origin: Origin

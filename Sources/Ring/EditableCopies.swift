@@ -103,7 +103,7 @@ struct EditableCopies {
                 copies[index].failures = 0
                 continue
             }
-            // Bound here and not there, because root inside has unmounted it: bound anew it shows there again.
+            // Root inside has unmounted it in the workspace's mount namespace. A new bind mount here appears there too.
             if workspaceRoot != nil, let own, Files.status(copy.path)?.isSameFile(as: own) == true {
                 try? Mounts.detach(copy.path)
             }

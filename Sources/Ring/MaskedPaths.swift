@@ -3,13 +3,13 @@ internal import SystemPackage
 
 /// # Theory of operation
 ///
-/// Files of /proc and /sys that check the id of whoever writes, not its capabilities: the machine's root may change the
+/// Some files of /proc and /sys check the user id of the writer, not its capabilities: the machine's root can change the
 /// machine with them from any namespace. Where root inside has that id, ring1 and ring2 make them read-only or hide them, in
 /// mounts that the workspace cannot undo. The lists are those of the OCI runtime's default (`linux.readonlyPaths`,
 /// `linux.maskedPaths` as runc and containerd set them).
 ///
-/// KERNEL: a new proc or sysfs can only be mounted where one without such covers is visible (mount_namespaces(7)), so that
-/// inside nobody gets another one.
+/// KERNEL: a new proc or sysfs can only be mounted where one without such covers is visible (mount_namespaces(7)), so no
+/// process of the workspace can mount another one.
 struct MaskedPaths {
     private static let readOnly = ["bus", "fs", "irq", "sys", "sysrq-trigger"]
     private static let hiddenFiles = [

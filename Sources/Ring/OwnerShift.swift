@@ -2,7 +2,7 @@
 ///
 /// In a workspace of an ordinary user, root is that user outside, and every other id n is that of the user's range, as
 /// ``IDMap`` writes it: 0 is the user, 1 the range's first. Files of the image belong to ids of the machine, so inside
-/// nobody has them. Shifted, each belongs to the id that its owner is inside.
+/// no id inside owns them. After the shift, each belongs to the id that its owner has inside.
 ///
 /// What already belongs to the user or to the range stays, so that a shift may be repeated. That is clear because the range
 /// begins beyond the ids that are shifted to it; only files that belonged to the user before cannot be told apart. They are

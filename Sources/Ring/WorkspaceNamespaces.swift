@@ -17,7 +17,7 @@ internal import SystemPackage
 /// ring2 makes the workspace's mount namespace last, from its own, and goes on mounting in its own: that shows in the
 /// workspace's, and never the other way round.
 ///
-/// KERNEL: whoever has a capability in a user namespace has it in those below too (user_namespaces(7)). What a mount
+/// KERNEL: a process that has a capability in a user namespace has it in the descendants of that too (user_namespaces(7)). What a mount
 /// namespace has from one whose user namespace is another is locked in it: it cannot be unmounted, moved or remounted with
 /// fewer restrictions (mount_namespaces(7)).
 struct WorkspaceNamespaces {

@@ -183,7 +183,7 @@ struct TCPHeader: Hashable, Sendable {
         if length > 20 { emitOptions(into: &out, at: offset + 20) }
     }
 
-    /// In the order that Linux has: nobody tells the far end from its kernel by it.
+    /// The order is Linux's, so that a peer cannot tell this stack from the kernel by it.
     private func emitSynOptions(into out: inout MutableRawSpan, at offset: Int) {
         out.put32(0x0204_0000 | UInt32(maximumSegment ?? 536), offset)
         var at = offset + 4

@@ -125,6 +125,8 @@ extension Supervisor {
         }
     }
 
+    private static let foreignClient = "refused: this comes from another workspace, or from a user namespace inside"
+
     /// Has ring0 find out whether a client that is not in the workspace is in ring0's user namespace.
     private func askForOrigin(_ connection: ServedConnection) {
         guard plan.hasNamespaces else {
@@ -147,7 +149,10 @@ extension Supervisor {
         else { return }
         switch Kinship(rawValue: fields[2]) {
         case .equal?: connection.origin = .known
-        case .below?: connection.origin = .foreign
+        case .below?:
+            // It must not use up the connections of the user who started the workspace, and has the same id.
+            connection.send(ControlResponse(error: Self.foreignClient))
+            return endConnection(number)
         case .unknown?, nil: connection.origin = .unknown
         }
         clients.arrived(number)
@@ -200,8 +205,7 @@ extension Supervisor {
                 if let request, mayAsk(request, connection) {
                     answer(request, connection)
                 } else {
-                    let refusal = "refused: this comes from another workspace, or from a user namespace inside"
-                    var response = ControlResponse(error: request == nil ? "not understood" : refusal)
+                    var response = ControlResponse(error: request == nil ? "not understood" : Self.foreignClient)
                     if request != nil, connection.origin == .unknown { response.wantsProof = true }
                     connection.send(response)
                 }
